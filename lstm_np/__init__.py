@@ -1,0 +1,36 @@
+"""lstm_np: an LSTM engine to read, check, see inside and race.  Start with `lstm_np/cells/lstm.py`."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from lstm_np import data
+from lstm_np.backends import Backend, BackendError, get_backend
+from lstm_np.certificate import GradientReport, gradcheck
+from lstm_np.layers import LSTM, Parameters
+from lstm_np.loop import Epoch, Metrics, NonFiniteLossError
+from lstm_np.model import SequenceClassifier
+from lstm_np.optimizers import SGD, Adam, RMSProp
+from lstm_np.weights import WeightsError
+
+try:
+    __version__ = version("lstm_np")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0+checkout"
+
+__all__ = [
+    "LSTM",
+    "SGD",
+    "Adam",
+    "Backend",
+    "BackendError",
+    "Epoch",
+    "GradientReport",
+    "Metrics",
+    "NonFiniteLossError",
+    "Parameters",
+    "RMSProp",
+    "SequenceClassifier",
+    "WeightsError",
+    "data",
+    "get_backend",
+    "gradcheck",
+]

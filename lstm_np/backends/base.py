@@ -1,0 +1,33 @@
+"""What the engine must know about the place where arrays live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for cannot be used here; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array namespace and the few things around it, chosen once and passed down.
+
+    name         what it is called ("numpy", "cupy")
+    xp           the array namespace that all engine code computes with
+    from_host    NumPy array -> array of this backend; a NumPy array given to the NumPy backend is not copied
+    to_host      array of this backend -> NumPy array
+    synchronize  wait until all work handed to the device is done
+    kernels      names of the sequence kernels that run here, best first; the last is always "reference"
+    threads      how many CPU cores the kernels may use; None lets them choose
+    """
+
+    name: str
+    xp: Any
+    from_host: Callable[[Any], Any]
+    to_host: Callable[[Any], Any]
+    synchronize: Callable[[], None]
+    kernels: tuple[str, ...]
+    threads: int | None = None

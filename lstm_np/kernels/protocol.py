@@ -1,0 +1,69 @@
+"""What every sequence kernel is: the shapes, the two functions, and how one is chosen.
+
+A kernel runs one recurrent layer in one direction over a whole sequence.  All arrays are feature-major: a column is a
+sample, so x is (D, T, B), y is (H, T, B), and each part of a state is (H, B).  ``params`` holds ``W`` (4H, D),
+``U`` (4H, H) and, unless the layer has no bias, ``b`` (4H,) (for an LSTM; the number of row blocks is the cell's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from lstm_np.backends import Backend
+
+Array = Any
+State = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What a kernel must know before it sees an array."""
+
+    cell: ModuleType
+    input_size: int
+    hidden_size: int
+    bias: bool
+    dtype: str
+
+
+class Kernel(Protocol):
+    """A whole sequence, forward and backward.  Every kernel agrees with `ReferenceKernel` and passes its tests."""
+
+    name: str
+
+    def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...
+
+    @staticmethod
+    def supports(spec: LayerSpec, backend: Backend) -> bool:
+        """Whether this kernel can run such a layer on such a backend."""
+        ...
+
+    def forward(
+        self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
+    ) -> tuple[Array | None, State, Any]:
+        """(y, final state, saved): x (D, T, B) and the initial state give y (H, T, B) and the state after step T.
+
+        `sequence=False`: y is not wanted and comes back as None.  `save=False`: no backward will follow; saved is None.
+        Strided views are welcome as x.  What comes back belongs to the caller: a later call does not change it.
+        """
+        ...
+
+    def backward(
+        self,
+        params: Mapping[str, Array],
+        saved: Any,
+        dy: Array | None,
+        dstate: State,
+        *,
+        input_gradient: bool = True,
+        state_gradient: bool = True,
+    ) -> tuple[Array | None, State | None, dict[str, Array]]:
+        """(dx, dstate_0, grads) from dy (H, T, B) or None, and the gradient of the final state (parts may be None).
+
+        `params` are those of the forward call, unchanged since.  `input_gradient=False`: dx is not wanted and comes
+        back as None; `state_gradient=False`: likewise dstate_0.  grads has the keys and shapes of params.
+        """
+        ...

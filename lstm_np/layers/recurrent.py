@@ -1,0 +1,310 @@
+"""Recurrent layers: a stack of sequence kernels, one per layer and direction.
+
+At the door arrays are batch-first, (B, T, D) in and (B, T, H) out; inside, a column is a sample, (D, T, B).  They are
+turned once, where they enter (as a view: the kernel's own copy does the turning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar
+
+from lstm_np import initializers
+from lstm_np.backends import Backend, get_backend
+from lstm_np.cells import CELLS
+from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.layers import dropout as dropout_masks
+from lstm_np.layers.parameters import Parameters, merge
+
+Array = Any
+DTYPES = ("float32", "float64", "complex128")
+
+
+def check_size(name: str, value: int) -> None:
+    """Raises ValueError unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, found {value!r}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raises ValueError unless 0 <= value < 1."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be at least 0 and below 1, found {value!r}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(choices)}")
+
+
+class Recurrent:
+    """A stack of recurrent layers of one cell type; see `LSTM` for the arguments.
+
+    params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
+             with "layer0_reverse.W" ... for the second direction; writable arrays of the backend
+    config   the arguments that made it, as plain values
+    """
+
+    cell_name: ClassVar[str]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+        dtype: str = "float32",
+        seed: int = 0,
+        initializer: str = "keras",
+        forget_bias: float | None = None,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+    ) -> None:
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            check_size(name, size)
+        check_rate("dropout", dropout)
+        check_choice("dtype", dtype, DTYPES)
+        check_choice("dropout_outputs", dropout_outputs, dropout_masks.DROPPED_OUTPUTS)
+        check_choice("dropout_mask", dropout_mask, dropout_masks.MASK_PER)
+        self.config: dict[str, Any] = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "bias": bias,
+            "dropout": dropout,
+            "bidirectional": bidirectional,
+            "kernel": kernel,
+            "dtype": dtype,
+            "seed": seed,
+            "initializer": initializer,
+            "forget_bias": forget_bias,
+            "dropout_outputs": dropout_outputs,
+            "dropout_mask": dropout_mask,
+        }
+        self.backend = get_backend(backend)
+        self.cell: ModuleType = CELLS[self.cell_name]
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.directions = 2 if bidirectional else 1
+        self.dtype, self.dropout, self.seed = dtype, dropout, seed
+        drawn: dict[str, dict[str, Any]] = {}
+        self._kernels = []  # one per layer and direction, with its prefix
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else self.directions * hidden_size
+            spec = LayerSpec(self.cell, width, hidden_size, bias, dtype)
+            for suffix in ("", "_reverse")[: self.directions]:
+                prefix = f"layer{layer}{suffix}"
+                drawn[prefix] = initializers.recurrent(
+                    initializer, self.cell, width, hidden_size, bias, forget_bias, seed, prefix
+                )
+                self._kernels.append((prefix, choose_kernel(kernel, spec, self.backend)))
+        self.params = Parameters.from_host(self.backend, merge(drawn), dtype)
+
+    @property
+    def kernel_names(self) -> tuple[str, ...]:
+        """The kernel that each layer and direction runs on, e.g. ("fused",)."""
+        return tuple(kernel.name for _, kernel in self._kernels)
+
+    @property
+    def output_size(self) -> int:
+        """Features of y: H, or 2H when bidirectional."""
+        return self.directions * self.hidden_size
+
+    def twin(self, **changes: Any) -> Recurrent:
+        """A layer with the same parameter values and other settings (dtype, kernel, backend ...)."""
+        backend = changes.pop("backend", self.backend)
+        other = type(self)(**{**self.config, **changes}, backend=backend)
+        for name, array in self.params.items():
+            other.params[name] = other.backend.from_host(self.backend.to_host(array).astype(other.dtype))
+        return other
+
+    # ---- the public door
+
+    def forward(self, x: Array, state: Any = None, *, dropout_key: Sequence[int | str] | None = None) -> Any:
+        """(y, final state, cache) of a batch of sequences.
+
+        x            (B, T, D), a NumPy array or one of the backend's; converted to the layer's dtype
+        state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
+                     a cell state; None means zeros
+        dropout_key  what makes this call's dropout masks its own, e.g. (step,); None: no dropout (inference)
+
+        y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.
+        Raises ValueError when a shape does not fit.
+        """
+        x = self._enter(x, "x")
+        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
+            raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
+        y, final, cache = self.run(x.transpose(2, 1, 0), self._enter_state(state, x.shape[0]), dropout_key=dropout_key)
+        assert y is not None  # sequence=True is the default of run
+        return y.transpose(2, 1, 0), self._leave_state(final), cache
+
+    def backward(self, cache: Any, dy: Array | None = None, dstate: Any = None) -> Any:
+        """(dx, gradient of the initial state, grads) of a loss whose gradients at the outputs are given.
+
+        cache        from `forward`
+        dy           (B, T, directions * H) or None: the loss does not look at y
+        dstate       gradient of the final state, in the state's form, parts may be None
+
+        dx is (B, T, D); grads has the keys and shapes of `params`.  Raises ValueError when a shape does not fit.
+        """
+        B, T = cache["shape"]
+        if dy is not None:
+            dy = self._enter(dy, "dy")
+            if tuple(dy.shape) != (B, T, self.output_size):
+                raise ValueError(f"dy must have shape {(B, T, self.output_size)}, found {tuple(dy.shape)}")
+            dy = dy.transpose(2, 1, 0)
+        dx, dstate_0, grads = self.run_backward(cache, dy, self._enter_state(dstate, B, missing=None))
+        return dx.transpose(2, 1, 0), self._leave_state(dstate_0), grads
+
+    def _enter(self, array: Array, name: str) -> Array:
+        array = self.backend.from_host(array)
+        if array.dtype == self.dtype:
+            return array
+        if array.dtype.kind == "c" and self.dtype != "complex128":
+            raise ValueError(f"{name} is complex, the layer is {self.dtype}")
+        return array.astype(self.dtype)
+
+    def _enter_state(self, state: Any, B: int, missing: Array | None = 0) -> list[tuple[Array | None, ...]]:
+        """The state per layer and direction, parts (H, B); a part that is not given is zeros, or None if so asked."""
+        L, H = len(self._kernels), self.hidden_size
+        parts = (
+            (None,) * len(self.cell.STATE) if state is None else state if isinstance(state, (tuple, list)) else (state,)
+        )
+        if len(parts) != len(self.cell.STATE):
+            raise ValueError(f"the state has the parts {', '.join(self.cell.STATE)}; found {len(parts)} of them")
+        entered = []
+        for name, part in zip(self.cell.STATE, parts, strict=True):
+            if part is None:
+                nothing = None if missing is None else self.backend.xp.zeros((H, B), dtype=self.dtype)
+                entered.append([nothing] * L)
+                continue
+            part = self._enter(part, name)
+            if tuple(part.shape) != (L, B, H):
+                raise ValueError(f"state part {name} must have shape {(L, B, H)}, found {tuple(part.shape)}")
+            entered.append([part[k].T for k in range(L)])
+        return list(zip(*entered, strict=True))
+
+    def _leave_state(self, state: list[tuple[Array, ...]]) -> Any:
+        xp = self.backend.xp
+        parts = tuple(xp.stack([part.T for part in column]) for column in zip(*state, strict=True))
+        return parts if len(parts) > 1 else parts[0]
+
+    # ---- inside: feature-major, a column a sample
+
+    def run(
+        self,
+        x: Array,
+        state: list[tuple[Array, ...]] | None = None,
+        *,
+        sequence: bool = True,
+        save: bool = True,
+        dropout_key: Sequence[int | str] | None = None,
+    ) -> tuple[Array | None, list[tuple[Array, ...]], Any]:
+        """(y, final states, cache) from x (D, T, B) and the states per layer and direction, parts (H, B).
+
+        `sequence=False`: the top layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).
+        """
+        xp = self.backend.xp
+        _, T, B = x.shape
+        state = self._enter_state(None, B) if state is None else state
+        final: list[tuple[Array, ...]] = []
+        cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
+        for layer in range(self.num_layers):
+            top = layer == self.num_layers - 1
+            dropping = self._drops(layer) and dropout_key is not None
+            outputs = []
+            for prefix, kernel in self._of_layer(layer):
+                reverse = prefix.endswith("_reverse")
+                y, last, saved = kernel.forward(
+                    self.params.section(prefix),
+                    x[:, ::-1, :] if reverse else x,
+                    state[len(final)],
+                    sequence=sequence or not top or dropping,
+                    save=save,
+                )
+                outputs.append(y[:, ::-1, :] if reverse and y is not None else y)
+                final.append(last)
+                cache["saved"].append(saved)
+            x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
+            mask = None
+            if dropping and dropout_key is not None:
+                key = (self.seed, "dropout", layer, *dropout_key)
+                mask = dropout_masks.mask(
+                    self.backend, x.shape, self.dropout, self.dtype, self.config["dropout_mask"], *key
+                )
+                x = x * mask
+            cache["masks"].append(mask)
+        return x if sequence else None, final, cache if save else None
+
+    def run_backward(
+        self,
+        cache: Any,
+        dy: Array | None,
+        dstate: list[tuple[Array | None, ...]],
+        *,
+        input_gradient: bool = True,
+        state_gradient: bool = True,
+    ) -> tuple[Array | None, list[tuple[Array, ...]], dict[str, Array]]:
+        """(dx, gradients of the initial states, grads) from dy (directions * H, T, B) and those of the final states."""
+        H = self.hidden_size
+        grads: dict[str, Mapping[str, Array]] = {}
+        dstate_0: list[Any] = [None] * len(self._kernels)
+        for layer in reversed(range(self.num_layers)):
+            if dy is not None and cache["masks"][layer] is not None:
+                dy = dy * cache["masks"][layer]
+            dx = None
+            for direction, (prefix, kernel) in enumerate(self._of_layer(layer)):
+                k = layer * self.directions + direction
+                reverse = direction == 1
+                part = None if dy is None else dy[direction * H : (direction + 1) * H]
+                d, dstate_0[k], grads[prefix] = kernel.backward(
+                    self.params.section(prefix),
+                    cache["saved"][k],
+                    part[:, ::-1, :] if reverse and part is not None else part,
+                    dstate[k],
+                    input_gradient=input_gradient or layer > 0,
+                    state_gradient=state_gradient,
+                )
+                if d is not None:
+                    d = d[:, ::-1, :] if reverse else d
+                    dx = d if dx is None else dx + d
+            dy = dx
+        ordered = merge({prefix: grads[prefix] for prefix, _ in self._kernels})
+        return dy if input_gradient else None, dstate_0, {name: ordered[name] for name in self.params}
+
+    def _of_layer(self, layer: int) -> list[tuple[str, Any]]:
+        return self._kernels[layer * self.directions : (layer + 1) * self.directions]
+
+    def _drops(self, layer: int) -> bool:
+        every = self.config["dropout_outputs"] == "all"
+        return self.dropout > 0 and (every or layer < self.num_layers - 1)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory, one or more layers, one or two directions; the equations are in `lstm_np.cells.lstm`.
+
+    input_size, hidden_size   D and H
+    num_layers                L; layer k > 0 reads the outputs of layer k - 1
+    bias                      one bias vector b per layer and direction, or none
+    dropout                   probability to drop an output, applied when `forward` is given a dropout_key
+    bidirectional             a second set of layers reads the sequence backwards; outputs are concatenated
+    kernel                    "auto" (the fastest that can), "reference", or another of `lstm_np.kernels`
+    backend                   "numpy", "cupy" or a `Backend`
+    dtype                     "float32", "float64" ("complex128" for derivative checks)
+    seed                      of the initial weights and of the dropout masks
+    initializer               "keras", "torch", ... (`lstm_np.initializers`)
+    forget_bias               what b_f starts from; None: what the initialiser's system uses (Keras 1, PyTorch random)
+    dropout_outputs           "between" layers, or "all" outputs including the top layer's
+    dropout_mask              a new mask per "step" or per "sequence"
+
+    Raises ValueError for sizes below 1, a dropout outside [0, 1), or an unknown name; BackendError when the backend
+    cannot be used.
+    """
+
+    cell_name = "lstm"

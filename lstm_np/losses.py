@@ -1,0 +1,53 @@
+"""Softmax cross-entropy from logits.
+
+    p = softmax(z),   loss = mean over samples of  -log p[label]  =  logsumexp(z) - z[label],   dz = (p - onehot) / B
+
+The logits are shifted by their maximum first, which changes neither p nor the loss and cannot overflow.
+Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs", Neurocomputing, 1990.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Array = Any
+
+
+def one_hot(xp: Any, labels: Array, num_classes: int) -> Array:
+    """(K, B) booleans from integer labels (B,): a column is a sample."""
+    return xp.arange(num_classes)[:, None] == labels[None, :]
+
+
+def log_softmax(xp: Any, logits: Array) -> Array:
+    """log softmax over the rows of logits (K, B), the same dtype; finite whatever their size."""
+    shifted = logits - xp.max(xp.real(logits), axis=0)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=0))
+
+
+def softmax_cross_entropy(xp: Any, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """(loss, dlogits, correct) from logits (K, B) and integer labels (B,).
+
+    loss is the mean over the batch, a 0-dimensional array; dlogits (K, B) its gradient; correct the number of samples
+    whose largest logit is their label, a 0-dimensional integer array.  Nothing here waits for a device.
+    """
+    K, B = logits.shape
+    truth = one_hot(xp, labels, K)
+    log_p = log_softmax(xp, logits)
+    loss = -xp.sum(xp.where(truth, log_p, 0)) / B
+    dlogits = (xp.exp(log_p) - truth) / B
+    correct = xp.sum(xp.argmax(xp.real(logits), axis=0) == labels)
+    return loss, dlogits, correct
+
+
+def refuse_probabilities(xp: Any, logits: Array) -> None:
+    """Raises ValueError when logits (K, B) look like probabilities: no entry negative, every column summing to 1.
+
+    A softmax applied before this loss applies it twice: the loss can then never fall below ln(1 + (K - 1) / e), 1.461
+    for ten classes, and its gradients are squashed.
+    """
+    if bool(xp.all(logits >= 0)) and bool(xp.all(xp.abs(xp.sum(logits, axis=0) - 1) < 1e-4)):
+        K = logits.shape[0]
+        raise ValueError(
+            f"these logits look like probabilities (no negative entry, all {K} classes sum to 1): "
+            "the loss applies the softmax itself, so pass the values before it"
+        )

@@ -1,0 +1,355 @@
+"""A classifier of sequences: recurrent layers, a dense read-out of the last output, softmax cross-entropy.
+
+logits = W h_T + b,     h_T: the top layer's output after the last step (both directions' when bidirectional)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lstm_np import initializers
+from lstm_np.backends import Backend, get_backend
+from lstm_np.data import Batches
+from lstm_np.layers import LAYERS, Parameters, dense
+from lstm_np.layers.parameters import merge
+from lstm_np.layers.recurrent import check_choice, check_size
+from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, train
+from lstm_np.losses import log_softmax, refuse_probabilities, softmax_cross_entropy
+from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
+from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
+
+Array = Any
+READ_OUTS = ("final_state", "last_output")
+
+
+class SequenceClassifier:
+    """Reads a sequence (T, D) step by step and says which of K classes it is.
+
+    input_size, hidden_size, num_classes   D, H and K
+    cell         the recurrent cell, "lstm"
+    num_layers, dropout, bidirectional, kernel, backend, dtype, seed, initializer, forget_bias, dropout_outputs,
+    dropout_mask                           as for `lstm_np.LSTM`
+    read_out     "final_state": the state after the last step each direction reads; "last_output": the output at step T
+                 (the same but for a bidirectional model, and for dropout on the top layer's outputs)
+
+    params       `Parameters`: the recurrent layers' ("layer0.W" ...) and "readout.W" (K, H), "readout.b" (K,)
+
+    Raises ValueError for a size below 1 or an unknown name, BackendError when the backend cannot be used.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_classes: int,
+        *,
+        cell: str = "lstm",
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+        dtype: str = "float32",
+        seed: int = 0,
+        initializer: str = "keras",
+        forget_bias: float | None = None,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+        read_out: str = "final_state",
+    ) -> None:
+        check_size("num_classes", num_classes)
+        check_choice("cell", cell, tuple(LAYERS))
+        check_choice("read_out", read_out, READ_OUTS)
+        self.backend = get_backend(backend)
+        self.recurrent = LAYERS[cell](
+            input_size,
+            hidden_size,
+            num_layers=num_layers,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            kernel=kernel,
+            backend=self.backend,
+            dtype=dtype,
+            seed=seed,
+            initializer=initializer,
+            forget_bias=forget_bias,
+            dropout_outputs=dropout_outputs,
+            dropout_mask=dropout_mask,
+        )
+        layer_config = {name: value for name, value in self.recurrent.config.items() if name != "bias"}
+        self.config: dict[str, Any] = {
+            **layer_config, "num_classes": num_classes, "cell": cell, "read_out": read_out,
+        }  # fmt: skip
+        self.num_classes, self.dtype, self.read_out = num_classes, dtype, read_out
+        self.notes: dict[str, Any] = {}
+        to_host = self.backend.to_host
+        readout = initializers.dense(initializer, self.recurrent.output_size, num_classes, seed, "readout")
+        arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge({"readout": readout})
+        self.params = Parameters.from_host(self.backend, arrays, dtype)
+        self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
+
+    # ---- forward, backward
+
+    def _logits(self, x: Array, *, save: bool, dropout_key: Sequence[int | str] | None) -> tuple[Array, Array, Any]:
+        """(logits (K, B), what was read out (H, B), cache) from x (D, T, B)."""
+        stack, xp = self.recurrent, self.backend.xp
+        sequence = self.read_out == "last_output"
+        y, final, cache = stack.run(x, sequence=sequence, save=save, dropout_key=dropout_key)
+        if y is not None:
+            h = y[:, -1, :]
+        else:
+            parts = [state[0] for state in final[-stack.directions :]]
+            h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        return dense.forward(self.params.section("readout"), h), h, cache
+
+    def backpropagate(
+        self,
+        x: Array,
+        labels: Array,
+        into: Parameters | None = None,
+        *,
+        dropout_key: Sequence[int | str] | None = None,
+        check: Callable[[Array], None] | None = None,
+    ) -> tuple[Array, Array, Parameters]:
+        """(loss, correct, gradients) of a batch, all arrays of the backend; nothing waits for a device.
+
+        x (D, T, B) of the model's dtype; labels (B,) integers.  The gradients are written to `into` when it is given.
+        `check`, when given, sees the logits (K, B) before the loss does, and may raise.
+        """
+        stack, xp, H = self.recurrent, self.backend.xp, self.recurrent.hidden_size
+        logits, h, cache = self._logits(x, save=True, dropout_key=dropout_key)
+        if check is not None:
+            check(logits)
+        loss, dlogits, correct = softmax_cross_entropy(xp, logits, labels)
+        dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
+        nothing = (None,) * len(stack.cell.STATE)
+        dstate = [nothing] * (stack.num_layers * stack.directions)
+        dy = None
+        if self.read_out == "last_output":
+            dy = xp.zeros((dh.shape[0], *x.shape[1:]), dtype=self.dtype)
+            dy[:, -1, :] = dh
+        else:
+            for direction in range(stack.directions):
+                part = dh[direction * H : (direction + 1) * H]
+                dstate[direction - stack.directions] = (part, *nothing[1:])
+        _, _, grads = stack.run_backward(cache, dy, dstate, input_gradient=False, state_gradient=False)
+        into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
+        into.update(grads, **merge({"readout": readout}))
+        return loss, correct, into
+
+    # ---- the public door
+
+    def loss_and_gradients(
+        self, x: Array, labels: Array, *, check_logits: bool = False, dropout_key: Sequence[int | str] | None = None
+    ) -> tuple[float, Parameters]:
+        """(mean loss, gradients with the names and shapes of `params`) of a batch.
+
+        x (B, T, D); labels integers (B,) or one-hot (B, K).  `check_logits` refuses logits that look like
+        probabilities.
+        Raises ValueError when a shape does not fit, x is not finite, or a label is not below K.
+        """
+        x, labels = self._enter(x), self._enter_labels(labels, len(x))
+        check = (lambda logits: refuse_probabilities(self.backend.xp, logits)) if check_logits else None
+        loss, _, grads = self.backpropagate(x, labels, dropout_key=dropout_key, check=check)
+        return self.backend.to_host(loss).item(), grads
+
+    def logits(self, x: Array) -> Array:
+        """(B, K), an array of the backend, from x (B, T, D).  Raises ValueError for a bad x."""
+        return self._logits(self._enter(x), save=False, dropout_key=None)[0].T
+
+    def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
+        """The probability of each class, a NumPy array (N, K), from x (N, T, D).  Raises ValueError for a bad x."""
+        xp, to_host = self.backend.xp, self.backend.to_host
+        starts = range(0, len(x), batch_size)
+        logits = (self._logits(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
+        rows = [to_host(xp.exp(log_softmax(xp, part))).T for part in logits]
+        if not rows:
+            raise ValueError(f"x must have shape (N, T, {self.recurrent.input_size}) with N >= 1, found N = 0")
+        return np.concatenate(rows)
+
+    def predict(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
+        """The most probable class of each sequence, integers (N,), from x (N, T, D).  Raises ValueError for a bad x."""
+        return self.predict_proba(x, batch_size=batch_size).argmax(axis=1)
+
+    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512) -> Metrics:
+        """Mean loss and accuracy over x (N, T, D) and labels (N,) or one-hot (N, K).
+
+        Raises ValueError for bad ones.
+        """
+        integers = self.backend.to_host(self._enter_labels(labels, len(x)))
+        starts = range(0, len(x), batch_size)
+        return self.evaluate_batches((x[k : k + batch_size], integers[k : k + batch_size]) for k in starts)
+
+    def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
+        """Mean loss and accuracy over batches of x (B, T, D) and integer labels (B,)."""
+        running = Running(self.backend)
+        for x, labels in batches:
+            logits, _, _ = self._logits(self._enter(x), save=False, dropout_key=None)
+            loss, _, correct = softmax_cross_entropy(self.backend.xp, logits, self.backend.from_host(labels))
+            running.add(loss, correct, len(labels))
+        return running.read()
+
+    def make_step(
+        self, optimizer: Optimizer, *, clip_norm: float | None = None
+    ) -> Callable[[tuple[Array, Array], int], tuple[Array, Array, int]]:
+        """A training step for `lstm_np.loop.train`: forward, backward, clipping, update of a batch (x, labels).
+
+        The step raises NonFiniteLossError, before it changes a parameter, where the loss can be read without waiting
+        (NumPy); on a device the parameters of a failed step are not kept apart.
+        """
+        grads = self.params.like(self.backend.xp.empty_like(self.params.flat))
+        readable = self.backend.name == "numpy"
+
+        def step(batch: tuple[Array, Array], number: int) -> tuple[Array, Array, int]:
+            x, labels = batch
+            loss, correct, _ = self.backpropagate(
+                self.recurrent._enter(x, "x").transpose(2, 1, 0),
+                self.backend.from_host(labels),
+                grads,
+                dropout_key=(number,),
+            )
+            if readable and not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"the loss is {loss} at step {number}: the parameters before it are kept; "
+                    f"lower the learning rate (now {optimizer.lr:g}) or clip gradients (clip_norm)"
+                )
+            if clip_norm is not None:
+                clip_by_global_norm(grads, clip_norm)
+            optimizer.step(grads)
+            return loss, correct, len(labels)
+
+        return step
+
+    def fit(
+        self,
+        x: Array,
+        labels: Array,
+        *,
+        epochs: int = 1,
+        batch_size: int = 128,
+        optimizer: Optimizer | None = None,
+        validation_data: tuple[Array, Array] | None = None,
+        clip_norm: float | None = None,
+        shuffle: bool = True,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> list[Epoch]:
+        """Train on x (N, T, D) and labels (N,) or one-hot (N, K); one record per epoch.
+
+        optimizer        over `self.params`; Adam with its defaults when none is given
+        validation_data  (x, labels) to evaluate after each epoch
+        clip_norm        upper bound of the norm of all gradients together
+
+        Raises ValueError for bad data, NonFiniteLossError when the loss leaves the numbers.
+        """
+        integers = self.backend.to_host(self._enter_labels(labels, len(x)))
+        x = self.backend.to_host(x)
+        self._check_x(x)
+        batches = Batches(
+            x, integers, batch_size, seed=self.recurrent.seed, scale=1.0, dtype=self.dtype, shuffle=shuffle
+        )
+        return train(
+            self.make_step(optimizer or Adam(self.params), clip_norm=clip_norm),
+            batches,
+            self.backend,
+            epochs=epochs,
+            validate=None if validation_data is None else lambda: self.evaluate(*validation_data),
+            on_epoch=on_epoch,
+        )
+
+    def _check_x(self, x: Array) -> None:
+        D, shape = self.recurrent.input_size, tuple(x.shape)
+        if len(shape) != 3 or shape[2] != D or 0 in shape:
+            raise ValueError(f"x must have shape (B, T, {D}) with B, T >= 1, found {shape}")
+        if x.dtype.kind in "fc" and not bool(self.backend.xp.isfinite(self.backend.from_host(x)).all()):
+            raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
+
+    def _enter(self, x: Array) -> Array:
+        """x (B, T, D) -> (D, T, B), checked, on the backend, in the model's dtype."""
+        self._check_x(x)
+        return self.recurrent._enter(x, "x").transpose(2, 1, 0)
+
+    def _enter_labels(self, labels: Array, B: int) -> Array:
+        """Integers (B,) on the backend from integers (B,) or one-hot (B, K), checked."""
+        K, host = self.num_classes, self.backend.to_host(labels)
+        if host.shape == (B, K):
+            ones = host == 1
+            if not (ones.sum(axis=1) == 1).all() or not ((host == 0) | ones).all():
+                raise ValueError(f"one-hot labels need exactly one 1 and {K - 1} zeros in each row")
+            host = host.argmax(axis=1)
+        if host.shape != (B,) or host.dtype.kind not in "iu":
+            raise ValueError(f"labels must be integers ({B},) or one-hot ({B}, {K}), found {host.dtype} {host.shape}")
+        if host.min() < 0 or host.max() >= K:
+            raise ValueError(f"labels must be 0 ... {K - 1}, found {host.min()} ... {host.max()}")
+        return self.backend.from_host(host.astype(np.int64, copy=False))
+
+    # ---- description and storage
+
+    def twin(self, **changes: Any) -> SequenceClassifier:
+        """A model with the same parameter values and other settings (dtype, kernel, backend ...)."""
+        backend = changes.pop("backend", self.backend)
+        other = type(self)(**{**self.config, **changes}, backend=backend)
+        other.params.update(
+            {n: other.backend.from_host(self.backend.to_host(a).astype(other.dtype)) for n, a in self.params.items()}
+        )
+        return other
+
+    def summary(self) -> str:
+        """A table of layers, output shapes and parameter counts, from a real pass over one sequence of two steps."""
+        stack = self.recurrent
+        x = self.backend.xp.zeros((stack.input_size, 2, 1), dtype=self.dtype)
+        logits, _, _ = self._logits(x, save=True, dropout_key=None)
+        rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
+        for layer in range(stack.num_layers):
+            names = [prefix for prefix, _ in stack._of_layer(layer)]
+            count = sum(array.size for name in names for array in stack.params.section(name).values())
+            label = f"{self.config['cell']} layer {layer}" + (", both directions" if len(names) == 2 else "")
+            kernel = stack.kernel_names[layer * stack.directions]
+            rows.append((label, f"(B, T, {stack.output_size})", f"{count:,}", kernel))
+        count = sum(array.size for array in self.params.section("readout").values())
+        rows.append(("dense read-out", f"(B, {logits.shape[0]})", f"{count:,}", ""))
+        head = ("layer", "output shape", "parameters", "kernel")
+        widths = [max(len(row[k]) for row in [head, *rows]) for k in range(4)]
+        lines = [
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
+            for row in [head, tuple("-" * width for width in widths), *rows]
+        ]
+        return "\n".join([*lines, f"{self.params.flat.size:,} parameters, {self.dtype}, {self.backend.name} backend"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write configuration, `notes` and weights to one safetensors file, atomically.  Raises OSError."""
+        tensors = {name: self.backend.to_host(array) for name, array in self.params.items()}
+        write_weights(path, tensors, {"model": self.config, "notes": self.notes})
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, backend: str | Backend = "numpy", kernel: str | None = None
+    ) -> SequenceClassifier:
+        """The model that `save` wrote, on `backend`; `kernel` replaces the one it was made with.
+
+        Raises WeightsError when the file is missing, damaged, or not of such a model.
+        """
+        tensors, stored = read_weights(path)
+        config = stored.get("model")
+        notes = stored.get("notes")
+        if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
+            raise WeightsError(f"{path}: the file does not say which model its weights belong to")
+        try:
+            model = cls(**{**config, "kernel": kernel or "auto"}, backend=backend)
+        except (TypeError, ValueError, MemoryError) as error:
+            raise WeightsError(f"{path}: the model it describes cannot be made ({error})") from error
+        model.load_weights(tensors, path)
+        model.notes = dict(notes)
+        return model
+
+    def load_weights(self, tensors: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:
+        """Take the values of named NumPy arrays; `source` names them in errors.
+
+        Raises WeightsError, and changes nothing, when names or shapes differ.
+        """
+        check_shapes(source, tensors, self.params.shapes)
+        self.params.update({name: self.backend.from_host(array.astype(self.dtype)) for name, array in tensors.items()})

@@ -1,0 +1,220 @@
+"""Optimisers: they update parameters in place, as a few passes over one flat vector.
+
+The argument names are PyTorch's.  Where systems that share a name compute different things, `form` chooses.
+
+    SGD      v = momentum v + g;      theta -= lr v                            (Nesterov: theta -= lr (g + momentum v))
+    Adam     m = b1 m + (1-b1) g,     v = b2 v + (1-b2) g^2,   after step t:
+             "paper"  theta -= lr mhat / (sqrt(vhat) + eps)      mhat = m/(1-b1^t), vhat = v/(1-b2^t); PyTorch
+             "hat"    theta -= lr sqrt(1-b2^t)/(1-b1^t) m / (sqrt(v) + eps)     TensorFlow 1, Keras
+    RMSProp  s = alpha s + (1-alpha) g^2
+             "torch"  theta -= lr g / (sqrt(s) + eps)            s starts at 0
+             "keras"  theta -= lr g / sqrt(s + eps)              s starts at 0
+             "tf1"    theta -= lr g / sqrt(s + eps)              s starts at 1
+
+Sources: Polyak, 1964; Nesterov, 1983, in the form of Sutskever et al., ICML 2013 as PyTorch writes it; Kingma and Ba,
+"Adam", ICLR 2015 (Algorithm 1, and the "hat" form at the end of its section 2); Tieleman and Hinton, 2012.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_np.layers.parameters import Parameters
+
+Array = Any
+
+
+def clip_by_global_norm(grads: Parameters, max_norm: float) -> Array:
+    """Scale all gradients so that the norm of them together is at most `max_norm`; the norm before, 0-dimensional.
+
+    In place; nothing waits for a device.  Source: Pascanu, Mikolov and Bengio, ICML 2013.
+    """
+    norm = grads.xp.sqrt(grads.flat @ grads.flat)
+    grads.flat *= max_norm / grads.xp.maximum(norm, max_norm)
+    return norm
+
+
+class Optimizer(ABC):
+    """What all optimisers share: the parameters, the step count, and slots of the parameters' length.
+
+    params  a `Parameters`, such as `model.params`; `step` updates it in place
+    lr      learning rate, may be changed between steps
+
+    Raises ValueError for a hyper-parameter outside its range, TypeError when params is not a `Parameters`.
+    """
+
+    def __init__(self, params: Parameters, lr: float, slots: tuple[str, ...]) -> None:
+        if not isinstance(params, Parameters):
+            raise TypeError(f"an optimizer takes a layer's or model's params, found {type(params).__name__}")
+        _check("lr", lr, 0.0, None)
+        self.params, self.xp, self.lr, self.steps = params, params.xp, lr, 0
+        self.slots = {name: self.xp.zeros_like(params.flat) for name in slots}
+        self._scratch = self.xp.empty_like(params.flat)
+        self._gathered: Parameters | None = None
+
+    def step(self, grads: Mapping[str, Array]) -> None:
+        """One update from gradients with the names and shapes of `params`.
+
+        Raises ValueError when names or shapes differ.
+        """
+        self.steps += 1
+        self._update(self.params.flat, self._flat(grads))
+
+    def _flat(self, grads: Mapping[str, Array]) -> Array:
+        if isinstance(grads, Parameters) and grads.flat.shape == self.params.flat.shape:
+            return grads.flat
+        if list(grads) != list(self.params):
+            raise ValueError(f"gradients must be named {', '.join(self.params)}; found {', '.join(grads)}")
+        if self._gathered is None:
+            self._gathered = self.params.like(self.xp.empty_like(self.params.flat))
+        self._gathered.update(grads)
+        return self._gathered.flat
+
+    @abstractmethod
+    def _update(self, theta: Array, g: Array) -> None:
+        """theta, in place, from the gradient g; both flat."""
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    momentum  0 for plain SGD; the first step's velocity is the gradient itself (PyTorch)
+    nesterov  look ahead along the velocity; needs momentum > 0
+    """
+
+    def __init__(self, params: Parameters, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False) -> None:
+        _check("momentum", momentum, 0.0, 1.0)
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov needs momentum > 0")
+        super().__init__(params, lr, ("velocity",) if momentum else ())
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def _update(self, theta: Array, g: Array) -> None:
+        xp, s = self.xp, self._scratch
+        if self.momentum == 0:
+            xp.multiply(g, self.lr, out=s)
+            xp.subtract(theta, s, out=theta)
+            return
+        v = self.slots["velocity"]
+        v *= self.momentum
+        v += g
+        if self.nesterov:
+            xp.multiply(v, self.momentum, out=s)
+            s += g
+            s *= self.lr
+        else:
+            xp.multiply(v, self.lr, out=s)
+        theta -= s
+
+
+class Adam(Optimizer):
+    """Adaptive moments; `form` is "paper" (PyTorch) or "hat" (TensorFlow 1, Keras: eps before bias correction).
+
+    betas  decay of the two moments
+    eps    1e-8 by default; Keras uses 1e-7
+    """
+
+    forms = ("paper", "hat")
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        form: str = "paper",
+    ) -> None:
+        for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
+            _check(name, beta, 0.0, 1.0)
+        _check("eps", eps, 0.0, None)
+        if form not in self.forms:
+            raise ValueError(f"unknown form of Adam {form!r}; there are: {', '.join(self.forms)}")
+        super().__init__(params, lr, ("m", "v"))
+        self.betas, self.eps, self.form = betas, eps, form
+
+    def _update(self, theta: Array, g: Array) -> None:
+        xp, s, m, v = self.xp, self._scratch, self.slots["m"], self.slots["v"]
+        b1, b2 = self.betas
+        m *= b1
+        xp.multiply(g, 1 - b1, out=s)
+        m += s
+        v *= b2
+        xp.multiply(g, g, out=s)
+        s *= 1 - b2
+        v += s
+        # both forms are  theta -= size * m / (sqrt(v) + eps'): dividing vhat's root out of "paper" leaves eps' below
+        root = (1 - b2**self.steps) ** 0.5
+        size = self.lr * root / (1 - b1**self.steps)
+        xp.sqrt(v, out=s)
+        s += self.eps * root if self.form == "paper" else self.eps
+        xp.divide(m, s, out=s)
+        s *= size
+        theta -= s
+
+
+class RMSProp(Optimizer):
+    """Root-mean-square propagation; `form` is "torch", "keras" or "tf1" (see the module's formulae).
+
+    alpha     decay of the mean square (PyTorch 0.99; Keras and TensorFlow 1 use 0.9)
+    momentum  of the scaled gradient, 0 for none
+    """
+
+    forms = ("torch", "keras", "tf1")
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        form: str = "torch",
+    ) -> None:
+        _check("alpha", alpha, 0.0, 1.0)
+        _check("eps", eps, 0.0, None)
+        _check("momentum", momentum, 0.0, 1.0)
+        if form not in self.forms:
+            raise ValueError(f"unknown form of RMSProp {form!r}; there are: {', '.join(self.forms)}")
+        super().__init__(params, lr, ("mean_square", "velocity") if momentum else ("mean_square",))
+        self.alpha, self.eps, self.momentum, self.form = alpha, eps, momentum, form
+        if form == "tf1":
+            self.slots["mean_square"] += 1
+
+    def _update(self, theta: Array, g: Array) -> None:
+        xp, s, square = self.xp, self._scratch, self.slots["mean_square"]
+        square *= self.alpha
+        xp.multiply(g, g, out=s)
+        s *= 1 - self.alpha
+        square += s
+        if self.form == "torch":
+            xp.sqrt(square, out=s)
+            s += self.eps
+        else:
+            xp.add(square, self.eps, out=s)
+            xp.sqrt(s, out=s)
+        xp.divide(g, s, out=s)
+        if self.momentum and self.form == "torch":  # the velocity gathers steps without lr, the others' with it
+            self._gather(s)
+        s *= self.lr
+        if self.momentum and self.form != "torch":
+            self._gather(s)
+        theta -= s
+
+    def _gather(self, s: Array) -> None:
+        velocity = self.slots["velocity"]
+        velocity *= self.momentum
+        velocity += s
+        s[...] = velocity
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSProp}
+
+
+def _check(name: str, value: float, low: float, below: float | None) -> None:
+    if not value >= low or (below is not None and not value < below) or value == float("inf"):
+        limit = f"at least {low:g}" + ("" if below is None else f" and below {below:g}")
+        raise ValueError(f"{name} must be {limit}, found {value!r}")

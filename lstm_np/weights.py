@@ -1,0 +1,107 @@
+"""Weights on disk: safetensors files, written atomically and checked before they are believed.
+
+A file is written to a temporary name in the same folder, flushed to the disk, and then renamed, so that a reader sees
+either the old file or the whole new one.  The header is read and compared with what is expected before any tensor is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+FORMAT = "lstm_np 1"
+HEADER_LIMIT = 1 << 20  # bytes; ours take a few KiB, so a larger one is not ours
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; one line: which file, what was found, what was expected."""
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part.  Raises OSError."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_weights(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], config: Mapping[str, object]
+) -> None:
+    """Write named NumPy arrays and a model's configuration to one safetensors file.  Raises OSError."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomically(path, save(contiguous, metadata={"format": FORMAT, "config": json.dumps(dict(config))}))
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """(tensors, configuration) of a file that `write_weights` wrote.  Raises WeightsError."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{path}: no such weights file; train writes one, weights.safetensors in its run folder"
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); expected a weights.safetensors file") from error
+    metadata = _metadata(path, content)
+    try:
+        config = json.loads(metadata["config"])
+        return load(content), config
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: damaged safetensors file ({reason}); train again or restore a copy") from error
+
+
+def _metadata(path: str | os.PathLike[str], content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 10 or length > min(HEADER_LIMIT, len(content) - 8) or content[8:9] != b"{":
+        raise WeightsError(
+            f"{path}: not a safetensors file, {len(content)} bytes; expected the weights.safetensors of a run"
+        )
+    try:
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    except ValueError as error:
+        raise WeightsError(f"{path}: damaged safetensors header; train again or restore a copy") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path}: a safetensors file, but not one of lstm_np's (no format {FORMAT!r} in its metadata)"
+        )
+    return metadata
+
+
+def check_shapes(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises WeightsError unless names and shapes are the expected ones."""
+    for name in [*expected, *tensors]:
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if name not in expected:
+            raise WeightsError(f"{path}: tensor {name!r} {found} is not part of this model ({', '.join(expected)})")
+        if found != tuple(expected[name]):
+            raise WeightsError(f"{path}: tensor {name!r} has shape {found}, this model expects {tuple(expected[name])}")
