@@ -1,0 +1,24 @@
+"""Data: IDX files, MNIST, the embedded digits, download, and batches in the layout of the engine."""
+
+from lstm_np.data.batches import Batches
+from lstm_np.data.dataset import Dataset, DatasetError, Split, sequence_view
+from lstm_np.data.digits import load_digits
+from lstm_np.data.download import DownloadError, fetch
+from lstm_np.data.idx import IDXError, read_idx
+from lstm_np.data.load import load_dataset
+from lstm_np.data.mnist import load_mnist
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "DatasetError",
+    "DownloadError",
+    "IDXError",
+    "Split",
+    "fetch",
+    "load_dataset",
+    "load_digits",
+    "load_mnist",
+    "read_idx",
+    "sequence_view",
+]

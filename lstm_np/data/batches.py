@@ -1,0 +1,143 @@
+"""Batches of sequences in the layout that the engine computes in.
+
+A batch costs one gather of uint8 rows and one pass that converts, scales and turns them; both write into buffers that
+are reused.  The order is a function of (seed, epoch), so that any batch of a run can be re-entered directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from lstm_np import streams
+from lstm_np.data.dataset import DatasetError
+
+ORDERS = ("shuffle", "sequential", "tf1")
+
+
+class Batches:
+    """Sequences (N, T, D) and labels (N,) cut into batches.
+
+    Each batch is `(x, labels)`: x (B, T, D) of `dtype`, the sequences times `scale`, and labels (B,) int64.  x is a
+    transposed view of a C-contiguous feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs
+    nothing.
+
+    **The arrays of a batch are overwritten by the next one**; `reuse=False` gives fresh arrays each time.
+
+    `order` is one of
+      shuffle      a new permutation each epoch, a function of (seed, epoch); the last batch of an epoch may be short
+      sequential   as the samples lie (also `shuffle=False`); the last batch may be short
+      tf1          TensorFlow 1's `next_batch`: one endless stream of permutations, cut every B samples, so that the
+                   rest of an epoch is joined with the head of the next and no batch is short.  An epoch is then N // B
+                   steps.
+
+    `drop_last` leaves out a short last batch.  `len()` is the number of batches an epoch has.
+
+    Sequences may be of any real dtype and any strides (a transposed view of a contiguous array is read without a copy).
+    Raises DatasetError (a ValueError) for shapes, sizes or an order that do not fit.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        scale: float = 1.0,
+        dtype: str = "float32",
+        shuffle: bool = True,
+        order: str = "shuffle",
+        drop_last: bool = False,
+        reuse: bool = True,
+    ) -> None:
+        if images.ndim != 3 or images.dtype.kind not in "uif":
+            raise DatasetError(f"found sequences {images.dtype} {images.shape}, expected real numbers (N, T, D)")
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
+            raise DatasetError(f"found labels {labels.dtype} {labels.shape}, expected integers ({len(images)},)")
+        if batch_size < 1:
+            raise DatasetError(f"found batch size {batch_size}, expected at least 1")
+        if order not in ORDERS:
+            raise DatasetError(f"unknown order {order!r}, expected one of: {', '.join(ORDERS)}")
+        self.dtype = np.dtype(dtype)
+        if self.dtype.kind != "f":
+            raise DatasetError(f"found dtype {self.dtype}, expected a floating-point type")
+        if len(images) == 0 or (len(images) < batch_size and (drop_last or order == "tf1")):
+            raise DatasetError(f"found {len(images)} samples, too few for one batch of {batch_size}")
+        self.batch_size, self.seed, self.scale = batch_size, seed, self.dtype.type(scale)
+        self.order = "sequential" if order == "shuffle" and not shuffle else order
+        self.reuse = reuse
+        self.samples = len(images)
+        self._whole_batches_only = drop_last or order == "tf1"
+        self._labels = np.ascontiguousarray(labels, dtype=np.int64)
+        # Rows are gathered from contiguous memory.  Images read by columns are a transposed view of such memory: they
+        # are gathered as they lie, and turned together with the conversion.
+        self._turned = images.transpose(0, 2, 1).flags.c_contiguous and not images.flags.c_contiguous
+        self._rows = images.transpose(0, 2, 1) if self._turned else np.ascontiguousarray(images)
+        self._sizes = self._rows.shape[1:]
+        self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        whole, rest = divmod(self.samples, self.batch_size)
+        return whole if self._whole_batches_only or rest == 0 else whole + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have."""
+        count = len(self)
+        if epoch < 0 or not 0 <= start <= count:
+            raise DatasetError(f"found epoch {epoch}, batch {start}, expected epoch >= 0 and a batch from 0 to {count}")
+        return self.steps(epoch * count + start, (epoch + 1) * count)
+
+    def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of the steps start ... stop - 1, counted over the whole run; step k is reached directly."""
+        if start < 0:
+            raise DatasetError(f"found step {start}, expected at least 0")
+        return (self._batch(self.indices(step)) for step in range(start, stop))
+
+    def indices(self, step: int) -> np.ndarray | slice:
+        """Which samples the batch of this step holds: int64 (B,) in order, or a slice where the order is sequential."""
+        if self.order == "tf1":
+            return self._from_stream(step * self.batch_size, (step + 1) * self.batch_size)
+        epoch, batch = divmod(step, len(self))
+        window = slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.samples))
+        return window if self.order == "sequential" else self._permutation(epoch)[window]
+
+    def _from_stream(self, start: int, stop: int) -> np.ndarray:
+        """Positions start ... stop - 1 of the permutations of epochs 0, 1, 2 ... laid end to end."""
+        epoch, first = divmod(start, self.samples)
+        head = self._permutation(epoch)[first : first + stop - start]
+        missing = stop - start - len(head)
+        return head if missing == 0 else np.concatenate([head, self._permutation(epoch + 1)[:missing]])
+
+    def _draw_permutation(self, epoch: int) -> np.ndarray:
+        return streams.permutation(self.samples, self.seed, "shuffle", epoch)
+
+    def _batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        size = indices.stop - indices.start if isinstance(indices, slice) else len(indices)
+        gathered, feature_major, labels = self._buffers.get(size) or self._new_buffers(size)
+        if isinstance(indices, slice):
+            gathered = self._rows[indices]
+            np.copyto(labels, self._labels[indices])
+        else:
+            # mode="clip" because "raise" gathers into a hidden copy first; a permutation is never out of range.
+            np.take(self._rows, indices, axis=0, out=gathered, mode="clip")
+            np.take(self._labels, indices, out=labels, mode="clip")
+        turned = gathered.transpose(1, 2, 0) if self._turned else gathered.transpose(2, 1, 0)
+        np.multiply(turned, self.scale, out=feature_major, casting="same_kind")
+        return feature_major.transpose(2, 1, 0), labels
+
+    def _new_buffers(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gathered rows, feature-major x and labels for batches of this size: the whole ones, or the short last one."""
+        time, features = self._sizes[::-1] if self._turned else self._sizes
+        buffers = (
+            np.empty((size, *self._sizes), self._rows.dtype),
+            np.empty((features, time, size), self.dtype),
+            np.empty(size, np.int64),
+        )
+        if self.reuse:
+            self._buffers[size] = buffers
+        return buffers

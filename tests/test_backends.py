@@ -1,0 +1,105 @@
+"""Choosing a backend, and what is said where CuPy or a GPU is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import lstm_np
+from lstm_np.backends import BackendError
+from lstm_np.kernels import choose_kernel
+from lstm_np.kernels.protocol import LayerSpec
+
+
+def fake_cupy(monkeypatch, *, import_error=None, devices=None, device_error=None):
+    """A module named cupy that fails as CuPy does on machines where something is missing."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def count():
+        if device_error:
+            raise CUDARuntimeError(device_error)
+        return devices
+
+    module = ModuleType("cupy")
+    module.cuda = SimpleNamespace(runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=count))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: "found" if name == "cupy" else find(name, *a))
+    if import_error:
+        load = importlib.import_module
+
+        def fail(name, *a):
+            if name == "cupy":
+                raise import_error
+            return load(name, *a)
+
+        monkeypatch.setattr(importlib, "import_module", fail)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+
+
+def message():
+    with pytest.raises(BackendError) as error:
+        lstm_np.get_backend("cupy")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_without_cupy(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "cupy" else find(name, *a))
+    assert message().startswith("the cupy backend needs CuPy, which is not installed: pip install")
+
+
+def test_with_a_cupy_of_another_cuda_version(monkeypatch):
+    fake_cupy(monkeypatch, import_error=ImportError("libcublas.so.13:\ncannot open shared object file"))
+    assert message().startswith("CuPy is installed but cannot be imported (libcublas.so.13: cannot open shared")
+
+
+def test_without_a_driver(monkeypatch):
+    fake_cupy(monkeypatch, device_error="cudaErrorInsufficientDriver: driver is insufficient")
+    found = message()
+    assert found.startswith("CuPy is installed but finds no usable NVIDIA GPU or driver (cudaErrorInsufficientDriver")
+
+
+def test_without_a_device(monkeypatch):
+    fake_cupy(monkeypatch, devices=0)
+    assert message().startswith("CuPy is installed but this machine has no NVIDIA GPU")
+
+
+def test_numpy_is_the_default_and_does_not_copy():
+    backend, array = lstm_np.get_backend(), np.ones(3)
+    assert (backend.name, backend.xp) == ("numpy", np)
+    assert backend.from_host(array) is array
+    assert lstm_np.get_backend(backend) is backend
+
+
+@pytest.mark.parametrize("name", ["torch", "", "Numpy"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(ValueError, match=f"unknown backend '{name}'; there are: numpy, cupy"):
+        lstm_np.get_backend(name)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_thread_count_below_one_is_refused(threads):
+    with pytest.raises(ValueError, match=f"threads must be at least 1, found {threads}"):
+        lstm_np.get_backend("numpy", threads=threads)
+
+
+def test_auto_takes_the_first_kernel_that_can():
+    backend = lstm_np.get_backend("numpy")
+    assert backend.kernels[-1] == "reference"
+    layer = lstm_np.LSTM(3, 4, dtype="complex128")
+    assert layer.kernel_names == ("reference",)
+
+
+def test_a_kernel_that_cannot_is_refused():
+    backend = lstm_np.get_backend("numpy")
+    only_reference = type(backend)(**{**backend.__dict__, "kernels": ("reference",)})
+    spec = LayerSpec(lstm_np.LSTM(3, 4).cell, 3, 4, True, "float32")
+    with pytest.raises(ValueError, match="kernel 'fused' does not run a lstm layer of 4 units in float32 on the numpy"):
+        choose_kernel("fused", spec, only_reference)
