@@ -20,7 +20,6 @@ import numpy as np
 
 from lstm_np import streams
 from lstm_np.layers import Recurrent
-from lstm_np.losses import softmax_cross_entropy
 from lstm_np.model import SequenceClassifier
 
 COMPLEX_STEP_LIMIT = 1e-12
@@ -81,10 +80,10 @@ class GradientReport:
             lines.append(
                 f"{t.name:<{width}}  {shape:<14} {checked:>11}  {t.complex_step:12.1e} {t.central:9.1e}  {verdict}"
             )
-        limits = f"limits {COMPLEX_STEP_LIMIT:.0e} and {CENTRAL_LIMIT:.0e}, relative to each gradient's largest entry"
+        limits = f"limit {COMPLEX_STEP_LIMIT:.0e} and {CENTRAL_LIMIT:.0e}, relative to each gradient's largest entry"
         verdict = "PASS: every gradient agrees" if self.ok else "FAIL: at least one gradient is wrong"
         worst = f"worst {self.worst_complex_step:.1e} (complex step), {self.worst_central:.1e} (central)"
-        return "\n".join([*lines, f"{verdict}; {worst}", limits])
+        return "\n".join([*lines, verdict, worst, limits])
 
 
 def gradcheck(
@@ -163,7 +162,7 @@ class _Problem:
         to_host = self.real.backend.to_host
         self.values = {name: to_host(array).copy() for name, array in self.real.params.items()}
         for name, value in self.values.items():
-            if name.endswith(".b"):
+            if name.rpartition(".")[2] in ("b", "b_h", "b_n"):
                 value[:] = 0.5 * self.normal(*value.shape)
 
     def normal(self, *shape: int) -> np.ndarray:
@@ -242,7 +241,7 @@ class _ModelProblem(_Problem):
     def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Any) -> None:
         super().__init__(model, seed, dropout_key)
         self.B, self.T = B, T
-        self.x = self.normal(B, T, model.recurrent.input_size)
+        self.x = self.normal(B, T, model.input_size)
         self.labels = self.rng.integers(0, model.num_classes, B)
 
     def evaluate(self, owner: SequenceClassifier, values: dict[str, np.ndarray]) -> Any:
@@ -250,7 +249,7 @@ class _ModelProblem(_Problem):
         xp, from_host = owner.backend.xp, owner.backend.from_host
         x = from_host(self.x.astype(owner.dtype)).transpose(2, 1, 0)
         logits, _, _ = owner._logits(x, save=False, dropout_key=self.dropout_key)
-        return owner.backend.to_host(softmax_cross_entropy(xp, logits, from_host(self.labels))[0])
+        return owner.backend.to_host(owner.loss(xp, logits, from_host(self.labels))[0])
 
     def gradients(self) -> dict[str, np.ndarray]:
         self.set_params(self.real, self.values)
@@ -260,7 +259,7 @@ class _ModelProblem(_Problem):
     def describe(self) -> str:
         stack = self.real.recurrent
         return (
-            f"SequenceClassifier ({self.real.config['cell']}): D={stack.input_size} H={stack.hidden_size} "
+            f"SequenceClassifier ({self.real.config['cell']}): D={self.real.input_size} H={stack.hidden_size} "
             f"L={stack.num_layers} K={self.real.num_classes}, B={self.B} T={self.T}, "
             f"kernel {'/'.join(sorted(set(stack.kernel_names)))}, {self.real.backend.name}"
         )

@@ -81,8 +81,13 @@ class Epoch:
 class BatchSource(Protocol):
     """What the loop needs of a data pipeline."""
 
-    def __len__(self) -> int: ...
-    def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]: ...
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
+        """The batches of an epoch (from 0), from batch `start` on."""
+        ...
 
 
 def train(

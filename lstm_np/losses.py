@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lstm_np.backends import Backend
+
 Array = Any
 
 
@@ -39,14 +41,32 @@ def softmax_cross_entropy(xp: Any, logits: Array, labels: Array) -> tuple[Array,
     return loss, dlogits, correct
 
 
-def refuse_probabilities(xp: Any, logits: Array) -> None:
+def softmax_twice(xp: Any, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """`softmax_cross_entropy` of softmax(logits), with its true gradient: a published mistake, kept to be studied.
+
+        p = softmax(z),   q = softmax(p),   loss = mean of -log q[label],   dp = (q - onehot) / B
+        dz = p * (dp - sum over classes of p * dp)
+
+    Arguments and results as there.  Since p is within 0 ... 1, the loss never falls below ln(1 + (K - 1) / e), and dz
+    carries a factor p (1 - p), which vanishes where the model is sure, right or wrong.
+    """
+    p = xp.exp(log_softmax(xp, logits))
+    loss, dp, correct = softmax_cross_entropy(xp, p, labels)
+    return loss, p * (dp - xp.sum(p * dp, axis=0)), correct
+
+
+LOSSES = {"softmax": softmax_cross_entropy, "softmax_twice": softmax_twice}
+
+
+def refuse_probabilities(backend: Backend, logits: Array) -> None:
     """Raises ValueError when logits (K, B) look like probabilities: no entry negative, every column summing to 1.
 
     A softmax applied before this loss applies it twice: the loss can then never fall below ln(1 + (K - 1) / e), 1.461
     for ten classes, and its gradients are squashed.
     """
-    if bool(xp.all(logits >= 0)) and bool(xp.all(xp.abs(xp.sum(logits, axis=0) - 1) < 1e-4)):
-        K = logits.shape[0]
+    xp, K = backend.xp, logits.shape[0]
+    like_probabilities = xp.all(logits >= 0) & xp.all(xp.abs(xp.sum(logits, axis=0) - 1) < 1e-4)
+    if backend.to_host(like_probabilities):
         raise ValueError(
             f"these logits look like probabilities (no negative entry, all {K} classes sum to 1): "
             "the loss applies the softmax itself, so pass the values before it"
