@@ -7,11 +7,15 @@ import json
 import sys
 from typing import NoReturn
 
-from lstm_np.data.download import MIRRORS, DownloadError, fetch
-from lstm_np.data.idx import IDXError
-from lstm_np.data.load import data_folder, is_complete
-from lstm_np.data.mnist import FILES, load_mnist
-from lstm_np.data.progress import download_bars
+try:
+    from lstm_np.data.download import MIRRORS, DownloadError, fetch
+    from lstm_np.data.idx import IDXError
+    from lstm_np.data.load import data_folder, is_complete
+    from lstm_np.data.mnist import FILES, load_mnist
+    from lstm_np.data.progress import download_bars
+except ModuleNotFoundError as error:  # this file can be started before anything is installed
+    print(f"data_fetch.py: needs {error.name}, which is not installed: pip install -e .", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -148,3 +148,19 @@ def test_real_files_from_a_loopback_mirror(serve, tmp_path):
     done = run(["--data-dir", str(tmp_path / "mnist"), "--mirror", mirror, "--verify", "--json"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(json.loads(done.stdout.splitlines()[-1])["downloaded"]) == 4
+
+
+def test_before_anything_is_installed_it_says_what_to_install(tmp_path):
+    (tmp_path / "safetensors.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'safetensors'\", name='safetensors')"
+    )
+    found = subprocess.run(
+        [sys.executable, SCRIPT],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+        timeout=60,
+    )
+    assert found.returncode == 2
+    assert found.stderr == "data_fetch.py: needs safetensors, which is not installed: pip install -e .\n"
