@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from typing import NoReturn
 
 try:
@@ -13,6 +14,9 @@ try:
     from lstm_np.data.load import data_folder, is_complete
     from lstm_np.data.mnist import FILES, load_mnist
     from lstm_np.data.progress import download_bars
+
+    if find_spec("rich") is None:  # progress bars import it late
+        raise ModuleNotFoundError(name="rich")
 except ModuleNotFoundError as error:  # this file can be started before anything is installed
     print(f"data_fetch.py: needs {error.name}, which is not installed: pip install -e .", file=sys.stderr)
     raise SystemExit(2) from None

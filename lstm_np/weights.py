@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 FORMAT = "lstm_np 1"
 HEADER_LIMIT = 1 << 20  # bytes; ours take a few KiB, so a larger one is not ours
@@ -55,6 +53,8 @@ def write_weights(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], config: Mapping[str, object]
 ) -> None:
     """Write named NumPy arrays and a model's configuration to one safetensors file.  Raises OSError."""
+    from safetensors.numpy import save  # here, so that the engine computes where only NumPy and CuPy are installed
+
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     write_atomically(path, save(contiguous, metadata={"format": FORMAT, "config": json.dumps(dict(config))}))
 
@@ -69,6 +69,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         ) from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); expected a weights.safetensors file") from error
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     metadata = _metadata(path, content)
     try:
         config = json.loads(metadata["config"])

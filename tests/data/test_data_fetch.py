@@ -151,8 +151,8 @@ def test_real_files_from_a_loopback_mirror(serve, tmp_path):
 
 
 def test_before_anything_is_installed_it_says_what_to_install(tmp_path):
-    (tmp_path / "safetensors.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'safetensors'\", name='safetensors')"
+    (tmp_path / "numpy.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')"
     )
     found = subprocess.run(
         [sys.executable, SCRIPT],
@@ -163,4 +163,4 @@ def test_before_anything_is_installed_it_says_what_to_install(tmp_path):
         timeout=60,
     )
     assert found.returncode == 2
-    assert found.stderr == "data_fetch.py: needs safetensors, which is not installed: pip install -e .\n"
+    assert found.stderr == "data_fetch.py: needs numpy, which is not installed: pip install -e .\n"
