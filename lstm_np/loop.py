@@ -27,6 +27,13 @@ class Metrics:
     correct: int
 
 
+def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
+    """Metrics from sums over `count` samples; nan for none."""
+    if count == 0:
+        return Metrics(math.nan, math.nan, 0, 0)
+    return Metrics(loss_sum / count, correct / count, count, correct)
+
+
 class NonFiniteLossError(ArithmeticError):
     """The loss is no longer a finite number; one line: where, and what usually helps."""
 
@@ -42,28 +49,26 @@ class Running:
 
     def add(self, loss: Array, correct: Array, count: int) -> None:
         """Add a batch of `count` samples: its mean loss and its number of correct answers."""
-        self._loss = self._loss + loss * float(count)
+        self._loss = self._loss + loss.astype("float64") * float(count)
         self._correct = self._correct + correct
         self.count += count
 
     def read(self) -> Metrics:
         """The means so far; waits for the device.  nan before the first batch."""
-        if self.count == 0:
-            return Metrics(math.nan, math.nan, 0, 0)
         loss, correct = self._backend.to_host(self._loss), self._backend.to_host(self._correct)
-        return Metrics(float(loss) / self.count, int(correct) / self.count, self.count, int(correct))
+        return mean_of(float(loss), int(correct), self.count)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step that was made.  loss and correct are arrays of the backend."""
+    """One training step that was made.  loss and correct can be made numbers, which may wait for a device."""
 
     number: int  # over the whole run, from 1
     epoch: int  # from 0
     samples: int
     loss: Array
     correct: Array
-    running: Running  # over this epoch so far
+    running: Sums  # over this epoch so far
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,20 @@ class Epoch:
     validation: Metrics | None
     seconds: float  # training only
     complete: bool
+
+
+class Sums(Protocol):
+    """What sums loss and correct answers over an epoch: `Running`, or something that a device fills by itself."""
+
+    count: int
+
+    def add(self, loss: Any, correct: Any, count: int) -> None:
+        """Add a batch of `count` samples."""
+        ...
+
+    def read(self) -> Metrics:
+        """The means so far; may wait for a device."""
+        ...
 
 
 class BatchSource(Protocol):
@@ -101,19 +120,21 @@ def train(
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    sums: Callable[[], Sums] | None = None,
 ) -> list[Epoch]:
     """Run up to `epochs` epochs and at most `max_steps` steps; the epochs that were made.
 
     step      (batch, number of the step from 1) -> (mean loss, correct answers, samples); it updates the parameters
     validate  called after each epoch; its metrics go into the epoch's record
     stop      asked before each step; True ends training after what has been done
+    sums      makes what sums an epoch's losses; None: `Running`
 
     Raises what `step` raises, NonFiniteLossError among it.
     """
     done: list[Epoch] = []
     number = 0
     for epoch in range(epochs):
-        running, started, complete = Running(backend), time.perf_counter(), True
+        running, started, complete = Running(backend) if sums is None else sums(), time.perf_counter(), True
         for batch in batches.epoch(epoch):
             if (stop is not None and stop()) or (max_steps is not None and number >= max_steps):
                 complete = False

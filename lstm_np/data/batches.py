@@ -80,6 +80,16 @@ class Batches:
         self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
+    @property
+    def sequences(self) -> np.ndarray:
+        """All sequences (N, T, D) in the order they were given, of their own dtype."""
+        return self._rows.transpose(0, 2, 1) if self._turned else self._rows
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels (N,), int64, in the order they were given."""
+        return self._labels
+
     def __len__(self) -> int:
         """Batches per epoch."""
         whole, rest = divmod(self.samples, self.batch_size)
