@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = "lstm_np 1"
+FORMAT = 1
+KEY = "lstm_np"  # one key in the metadata, since safetensors writes several in varying order: same weights, same bytes
 HEADER_LIMIT = 1 << 20  # bytes; ours take a few KiB, so a larger one is not ours
 
 
@@ -56,7 +57,7 @@ def write_weights(
     from safetensors.numpy import save  # here, so that the engine computes where only NumPy and CuPy are installed
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomically(path, save(contiguous, metadata={"format": FORMAT, "config": json.dumps(dict(config))}))
+    write_atomically(path, save(contiguous, metadata={KEY: json.dumps({"format": FORMAT, "config": dict(config)})}))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
@@ -72,30 +73,30 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    metadata = _metadata(path, content)
+    config = _config(path, content)
     try:
-        config = json.loads(metadata["config"])
         return load(content), config
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: damaged safetensors file ({reason}); train again or restore a copy") from error
 
 
-def _metadata(path: str | os.PathLike[str], content: bytes) -> dict[str, str]:
+def _config(path: str | os.PathLike[str], content: bytes) -> dict[str, object]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 10 or length > min(HEADER_LIMIT, len(content) - 8) or content[8:9] != b"{":
         raise WeightsError(
             f"{path}: not a safetensors file, {len(content)} bytes; expected the weights.safetensors of a run"
         )
     try:
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    except ValueError as error:
+        header = json.loads(content[8 : 8 + length])
+        ours = json.loads(header.get("__metadata__", {}).get(KEY, "null"))
+    except (ValueError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path}: damaged safetensors header; train again or restore a copy") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+    if not isinstance(ours, dict) or ours.get("format") != FORMAT or not isinstance(ours.get("config"), dict):
         raise WeightsError(
             f"{path}: a safetensors file, but not one of lstm_np's (no format {FORMAT!r} in its metadata)"
         )
-    return metadata
+    return ours["config"]
 
 
 def check_shapes(

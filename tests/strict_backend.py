@@ -97,7 +97,8 @@ for _name in ("iadd", "isub", "imul", "itruediv"):
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(DeviceArray, f"__{_name}__", _binary(getattr(operator, f"__{_name}__")))
 for _name in ("neg", "abs", "invert"):
-    setattr(DeviceArray, f"__{_name}__", lambda self, f=getattr(operator, f"__{_name}__"): wrap(f(self._array)))
+    _operator = getattr(operator, f"__{_name}__")
+    setattr(DeviceArray, f"__{_name}__", lambda self, _of=_operator: wrap(_of(self._array)))
 for _name in ("transpose", "reshape", "astype", "copy", "sum", "all", "any", "max", "min", "argmax", "mean"):
     setattr(
         DeviceArray,

@@ -119,7 +119,7 @@ def test_parameters_are_written_through_and_keep_their_shape():
     assert np.shares_memory(view, layer.params.flat)
     with pytest.raises(ValueError, match=r"'layer0.b' has shape \(16,\), found \(3,\)"):
         layer.params["layer0.b"] = np.zeros(3)
-    with pytest.raises(KeyError, match="no parameter 'layer0.V'"):
+    with pytest.raises(KeyError, match=r"no parameter 'layer0\.V'"):
         layer.params["layer0.V"] = np.zeros(3)
     for change in (lambda p: p.pop("layer0.b"), lambda p: p.clear(), lambda p: p.__delitem__("layer0.b")):
         with pytest.raises(TypeError, match="names of a layer's parameters are fixed"):

@@ -46,7 +46,7 @@ def test_probabilities_are_refused_as_logits_when_asked():
     z = np.random.default_rng(0).standard_normal((10, 4))
     refuse_probabilities(numpy, z)
     refuse_probabilities(numpy, np.abs(z))
-    with pytest.raises(ValueError, match="look like probabilities .* all 10 classes sum to 1"):
+    with pytest.raises(ValueError, match=r"look like probabilities .* all 10 classes sum to 1"):
         refuse_probabilities(numpy, np.exp(log_softmax(np, z)))
 
 

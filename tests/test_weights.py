@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import lstm_np
-from lstm_np.weights import FORMAT, WeightsError, read_weights, write_atomically, write_weights
+from lstm_np.weights import FORMAT, KEY, WeightsError, read_weights, write_atomically, write_weights
 
 
 @pytest.fixture
@@ -71,10 +71,18 @@ def test_what_is_no_weights_file(saved, tmp_path):
     assert refused(saved).startswith("not a safetensors file")
     save_file({"a": np.ones(3)}, saved)
     assert refused(saved).startswith("a safetensors file, but not one of lstm_np's")
-    save_file({"a": np.ones(3)}, saved, metadata={"format": FORMAT, "config": "{}"})
+    save_file({"a": np.ones(3)}, saved, metadata={KEY: json.dumps({"format": FORMAT, "config": {}})})
     assert refused(saved).startswith("the file does not say which model")
-    save_file({"a": np.ones(3)}, saved, metadata={"format": FORMAT, "config": "["})
-    assert refused(saved).startswith("damaged safetensors file")
+    for config in ("[", "[1]", '{"format": 0}', json.dumps({"format": FORMAT, "config": 3})):
+        save_file({"a": np.ones(3)}, saved, metadata={KEY: config})
+        assert refused(saved).startswith(("damaged safetensors header", "a safetensors file, but not one of lstm_np's"))
+
+
+def test_the_same_weights_are_the_same_bytes(saved):
+    content = saved.read_bytes()
+    for _ in range(5):
+        lstm_np.SequenceClassifier.load(saved).save(saved)
+        assert saved.read_bytes() == content
 
 
 def test_weights_of_another_shape_are_refused(saved):

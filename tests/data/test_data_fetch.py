@@ -151,9 +151,7 @@ def test_real_files_from_a_loopback_mirror(serve, tmp_path):
 
 
 def test_before_anything_is_installed_it_says_what_to_install(tmp_path):
-    (tmp_path / "numpy.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')"
-    )
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')")
     found = subprocess.run(
         [sys.executable, SCRIPT],
         capture_output=True,
