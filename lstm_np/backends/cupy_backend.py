@@ -38,5 +38,5 @@ def make_backend() -> Backend:
         from_host=cupy.asarray,
         to_host=cupy.asnumpy,
         synchronize=lambda: cupy.cuda.get_current_stream().synchronize(),
-        kernels=("reference",),
+        kernels=("persistent", "cuda_fused", "reference"),
     )

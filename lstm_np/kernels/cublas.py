@@ -1,0 +1,74 @@
+"""Matrix products by cuBLAS, into memory that is already there.
+
+CuPy's own calls refuse to run while a stream captures a graph, though cuBLAS itself allows it.  `StreamProducts`
+therefore calls the library directly, with a handle, a stream and a workspace of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+WORKSPACE = 32 * 1024 * 1024  # bytes; NVIDIA's advice for its largest devices
+_ADDRESS, _INT = ctypes.c_void_p, ctypes.c_int
+_GEMM_TYPES = (_ADDRESS, *[_INT] * 5, _ADDRESS, _ADDRESS, _INT, _ADDRESS, _INT, _ADDRESS, _ADDRESS, _INT)
+
+
+class Products:
+    """Matrix products through CuPy; matrices are column-major, as cuBLAS has them, and contiguous."""
+
+    def __init__(self, xp: Any, dtype: str) -> None:
+        single = dtype == "float32"
+        kind = ctypes.c_float if single else ctypes.c_double
+        self._zero, self._one = kind(0.0), kind(1.0)  # kept alive: cuBLAS is given their addresses
+        self._scale = {False: ctypes.addressof(self._zero), True: ctypes.addressof(self._one)}
+        self._connect(xp, single)
+
+    def _connect(self, xp: Any, single: bool) -> None:
+        self._gemm = xp.cuda.cublas.sgemm if single else xp.cuda.cublas.dgemm
+        self._handle = xp.cuda.device.get_cublas_handle
+
+    def __call__(
+        self, m: int, n: int, k: int, a: int, a_transposed: bool, b: int, b_transposed: bool, c: int, add: bool = False
+    ) -> None:
+        """c (m, n) = or, with `add`, += op(a) (m, k) op(b) (k, n); a, b, c are addresses on the device."""
+        self._gemm(
+            self._handle(), int(a_transposed), int(b_transposed), m, n, k,
+            self._scale[True], a, k if a_transposed else m, b, n if b_transposed else k,
+            self._scale[add], c, m,
+        )  # fmt: skip
+
+
+def open_library(xp: Any) -> Any:
+    """The cuBLAS that belongs to CuPy's CUDA version.  Raises OSError when it is not found."""
+    return ctypes.CDLL(f"libcublas.so.{xp.cuda.runtime.runtimeGetVersion() // 1000}")
+
+
+class StreamProducts(Products):
+    """Matrix products on one stream, which may be capturing.
+
+    Raises OSError when the library is not found, RuntimeError when it reports an error.
+    """
+
+    def __init__(self, xp: Any, dtype: str, stream: Any) -> None:
+        self._stream = stream
+        super().__init__(xp, dtype)
+
+    def _connect(self, xp: Any, single: bool) -> None:
+        library = open_library(xp)
+        gemm = library.cublasSgemm_v2 if single else library.cublasDgemm_v2
+        gemm.argtypes = _GEMM_TYPES
+        handle = _ADDRESS()
+        self._workspace = xp.empty(WORKSPACE, dtype="uint8")
+        _check(library.cublasCreate_v2(ctypes.byref(handle)))
+        _check(library.cublasSetStream_v2(handle, _ADDRESS(self._stream.ptr)))
+        # without a workspace of its own cuBLAS would allocate one, which a capture does not allow
+        size = ctypes.c_size_t(WORKSPACE)
+        _check(library.cublasSetWorkspace_v2(handle, _ADDRESS(self._workspace.data.ptr), size))
+        self._gemm = lambda *args: _check(gemm(*args))
+        self._handle = lambda: handle
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise RuntimeError(f"cuBLAS reports status {status}")

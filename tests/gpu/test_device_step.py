@@ -1,0 +1,172 @@
+"""The training step that stays on the device, executed on the host, against the model on NumPy."""
+
+import numpy as np
+import pytest
+
+from lstm_np.kernels.device_step import DeviceTrainingStep, Update
+from lstm_np.optimizers import SGD, Adam
+from tests.gpu.host_cupy import FakeCublas, FakeDevice, make_backend, make_cupy
+from tests.gpu.support import needs_compiler
+from tests.gpu.training_support import BATCH, SAMPLES, assert_training_agrees
+
+pytestmark = needs_compiler
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda params: Adam(params, lr=0.01),
+        lambda params: Adam(params, lr=0.01, eps=1e-2, form="hat"),
+        lambda params: SGD(params, lr=0.1),
+        lambda params: SGD(params, lr=0.1, momentum=0.9),
+        lambda params: SGD(params, lr=0.1, momentum=0.9, nesterov=True),
+    ],
+    ids=["adam-paper", "adam-hat", "sgd", "momentum", "nesterov"],
+)
+@pytest.mark.parametrize("max_norm", [None, 0.05])
+def test_agrees_with_numpy_step_by_step(make_optimizer, max_norm):
+    step, _ = assert_training_agrees(make_optimizer=make_optimizer, max_norm=max_norm)
+    assert step.graph_refused is None
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_agrees_in_float32(persistent):
+    assert_training_agrees(H=33, dtype="float32", persistent=persistent)
+
+
+def test_agrees_without_the_persistent_kernel_and_without_a_graph():
+    assert_training_agrees(persistent=False)
+    step, _ = assert_training_agrees(capture=False)
+    assert step.graph_refused == "not asked for"
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_agrees_with_cublas_called_directly(monkeypatch, capture):
+    device = FakeDevice()
+    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: FakeCublas(device))
+    step, _ = assert_training_agrees(persistent=False, direct_blas=True, capture=capture)
+    assert device.launches.count("gemm") == 6 * (1 + 4 + 3 + 3)  # W x; U h; U^T da but for step 0; dW, dU, db
+    assert (step.graph_refused is None) == capture
+
+
+def test_agrees_where_the_cublas_library_is_not_found(monkeypatch):
+    def missing(xp):
+        raise OSError("libcublas.so.13: cannot open shared object file")
+
+    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", missing)
+    assert_training_agrees(persistent=False, direct_blas=True)
+
+
+def test_an_error_of_cublas_is_not_passed_over(monkeypatch):
+    library = FakeCublas(FakeDevice())
+    monkeypatch.setattr(library, "cublasSetWorkspace_v2", lambda *args: 7)
+    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: library)
+    with pytest.raises(RuntimeError, match="cuBLAS reports status 7"):
+        assert_training_agrees(persistent=False, direct_blas=True)
+
+
+def test_goes_on_without_a_graph_where_capture_is_refused(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported:\noperation not permitted")
+
+    monkeypatch.setattr("tests.gpu.host_cupy._Stream.begin_capture", refuse)
+    monkeypatch.setattr("tests.gpu.host_cupy._Stream.end_capture", lambda self: None)
+    step, _ = assert_training_agrees(epochs=3)
+    assert step.graph_refused == "cudaErrorStreamCaptureUnsupported: operation not permitted"
+
+
+def test_launches_of_one_step():
+    _, device = assert_training_agrees(epochs=1)
+    assert device.launches[:8] == [
+        "gather_batch",
+        "product_transposed",
+        "lstm_persistent_forward",
+        "read_out",
+        "lstm_persistent_backward",
+        "weight_gradient",
+        "read_out_gradient",
+        "update_parameters",
+    ]
+
+
+def make_step(**changes):
+    T, D, H, K = 2, 3, 4, 5
+    cupy = make_cupy(FakeDevice(multiprocessors=4))
+    rng = np.random.default_rng(0)
+    given = {
+        "sizes": (T, D, H, K),
+        "parameters": rng.standard_normal(4 * H * (D + H + 1) + K * (H + 1)).astype(np.float32),
+        "images": rng.integers(0, 256, (SAMPLES, T * D)).astype(np.uint8),
+        "labels": rng.integers(0, K, SAMPLES),
+        "update": Update("sgd", 0.1),
+        **changes,
+    }
+    parameters = cupy.asarray(given["parameters"])
+    step = DeviceTrainingStep(
+        make_backend(cupy), parameters, given["sizes"], given["images"], given["labels"],
+        scale=1 / 255, update=given["update"], slots={},
+    )  # fmt: skip
+    return step, parameters, cupy
+
+
+def test_the_learning_rate_may_change_between_replays():
+    step, parameters, cupy = make_step()
+    step.begin_epoch(np.arange(SAMPLES))
+    step.run(BATCH)
+    step.run(BATCH)
+    before = cupy.asnumpy(parameters)
+    step.set_learning_rate(0.0)
+    step.begin_epoch(np.arange(SAMPLES))
+    step.run(BATCH)
+    step.finish()
+    np.testing.assert_array_equal(cupy.asnumpy(parameters), before)
+
+
+def test_an_epoch_can_be_entered_in_its_middle():
+    order = np.random.default_rng(1).permutation(SAMPLES)
+    whole, expected, cupy = make_step()
+    whole.begin_epoch(order)
+    for _ in range(2):
+        whole.run(BATCH)
+    first, parameters, _ = make_step()
+    first.begin_epoch(order)
+    first.run(BATCH)
+    second, _, other = make_step(parameters=cupy.asnumpy(parameters))
+    second.begin_epoch(order, BATCH)
+    second.run(BATCH)
+    np.testing.assert_array_equal(other.asnumpy(second.parameters), cupy.asnumpy(expected))
+
+
+def test_totals_begin_anew():
+    step, _, _ = make_step()
+    step.begin_epoch(np.arange(SAMPLES))
+    step.run(BATCH)
+    assert step.totals()[2] == BATCH
+    step.reset_totals()
+    assert step.totals() == (0.0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((SAMPLES, 5), np.uint8)}, r"expected images uint8 \(N, 6\), found uint8 \(13, 5\)"),
+        ({"images": np.zeros((SAMPLES, 6), np.float32)}, "found float32"),
+        ({"labels": np.full(SAMPLES, 5)}, "labels from 0 to 4"),
+        ({"labels": np.zeros(3, int)}, "expected 13 labels"),
+        ({"parameters": np.zeros(7, np.float32)}, "expected 153 float32 or float64 parameters"),
+    ],
+)
+def test_refuses_what_does_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_step(**changes)
+
+
+def test_refuses_bad_orders_batches_and_rules():
+    step, _, _ = make_step()
+    with pytest.raises(ValueError, match="an order of at most 13 samples below 13"):
+        step.begin_epoch(np.array([0, SAMPLES]))
+    step.begin_epoch(np.arange(4))
+    with pytest.raises(ValueError, match="a batch of 5 is asked for, 4 samples of the epoch are left"):
+        step.run(5)
+    with pytest.raises(ValueError, match="unknown update rule 'adagrad'"):
+        Update("adagrad", 0.1)
