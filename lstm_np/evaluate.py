@@ -1,0 +1,80 @@
+"""Test a trained model: python -m lstm_np.evaluate [RUN]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from lstm_np.data.load import DATASETS
+from lstm_np.data.progress import download_bars
+from lstm_np.training.evaluation import evaluate
+from lstm_np.training.faces import Parser, add_run_arguments, backend_of, run_face, say
+from lstm_np.training.flags import add_data_flags, add_machine_flags
+from lstm_np.training.material import in_order
+from lstm_np.training.pictures import confusion_matrix, save_picture
+from lstm_np.training.trained import load_trained
+
+
+def make_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "evaluate",
+        "[RUN] [flags]",
+        "Measure a trained model on all test images: accuracy, loss, and a table of what was taken for what.",
+        one="is not used",
+    )
+    add_run_arguments(parser)
+    group = add_data_flags(parser)
+    group.add_argument("--dataset", choices=DATASETS, help="test on this data set [the one it was trained on]")
+    add_machine_flags(parser)
+    parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images at a time [500]")
+    parser.add_argument("--picture", metavar="FILE", help="also draw the table of what was taken for what, as PNG")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_face(make_parser(), argv, _evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    with backend_of(arguments) as backend:
+        trained = load_trained(arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel)
+        with download_bars(arguments.json) as progress:
+            dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
+        images, labels = dataset.test_images, dataset.test_labels
+        batches = in_order(
+            images, labels, dataset.scale, trained.view, trained.model.dtype, batch_size=arguments.batch_size
+        )
+        began = time.perf_counter()
+        result = evaluate(trained.model, batches.epoch(0))
+        seconds = time.perf_counter() - began
+    if arguments.picture:
+        save_picture(arguments.picture, confusion_matrix(result.confusion))
+    if arguments.json:
+        summary = {
+            "test_accuracy": result.accuracy,
+            "test_loss": result.loss,
+            "test_images": result.count,
+            "test_correct": result.correct,
+            "per_class": result.per_class(),
+            "confusion": result.confusion.tolist(),
+            "dataset": dataset.name,
+            "weights": str(trained.path),
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(summary))
+        return 0
+    print(f"{trained.path} on {dataset.source}")
+    counts = f"{result.correct:,} of {result.count:,} test images"
+    print(f"accuracy {result.accuracy:.2%} ({counts}), loss {result.loss:.4f}")
+    print(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
+    print(result.table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Ask a trained model which digit it sees: python -m lstm_np.predict [RUN] --index 0 1 2 | --image FILE."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from lstm_np.data.load import DATASETS
+from lstm_np.data.progress import download_bars
+from lstm_np.training import terminal
+from lstm_np.training.faces import Parser, add_run_arguments, backend_of, run_face, say
+from lstm_np.training.flags import add_data_flags, add_machine_flags
+from lstm_np.training.images import read_pictures
+from lstm_np.training.pictures import digit_grid, save_picture
+from lstm_np.training.trained import Trained, load_trained
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image with values 0 ... 1, where it comes from, and its label where that is known."""
+
+    source: str
+    pixels: np.ndarray
+    label: int | None = None
+
+
+def make_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "predict",
+        "[RUN] (--index N ... | --image FILE ...) [flags]",
+        "Show images with what a trained model takes them for. Test images are named by number. An image of your own "
+        "may be of any size: it becomes grey; dark ink on light paper is inverted; unless it has the model's size "
+        "already, its ink is scaled and centred as in the data set.",
+        one="is not used",
+    )
+    add_run_arguments(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--index", type=int, nargs="+", metavar="N", help="test images, counted from 0")
+    which.add_argument("--image", nargs="+", metavar="FILE", help="PNG or other picture, or .npy")
+    group = add_data_flags(parser)
+    group.add_argument("--dataset", choices=DATASETS, help="test images of this data set [the one it was trained on]")
+    add_machine_flags(parser)
+    parser.add_argument("--picture", metavar="FILE", help="also draw the images with the answers, as PNG")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_face(make_parser(), argv, _predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    with backend_of(arguments) as backend:
+        trained = load_trained(arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel)
+        questions = _own_images(trained, arguments) if arguments.image else _test_images(trained, arguments)
+        probabilities = trained.probabilities(np.stack([question.pixels for question in questions]))
+    if arguments.picture:
+        images, labels = np.stack([question.pixels for question in questions]), [q.label for q in questions]
+        save_picture(arguments.picture, digit_grid(images, probabilities, labels))
+    if arguments.json:
+        answers = [
+            {
+                "source": question.source,
+                "prediction": int(row.argmax()),
+                "label": question.label,
+                "probabilities": [float(share) for share in row],
+            }
+            for question, row in zip(questions, probabilities, strict=True)
+        ]
+        print(json.dumps({"weights": str(trained.path), "predictions": answers}))
+        return 0
+    console = Console(highlight=False)
+    for question, row in zip(questions, probabilities, strict=True):
+        for line in _answer(question, row, console):
+            if console.is_terminal:
+                console.print(line, soft_wrap=True)
+            else:
+                print(line.plain)
+    return 0
+
+
+def _test_images(trained: Trained, arguments: argparse.Namespace) -> list[Question]:
+    with download_bars(arguments.json) as progress:
+        dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
+    count = len(dataset.test_labels)
+    for index in arguments.index:
+        if not 0 <= index < count:
+            raise ValueError(f"--index must be 0 to {count - 1}, the test images of {dataset.name}; found {index}")
+    return [
+        Question(f"test image {index}", dataset.test_images[index] * dataset.scale, int(dataset.test_labels[index]))
+        for index in arguments.index
+    ]
+
+
+def _own_images(trained: Trained, arguments: argparse.Namespace) -> list[Question]:
+    pictures = [
+        picture for path in arguments.image for picture in read_pictures(path, trained.image_shape, trained.dataset)
+    ]
+    return [Question(f"{picture.name} ({picture.story})", picture.pixels) for picture in pictures]
+
+
+def _answer(question: Question, row: np.ndarray, console: Console) -> list[Text]:
+    """The lines about one image."""
+    guess = int(row.argmax())
+    verdict = ""
+    if question.label is not None:
+        verdict = f", which is right (label {question.label})" if guess == question.label else (
+            f", which is wrong: the label is {question.label}"
+        )  # fmt: skip
+    heading = Text(f"{question.source}: {guess} ({row[guess]:.2%}){verdict}", style="bold")
+    picture = terminal.drawing(question.pixels, console)
+    return [heading, *terminal.side_by_side(picture, terminal.bars(row.tolist(), console)), Text()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

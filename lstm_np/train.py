@@ -1,0 +1,82 @@
+"""Train a model: python -m lstm_np.train [--recipe NAME] [--hidden-size 64 ...]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from lstm_np.training import Place, load_recipe, recipe_names, run
+from lstm_np.training.faces import Parser, backend_of, run_face
+from lstm_np.training.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
+from lstm_np.training.interruption import Interruption
+from lstm_np.training.recipes import DEFAULT
+from lstm_np.training.reporters import LineReporter, Reporter
+from lstm_np.training.tensorboard import TensorBoardReporter
+
+
+def make_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "train",
+        "[--recipe NAME] [flags]",
+        "Train an LSTM on handwritten digits and test it. Without flags: the default recipe, on MNIST. Each epoch also "
+        "shows the loss and accuracy on the validation images, or, where none are held back (--validation), on the "
+        "test images: to look at, never used for a decision. Any setting of the recipe can be replaced by a flag.",
+        one="the loss left the numbers",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        default=DEFAULT,
+        help=f"where all settings come from: {', '.join(recipe_names())}, or a .toml file [{DEFAULT}]",
+    )
+    add_settings_flags(parser)
+    add_data_flags(parser)
+    add_machine_flags(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="FOLDER", help="the run folder [a new one, runs/RECIPE-001 and so on]")
+    output.add_argument("--log", choices=("tensorboard",), help="also write event files, in the run folder")
+    output.add_argument(
+        "--show-shapes", action="store_true", help="first print the layers and the shapes of all tensors of a pass"
+    )
+    output.add_argument("--quiet", action="store_true", help="print errors only")
+    output.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line, and the rest on stderr"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return run_face(make_parser(), argv, _train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    changes = settings_from_flags(arguments)
+    recipe = load_recipe(arguments.recipe).changed(changes)
+    stream = sys.stderr if arguments.json else sys.stdout
+    reporter = Reporter() if arguments.quiet else LineReporter(stream, show_shapes=arguments.show_shapes)
+    if arguments.log == "tensorboard":
+        reporter = TensorBoardReporter(reporter)
+    with Interruption() as interruption, backend_of(arguments) as backend:
+        place = Place(
+            backend,
+            arguments.kernel,
+            arguments.data_dir,
+            arguments.offline,
+            explicit="dataset" in changes["data"],
+            out=arguments.out,
+        )
+        outcome = run(recipe, place, reporter, interruption)
+    if arguments.json:
+        print(json.dumps(outcome.as_json()))
+    if outcome.interrupted is not None:
+        kept = f"weights and metrics are in {outcome.plan.folder}"
+        reporter.note(f"train: interrupted after {outcome.steps:,} steps; {kept}")
+        return 128 + outcome.interrupted
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

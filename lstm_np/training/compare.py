@@ -1,0 +1,181 @@
+"""Recipes side by side: several seeds of each, what was published beside what comes out here.
+
+Every finished run is written to `results.json` in the output folder at once, so a comparison that was cut short goes on
+where it stopped; a result counts only as long as the recipe still says what it said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lstm_np.data import load_dataset
+from lstm_np.training.evaluation import evaluate
+from lstm_np.training.interruption import Interruption
+from lstm_np.training.material import in_order
+from lstm_np.training.recipes import Recipe
+from lstm_np.training.reporters import Reporter
+from lstm_np.training.run import Place, run
+from lstm_np.training.trained import load_trained
+from lstm_np.weights import write_atomically
+
+RESULTS, TABLE = "results.json", "results.md"
+
+
+class CompareError(ValueError):
+    """A results file that cannot be used; one line: which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One seed of one recipe.  `published_accuracy` is that on the first `published_images` test images, as many as the
+    original used; None where it published nothing."""
+
+    recipe: str
+    seed: int
+    settings: dict[str, Any]  # the recipe's tables, to see later whether it still says the same
+    test_accuracy: float
+    test_images: int
+    published_accuracy: float | None
+    published_images: int | None
+    steps: int
+    seconds: float
+    backend: str
+    kernels: list[str]
+
+
+def compare(
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    out: str | os.PathLike[str],
+    place: Place,
+    say: Callable[[str], None],
+    interruption: Interruption | None = None,
+) -> list[Result]:
+    """Run each recipe once with each seed, those that `out` has no result of; all results, in this order.
+
+    An interruption ends it after the step in hand: that run is not counted.
+    Raises CompareError for a results file that cannot be read, and what `lstm_np.training.run` raises.
+    """
+    out, interruption = Path(out), interruption or Interruption()
+    out.mkdir(parents=True, exist_ok=True)
+    results = _read(out / RESULTS)
+    wanted = [recipe.changed({"train": {"seed": seed}}) for seed in seeds for recipe in recipes]
+    for number, recipe in enumerate(wanted, 1):
+        if _find(results, recipe) is None and not interruption.asked():
+            result = _measure(recipe, place, out, interruption)
+            if result is not None:
+                results = [old for old in results if (old.recipe, old.seed) != (result.recipe, result.seed)] + [result]
+                write_atomically(out / RESULTS, (json.dumps([asdict(r) for r in results], indent=1) + "\n").encode())
+                say(
+                    f"{number}/{len(wanted)} {result.recipe}, seed {result.seed}: {result.test_accuracy:.4f} of "
+                    f"{result.test_images:,} images, {result.seconds:,.0f} s"
+                )
+    ordered = sorted(wanted, key=lambda recipe: [r.name for r in recipes].index(recipe.name))
+    return [result for recipe in ordered if (result := _find(results, recipe)) is not None]
+
+
+def markdown(recipes: Sequence[Recipe], results: Sequence[Result]) -> str:
+    """The table: a row per recipe."""
+    head = (
+        "| recipe | published | here: mean ± deviation (lowest to highest) | test images | seeds | s a run |",
+        "|---|---|---|---|---|---|",
+    )
+    return "\n".join([*head, *_rows(recipes, results)]) + "\n"
+
+
+def write_table(out: str | os.PathLike[str], recipes: Sequence[Recipe], results: Sequence[Result]) -> None:
+    """Write the Markdown table beside the results."""
+    write_atomically(Path(out) / TABLE, markdown(recipes, results).encode())
+
+
+def _rows(recipes: Sequence[Recipe], results: Sequence[Result]) -> Iterator[str]:
+    for recipe in recipes:
+        mine = [result for result in results if result.recipe == recipe.name]
+        if not mine:
+            yield f"| {recipe.name} | {_published(recipe)} | not run | | | |"
+            continue
+        seeds, seconds = len(mine), statistics.fmean(result.seconds for result in mine)
+        accuracies = [result.test_accuracy for result in mine]
+        yield (
+            f"| {recipe.name} | {_published(recipe)} | {_spread(accuracies)} | {mine[0].test_images:,} "
+            f"| {seeds} | {seconds:,.0f} |"
+        )
+        if mine[0].published_images not in (None, mine[0].test_images):
+            first = [result.published_accuracy for result in mine if result.published_accuracy is not None]
+            yield f"| | | {_spread(first)} | the first {mine[0].published_images:,} | {seeds} | |"
+
+
+def _published(recipe: Recipe) -> str:
+    if recipe.published is None:
+        return "-"
+    return f"{recipe.published.accuracy:.4g} on {recipe.published.test_images:,}"
+
+
+def _spread(accuracies: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(accuracies):.4f}"
+    if len(accuracies) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f})"
+
+
+def _measure(recipe: Recipe, place: Place, out: Path, interruption: Interruption) -> Result | None:
+    """Run a recipe in a folder that is not kept; None where a signal cut it short."""
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=out) as folder:
+        outcome = run(recipe, replace(place, out=os.path.join(folder, "run")), Reporter(), interruption)
+        if outcome.interrupted is not None or outcome.test is None:
+            return None
+        subset = None
+        if recipe.published is not None:
+            subset = _accuracy_on_first(recipe, place, outcome.plan.folder, recipe.published.test_images)
+    return Result(
+        recipe=recipe.name,
+        seed=recipe.train.seed,
+        settings=_plain(recipe),
+        test_accuracy=outcome.test.accuracy,
+        test_images=outcome.test.count,
+        published_accuracy=subset,
+        published_images=None if recipe.published is None else recipe.published.test_images,
+        steps=outcome.steps,
+        seconds=round(outcome.seconds, 1),
+        backend=outcome.plan.backend,
+        kernels=sorted(set(outcome.plan.kernels)),
+    )
+
+
+def _accuracy_on_first(recipe: Recipe, place: Place, folder: Path, count: int) -> float:
+    trained = load_trained(folder, best=False, backend=place.backend, kernel=place.kernel)
+    data = load_dataset(recipe.data.dataset, place.data_dir, place.offline, lambda _: None, explicit=place.explicit)
+    images, labels = data.test_images[:count], data.test_labels[:count]
+    batches = in_order(images, labels, data.scale, recipe.data.view, recipe.model.dtype)
+    return evaluate(trained.model, batches.epoch(0)).accuracy
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings as JSON has them (no tuples)."""
+    return json.loads(json.dumps(recipe.tables))
+
+
+def _find(results: Sequence[Result], recipe: Recipe) -> Result | None:
+    settings = _plain(recipe)
+    return next((r for r in results if r.recipe == recipe.name and r.settings == settings), None)
+
+
+def _read(path: Path) -> list[Result]:
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        names = {field.name for field in fields(Result)}
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and set(e) == names for e in entries):
+            raise ValueError("not a list of results")
+        return [Result(**entry) for entry in entries]
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise CompareError(f"{path}: not the results of a comparison ({reason}); choose another --out") from None

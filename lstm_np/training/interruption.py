@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM: a long job finishes its step and saves; asked twice, it stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end; `number` is the signal's, so that the exit status can be 128 + number."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interruption:
+    """While it is entered, SIGINT and SIGTERM end what is running with `Interrupted` - but inside `held()` the first
+    one only sets `requested`, so that the work can come to a point where nothing is lost.
+
+    The handlers that were there before come back at the end.  Outside the main thread, which alone is told of signals,
+    it changes nothing.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._held = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the first signal back: it sets `requested`; the second one raises."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def asked(self) -> bool:
+        """Whether a held-back signal asks to come to an end."""
+        return self.requested is not None
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if not self._held or self.requested is not None:
+            raise Interrupted(number)
+        self.requested = number

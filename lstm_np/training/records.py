@@ -1,0 +1,126 @@
+"""What a run is about to do, and what came of it: plain values that reporters and files share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lstm_np.data import Dataset
+from lstm_np.loop import Epoch, Metrics
+from lstm_np.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to begin.
+
+    held_out   what each epoch's second pair of numbers is measured on: "validation", or "test" to look at only
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    held_out: str
+    train_images: int
+    held_out_images: int
+    steps_per_epoch: int
+    sequence: tuple[int, int]  # T, D
+    parameters: int
+    backend: str
+    kernels: tuple[str, ...]  # of each layer and direction
+    folder: Path
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run will make."""
+        everything = self.recipe.train.epochs * self.steps_per_epoch
+        limit = self.recipe.train.max_steps
+        return everything if limit is None else min(everything, limit)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch whose weights are kept apart: by "validation accuracy", or "training loss" where none is measured."""
+
+    epoch: int
+    by: str
+    score: float  # the larger the better
+
+    @classmethod
+    def candidate(cls, record: Epoch, held_out: str) -> Best:
+        """How this epoch would stand."""
+        if held_out == "validation" and record.validation is not None and record.validation.count:
+            return cls(record.number, "validation accuracy", record.validation.accuracy)
+        return cls(record.number, "training loss", -record.train.loss)
+
+    def beats(self, other: Best | None) -> bool:
+        """Whether this one is to be kept instead; of equals the earlier one is."""
+        return other is None or (self.by == other.by and self.score > other.score)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that ended.  `test` is None where a signal came before the test images were looked at."""
+
+    plan: Plan
+    epochs: tuple[Epoch, ...]
+    best: Best | None
+    test: Metrics | None
+    seconds: float  # from the first step to the last measurement
+    curves: bool  # whether they could be drawn
+    interrupted: int | None  # the signal's number
+    sample: tuple[tuple[int, int], ...] = ()  # of the first test images: what each was taken for, and its label
+
+    @property
+    def steps(self) -> int:
+        """The steps that were made."""
+        return self.epochs[-1].steps if self.epochs else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """One flat object for programs; null where nothing was measured."""
+        last = self.epochs[-1] if self.epochs else None
+        train = last.train if last else None
+        validation = last.validation if last and self.plan.held_out == "validation" else None
+        return {
+            **metrics_row("test", self.test),
+            "test_images": self.test.count if self.test else 0,
+            **metrics_row("train", train),
+            **metrics_row("validation", validation),
+            "epochs": len(self.epochs),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "run_dir": str(self.plan.folder),
+            "recipe": self.plan.recipe.name,
+            "dataset": self.plan.dataset.name,
+            "seed": self.plan.recipe.train.seed,
+            "parameters": self.plan.parameters,
+            "backend": self.plan.backend,
+            "kernels": list(self.plan.kernels),
+            "best_epoch": self.best.epoch if self.best else None,
+            "best_by": self.best.by if self.best else None,
+            "interrupted": self.interrupted,
+        }
+
+
+def metrics_row(prefix: str, metrics: Metrics | None) -> dict[str, float | None]:
+    """{"test_loss": ..., "test_accuracy": ...}, None where nothing was measured."""
+    measured = metrics is not None and metrics.count > 0
+    return {
+        f"{prefix}_loss": metrics.loss if measured and metrics else None,
+        f"{prefix}_accuracy": metrics.accuracy if measured and metrics else None,
+    }
+
+
+def epoch_row(record: Epoch, held_out: str) -> dict[str, Any]:
+    """An epoch as one flat row of metrics.csv."""
+    rows = {"validation": None, "test": None} | {held_out: record.validation}
+    return {
+        "epoch": record.number,
+        "steps": record.steps,
+        **metrics_row("train", record.train),
+        **metrics_row("validation", rows["validation"]),
+        **metrics_row("test", rows["test"]),
+        "seconds": round(record.seconds, 3),
+        "samples_per_second": round(record.train.count / record.seconds, 1),
+        "complete": record.complete,
+    }

@@ -1,0 +1,223 @@
+"""What a person sees of a run: a few lines about it, a progress bar, a line per epoch, the result and what to do next.
+
+Looking costs little: the bar is drawn at most ten times a second, and loss and accuracy are read only then, since to
+read them waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lstm_np.data.progress import download_bars
+from lstm_np.loop import Epoch, Step
+from lstm_np.model import SequenceClassifier
+from lstm_np.training.optimizer import arguments
+from lstm_np.training.records import Outcome, Plan
+from lstm_np.training.run_folder import BEST, CURVES, METRICS_CSV, METRICS_JSONL, WEIGHTS
+from lstm_np.training.shapes import tensor_shapes
+
+SECONDS_BETWEEN_DRAWINGS = 0.1
+BAR_WIDTH = 18  # so that 80 columns hold all numbers and the ^C that a terminal writes behind them
+
+
+class Reporter:
+    """Says nothing but what must be said (`note`): the reporter of --quiet, and the form of the others."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know though nothing failed; on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def downloading(self) -> AbstractContextManager[Any]:
+        """A context that gives the progress function of a download, or None."""
+        return download_bars(quiet=True)
+
+    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+        """The model is made; it will read sequences of so many steps in batches of this size."""
+
+    def start(self, plan: Plan) -> None:
+        """The run begins."""
+
+    def step(self, step: Step) -> None:
+        """A step was made."""
+
+    def measuring(self) -> None:
+        """The training of an epoch is over; images that were held back are looked at."""
+
+    def epoch(self, record: Epoch) -> None:
+        """An epoch ended."""
+
+    def close(self) -> None:
+        """No more steps will come, for whatever reason."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """The run ended."""
+
+
+class LineReporter(Reporter):
+    """Lines on a text stream, and between them a progress bar where the stream is a terminal.
+
+    `show_shapes`: before it begins, also the model's layers and the shape of every tensor of a forward pass.
+    """
+
+    def __init__(self, stream: TextIO, *, show_shapes: bool = False) -> None:
+        self._stream, self._show_shapes = stream, show_shapes
+        self._console = Console(file=stream, highlight=False)
+        self._bar: Progress | None = None
+        self._listening = True
+        self._drawn = self._epoch_began = 0.0
+        self._plan: Plan | None = None
+
+    def downloading(self) -> AbstractContextManager[Any]:
+        """Bars for the files of a download."""
+        return download_bars()
+
+    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+        """The tables of layers and of shapes, if they were asked for."""
+        if self._show_shapes:
+            self._line(f"{model.summary()}\n\n{tensor_shapes(model, steps, batch_size)}\n")
+
+    def start(self, plan: Plan) -> None:
+        """Say what is learnt from what, and draw the head of the table of epochs."""
+        self._plan = plan
+        recipe, data, model, train = plan.recipe, plan.dataset, plan.recipe.model, plan.recipe.train
+        rows, columns = data.image_shape
+        T, D = plan.sequence
+        layers = f"{model.num_layers} x {model.cell}({model.hidden_size})"
+        directions = ", both directions" if model.bidirectional else ""
+        limit = f", at most {train.max_steps:,}" if train.max_steps is not None else ""
+        rate = arguments(recipe.optimizer)["lr"]
+        self._line(f"{recipe.name}: {recipe.title}", "bold")
+        self._line(f"data    {plan.train_images:,} images of {rows}x{columns}, read as {T} steps of {D}")
+        self._line(f"        {data.source}")
+        self._line(f"model   {layers}{directions}, {plan.parameters:,} parameters, {model.dtype}")
+        self._line(f"        {plan.backend} backend, {'/'.join(sorted(set(plan.kernels)))} kernel")
+        self._line(f"train   {_count(train.epochs, 'epoch')} of {_count(plan.steps_per_epoch, 'step')}{limit}")
+        self._line(
+            f"        batch {train.batch_size}, {recipe.optimizer.name}, learning rate {rate:g}, seed {train.seed}"
+        )
+        self._line(f"run     {plan.folder}")
+        self._line("")
+        self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
+        self._line(f"{'epoch':>7}{'loss':>9}{'accuracy':>10}{'loss':>12}{'accuracy':>10}{'images/s':>13}{'time':>9}")
+        self._epoch_began = time.perf_counter()
+        if self._console.is_terminal:
+            columns_of_bar = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=BAR_WIDTH),
+                TextColumn("{task.fields[numbers]}"),
+            )
+            self._bar = Progress(
+                *columns_of_bar,
+                console=self._console,
+                auto_refresh=False,  # drawn by `step`, so no thread takes time from training
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._bar.add_task("", total=plan.steps_per_epoch, numbers="")
+            self._bar.start()
+
+    def step(self, step: Step) -> None:
+        """A line about the batch, where the recipe wants one; the bar, if the last time is long enough ago."""
+        every = self._plan.recipe.train.print_every if self._plan is not None else None
+        if every is not None and (step.number == 1 or step.number % every == 0):
+            share = int(step.correct) / step.samples
+            self._line(f"{f'step {step.number:,}':>12}   batch loss {float(step.loss):.4f}, accuracy {share:.3f}")
+        now = time.perf_counter()
+        if self._bar is None or self._plan is None or now - self._drawn < SECONDS_BETWEEN_DRAWINGS:
+            return
+        metrics = step.running.read()
+        seconds = now - self._epoch_began
+        done = step.number - step.epoch * self._plan.steps_per_epoch
+        remaining = seconds / done * (self._plan.steps_per_epoch - done)
+        self._draw(
+            f"epoch {step.epoch + 1}/{self._plan.recipe.train.epochs}",
+            f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:6.2%}  {metrics.count / seconds:,.0f}/s"
+            f"  {_clock(remaining)}",
+            done,
+        )
+        self._drawn = time.perf_counter()
+
+    def measuring(self) -> None:
+        """Say why the bar stands still."""
+        if self._bar is not None and self._plan is not None:
+            what = "validation" if self._plan.held_out == "validation" else "test"
+            self._draw(f"{what} images", "", self._plan.steps_per_epoch)
+
+    def _draw(self, description: str, numbers: str, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=description, completed=done, numbers=numbers)
+            self._bar.refresh()
+
+    def epoch(self, record: Epoch) -> None:
+        """A line of the table."""
+        total = self._plan.recipe.train.epochs if self._plan else record.number
+        held, measured = record.validation, f"{'-':>12}{'-':>10}"
+        if held is not None and held.count:
+            measured = f"{held.loss:12.4f}{held.accuracy:10.2%}"
+        self._line(
+            f"{f'{record.number}/{total}':>7}{record.train.loss:9.4f}{record.train.accuracy:10.2%}{measured}"
+            f"{record.train.count / record.seconds:13,.0f}{_clock(record.seconds):>9}"
+        )
+        self._epoch_began = time.perf_counter()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def finish(self, outcome: Outcome) -> None:
+        """The result, where it is kept, and what to type next."""
+        folder, published = outcome.plan.folder, outcome.plan.recipe.published
+        self._line("")
+        if outcome.test is not None:
+            count = f"all {outcome.test.count:,} test images"
+            self._line(f"test    accuracy {outcome.test.accuracy:.2%}, loss {outcome.test.loss:.4f} on {count}", "bold")
+        if outcome.sample:
+            predictions, labels = (" ".join(map(str, row)) for row in zip(*outcome.sample, strict=True))
+            self._line(f"        the first {len(outcome.sample)}: taken for {predictions}")
+            self._line(f"{'':8}{'':<{len(f'the first {len(outcome.sample)}')}}  labels    {labels}")
+        if published is not None:
+            on = f"{published.test_images:,} test images"
+            self._line(f"        published: {published.accuracy:.2%} on {on} ({published.source})")
+        self._line(f"time    {outcome.seconds:,.1f} s for {_count(outcome.steps, 'step')}, tests included")
+        self._line(f"saved   {folder / WEIGHTS}")
+        if outcome.best is not None:
+            quality = "best" if outcome.best.by == "validation accuracy" else "lowest"
+            self._line(f"        {BEST}: epoch {outcome.best.epoch}, {quality} {outcome.best.by}")
+        drawn = f", {CURVES}" if outcome.curves else ""
+        self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}")
+        if not outcome.curves:
+            self._line(f'        no {CURVES} without matplotlib: pip install "lstm_np[plot]"')
+        self._line(f"next    python -m lstm_np.evaluate {folder}")
+        self._line(f"        python -m lstm_np.predict {folder} --index 0 1 2")
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        """One line; a reader that has gone, as `head` does, is not told any more, and training goes on."""
+        if self._console.is_terminal:
+            self._console.print(text, style=style, markup=False, soft_wrap=True)
+        elif self._listening:
+            try:
+                print(text, file=self._stream, flush=True)
+            except BrokenPipeError:
+                self._listening = False
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def _clock(seconds: float) -> str:
+    """9.4 s, 1:35, 1:02:07."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

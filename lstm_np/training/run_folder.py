@@ -1,0 +1,138 @@
+"""A run's folder: what was asked for, what was measured, and the weights, each written so that a crash keeps the rest.
+
+config.json           everything that is needed to run it again: recipe, data, machine, versions
+metrics.csv, .jsonl   one line per epoch, flushed as it is written
+weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
+curves.png            loss and accuracy over the epochs, where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lstm_np.weights import write_atomically
+
+RUNS = "runs"
+CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
+METRICS_CSV, METRICS_JSONL = "metrics.csv", "metrics.jsonl"
+RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES, "checkpoints")
+
+
+class RunFolderError(OSError):
+    """A run folder that cannot be made, written or found; one line: which, why, what to do."""
+
+
+class RunFolder:
+    """The folder of one run, made anew by `create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.json.  Raises RunFolderError."""
+        self.write(CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file atomically.  Raises RunFolderError."""
+        with writing(self / name):
+            write_atomically(self / name, content)
+
+    def append_metrics(self, flat: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """A line of `flat` to metrics.csv (its header first), and one of `flat` and `details` to metrics.jsonl.
+
+        Raises RunFolderError.
+        """
+        line = io.StringIO()
+        writer = csv.DictWriter(line, list(flat), lineterminator="\n")
+        if not (self / METRICS_CSV).exists():
+            writer.writeheader()
+        writer.writerow({name: "" if value is None else value for name, value in flat.items()})
+        self._append(METRICS_CSV, line.getvalue())
+        self._append(METRICS_JSONL, json.dumps({**flat, **details}) + "\n")
+
+    def _append(self, name: str, text: str) -> None:
+        with writing(self / name), (self / name).open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the failure to write `path` into a RunFolderError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunFolderError(f"{path}: cannot be written ({reason}); choose another folder with --out") from None
+
+
+def check(out: str | os.PathLike[str] | None) -> None:
+    """Refuse, before any work is done, a folder in which no run can be kept.  Raises RunFolderError."""
+    path = Path(RUNS if out is None else out)
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path}: a file, where the run folder should be; name another folder with --out")
+    if out is not None and path.is_dir():
+        found = [name for name in RUN_FILES if (path / name).exists()]
+        if found:
+            raise RunFolderError(f"{path}: holds a run already ({found[0]}); name another folder with --out")
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not parent.is_dir():
+        raise RunFolderError(f"{path}: {parent} is a file, not a folder; name another folder with --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RunFolderError(f"{path}: no permission to write in {parent}; name another folder with --out")
+
+
+def create(out: str | os.PathLike[str] | None, name: str) -> RunFolder:
+    """The folder `out`, or else a new one, runs/NAME-001 with the first free number.  Raises RunFolderError."""
+    check(out)
+    if out is not None:
+        with writing(Path(out)):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        return RunFolder(Path(out))
+    number = 1
+    while True:
+        path = Path(RUNS, f"{name}-{number:03d}")
+        with writing(path):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:  # made by an earlier run, or by another one just now
+                number += 1
+                continue
+        return RunFolder(path)
+
+
+def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> Path:
+    """The weights file of a run folder, the file itself where one is named, or that of the newest run under runs/.
+
+    Raises RunFolderError when there is none.
+    """
+    name = BEST if best else WEIGHTS
+    if run is None:
+        found = sorted(Path(RUNS).glob(f"*/{name}"), key=lambda path: path.stat().st_mtime_ns)
+        if not found:
+            raise RunFolderError(f"no run with a {name} under {RUNS}/; train one, or name a run folder or weights file")
+        return found[-1]
+    path = Path(run)
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such run folder or weights file")
+    if not path.is_dir():
+        if best:
+            raise RunFolderError(f"{path}: a file; --best needs a run folder")
+        return path
+    if not (path / name).is_file():
+        raise RunFolderError(f"{path}: no {name} in this folder; expected the folder of a run that was trained")
+    return path / name

@@ -1,0 +1,49 @@
+"""Learning rates that change during a run: pure functions of the step, so that any point of a run can be re-entered.
+
+After step k of n, the first w of them a warm-up, with p = (k - 1 - w) / (n - w) from 0 to (almost) 1::
+
+    warm-up    lr k / w
+    constant   lr
+    linear     lr (1 - p)
+    cosine     lr (1 + cos(pi p)) / 2         Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lstm_np.optimizers import Optimizer
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": lambda p: 1.0,
+    "linear": lambda p: 1.0 - p,
+    "cosine": lambda p: (1.0 + math.cos(math.pi * p)) / 2,
+}
+
+
+def factor(schedule: str, warmup_steps: int, steps: int, number: int) -> float:
+    """What the learning rate is multiplied with at step `number` (from 1) of `steps`; beyond them, as at the last."""
+    if number <= warmup_steps:
+        return number / warmup_steps
+    progress = (number - 1 - warmup_steps) / max(steps - warmup_steps, 1)
+    return SHAPES[schedule](min(progress, 1.0))
+
+
+def scheduled(
+    step: Callable[[Any, int], Any], optimizer: Optimizer, schedule: str, warmup_steps: int, steps: int
+) -> Callable[[Any, int], Any]:
+    """`step` of a training loop, with the optimizer's learning rate set before each call.
+
+    What the optimizer has now is the full rate.
+    """
+    full = optimizer.lr
+    if schedule == "constant" and warmup_steps == 0:
+        return step
+
+    def with_rate(batch: Any, number: int) -> Any:
+        optimizer.lr = full * factor(schedule, warmup_steps, steps, number)
+        return step(batch, number)
+
+    return with_rate

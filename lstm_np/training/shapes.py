@@ -1,0 +1,71 @@
+"""The shape of every tensor of one forward pass, taken from a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lstm_np.losses import log_softmax
+from lstm_np.model import SequenceClassifier
+
+LETTERS = "B samples, T steps, D inputs, P projected, H units, K classes, L layers (times two for both directions)"
+
+
+def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str:
+    """A table: name, axes, shape and meaning of each tensor when `batch_size` sequences of `steps` steps pass through.
+
+    Nothing is computed on paper: the layers run, one after the other, and what comes out is asked for its shape.
+    """
+    head = ("tensor", "axes", "shape", "")
+    rows = [
+        (name, axes, " x ".join(map(str, array.shape)), text)
+        for name, axes, array, text in _pass(model, steps, batch_size)
+    ]
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(3)]
+    rule = ("-" * widths[0], "-" * widths[1], "-" * widths[2], "")
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True))
+        for row in [head, rule, *rows]
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), LETTERS])
+
+
+def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Any, str]]:
+    """(name, axes, tensor, meaning), in the order in which the tensors come about."""
+    stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
+    both, rows = stack.directions == 2, "H" if len(cell.GATES) == 1 else f"{len(cell.GATES)}H"
+    x = xp.zeros((model.input_size, T, B), dtype=model.dtype)
+    yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
+    yield "x", "(D, T, B)", x, "turned once: inside, a column is a sample"
+    width = "D"
+    if "projection.W" in model.params:
+        yield "projection.W", "(P, D)", model.params["projection.W"], "the dense layer in front"
+        x, width = model._project(x), "P"
+        yield "projected", "(P, T, B)", x, "what the first recurrent layer reads"
+    states = stack._enter_state(None, B)
+    final: list[tuple[Any, ...]] = []
+    for layer in range(stack.num_layers):
+        outputs = []
+        for prefix, kernel in stack._of_layer(layer):
+            axes = {"W": f"({rows}, {width})", "U": f"({rows}, H)", "b_n": "(H,)"}
+            for name, array in stack.params.section(prefix).items():
+                yield f"{prefix}.{name}", axes.get(name, f"({rows},)"), array, ""
+            params = stack._kernel_params(prefix)
+            a = params["W"] @ x[:, 0, :] + params["U"] @ states[len(final)][0] + params["b"][:, None]
+            yield f"{prefix} a", f"({rows}, B)", a, f"pre-activations of one step: {', '.join(cell.GATES)}"
+            y, last, _ = kernel.forward(params, x, states[len(final)], save=False)
+            for name, part in zip(cell.STATE, last, strict=True):
+                yield f"{prefix} {name}", "(H, B)", part, f"{name} after one step"
+            outputs.append(y)
+            final.append(last)
+        x, width = (xp.concat(outputs, axis=0), "2H") if both else (outputs[0], "H")
+        yield f"layer{layer} y", f"({width}, T, B)", x, "h after every step" + (", both directions" if both else "")
+    state = stack._leave_state(final)
+    for name, part in zip(cell.STATE, state if len(cell.STATE) > 1 else (state,), strict=True):
+        yield f"{name}_n", "(L, B, H)", part, f"{name} after the last step, as it is given out"
+    zeros = xp.zeros((model.input_size, T, B), dtype=model.dtype)
+    logits, h, _ = model._logits(zeros, save=False, dropout_key=None)
+    yield "read out", f"({width}, B)", h, model.read_out.replace("_", " ")
+    yield "readout.W", f"(K, {width})", model.params["readout.W"], "the dense layer behind"
+    yield "logits", "(K, B)", logits, "before the softmax"
+    yield "probabilities", "(B, K)", xp.exp(log_softmax(xp, logits)).T, "after it, as they are given out"

@@ -1,0 +1,97 @@
+"""TensorBoard event files of a run, beside everything else that is reported (extra `tensorboard`)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from lstm_np.loop import Epoch, Step
+from lstm_np.model import SequenceClassifier
+from lstm_np.training.records import Outcome, Plan
+from lstm_np.training.reporters import Reporter
+
+FOLDER = "tensorboard"
+STEPS_BETWEEN = 20  # a GPU is waited for when a loss is read, and a curve needs no more points
+
+
+class TensorBoardError(ValueError):
+    """Event files cannot be written; one line: what to install."""
+
+
+class TensorBoardReporter(Reporter):
+    """Tells `inner` everything, and writes event files to the folder `tensorboard` of the run:
+
+        batch/loss, batch/accuracy, batch/error            every 20 steps, of the batch just learnt from
+        train/loss, train/accuracy, train/error            every epoch; and the same under validation/ or test/
+        test/...                                           at the end, with the final weights
+
+    The step counts over the whole run.  Raises TensorBoardError where tensorboardX is missing.
+    """
+
+    def __init__(self, inner: Reporter) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise TensorBoardError(
+                'event files need tensorboardX, which is not installed: pip install "lstm_np[tensorboard]"'
+            ) from None
+        self._inner, self._make_writer = inner, SummaryWriter
+        self._writer: Any = None
+        self._held_out = "test"
+
+    def note(self, text: str) -> None:
+        """Passed on."""
+        self._inner.note(text)
+
+    def downloading(self) -> AbstractContextManager[Any]:
+        """Passed on."""
+        return self._inner.downloading()
+
+    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+        """Passed on."""
+        self._inner.model(model, steps, batch_size)
+
+    def start(self, plan: Plan) -> None:
+        """Open the event file and store the recipe's settings as text."""
+        self._held_out = plan.held_out
+        self._writer = self._make_writer(str(plan.folder / FOLDER))
+        lines = [
+            f"    {table}.{name} = {value}" for table, s in plan.recipe.tables.items() for name, value in s.items()
+        ]
+        self._writer.add_text("recipe", "\n".join([f"{plan.recipe.name}: {plan.recipe.title}", "", *lines]), 0)
+        self._inner.start(plan)
+
+    def step(self, step: Step) -> None:
+        """A point of the curves of batches, every 20 steps."""
+        if step.number % STEPS_BETWEEN == 0 or step.number == 1:
+            self._scalars("batch", float(step.loss), int(step.correct) / step.samples, step.number)
+        self._inner.step(step)
+
+    def measuring(self) -> None:
+        """Passed on."""
+        self._inner.measuring()
+
+    def epoch(self, record: Epoch) -> None:
+        """A point of each epoch's curves; what is there so far is flushed."""
+        self._scalars("train", record.train.loss, record.train.accuracy, record.steps)
+        if record.validation is not None and record.validation.count:
+            self._scalars(self._held_out, record.validation.loss, record.validation.accuracy, record.steps)
+        self._writer.flush()
+        self._inner.epoch(record)
+
+    def close(self) -> None:
+        """Passed on; the file stays open for the test."""
+        if self._writer is not None:
+            self._writer.flush()
+        self._inner.close()
+
+    def finish(self, outcome: Outcome) -> None:
+        """The test's numbers, and the end of the file."""
+        if outcome.test is not None and self._held_out != "test":
+            self._scalars("test", outcome.test.loss, outcome.test.accuracy, outcome.steps)
+        self._writer.close()
+        self._inner.finish(outcome)
+
+    def _scalars(self, group: str, loss: float, accuracy: float, step: int) -> None:
+        for name, value in (("loss", loss), ("accuracy", accuracy), ("error", 1.0 - accuracy)):
+            self._writer.add_scalar(f"{group}/{name}", value, step)

@@ -1,0 +1,141 @@
+"""Recipe files and settings: what is read, what is inherited, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import pytest
+
+from lstm_np.training import flags, recipes, settings
+from lstm_np.training.optimizer import arguments
+from lstm_np.training.recipes import DEFAULT, RecipeError, load_recipe, recipe_names
+
+ABOUT = 'title = "T"\ndescription = "D"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def call(text, name="mine"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        return str(path)
+
+    return call
+
+
+def test_the_default_recipe_names_every_setting():
+    document = recipes._read(recipes.FOLDER / f"{DEFAULT}.toml")
+    for table in settings.TABLES:
+        own = set(settings.settings_of(table))
+        if table == "optimizer":  # arguments of other optimizers have no default here
+            own -= {"momentum", "nesterov", "alpha"}
+        assert set(document[table]) == own
+
+
+def test_the_default_recipe():
+    recipe = load_recipe()
+    assert recipe_names()[0] == recipe.name == "mnist-lstm128"
+    assert (recipe.model.cell, recipe.model.hidden_size, recipe.train.epochs) == ("lstm", 128, 10)
+    assert arguments(recipe.optimizer) == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "form": "paper"}
+    assert (recipe.data.dataset, recipe.data.validation, recipe.data.limit_train) == ("mnist", 0, None)
+
+
+def test_what_a_recipe_does_not_say_is_the_default_recipes(write):
+    recipe = load_recipe(write(f"{ABOUT}[model]\nhidden_size = 5\n[optimizer]\nlearning_rate = 0.5\n"))
+    default = load_recipe()
+    assert recipe.name == "mine"
+    assert recipe.model == dataclasses.replace(default.model, hidden_size=5)
+    assert recipe.optimizer == dataclasses.replace(default.optimizer, learning_rate=0.5)
+    assert (recipe.data, recipe.train) == (default.data, default.train)
+
+
+def test_another_optimizer_inherits_nothing(write):
+    recipe = load_recipe(write(f'{ABOUT}[optimizer]\nname = "sgd"\nmomentum = 0.9\n'))
+    assert arguments(recipe.optimizer) == {"lr": 1e-3, "momentum": 0.9, "nesterov": False}
+
+
+def test_a_recipe_based_on_another(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    original = (recipes.Path(recipes.__file__).parent / "recipes" / f"{DEFAULT}.toml").read_text()
+    write(original, DEFAULT)
+    write(f'{ABOUT}fault = "F"\n[model]\nhidden_size = 7\nnum_layers = 2\n', "one")
+    write(f'{ABOUT}based_on = "one"\nfix = "X"\n[model]\nnum_layers = 3\n', "two")
+    write(f'{ABOUT}based_on = "loop"\n', "loop")
+    recipe = load_recipe("two")
+    assert (recipe.model.hidden_size, recipe.model.num_layers) == (7, 3)
+    assert (recipe.fault, recipe.fix) == (None, "X")
+    assert recipe_names() == [DEFAULT, "loop", "one", "two"]
+    with pytest.raises(RecipeError, match="the recipe is based on itself"):
+        load_recipe("loop")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = ", "not a TOML file (Invalid value (at end of document))"),
+        ('title = "T"\n', 'the recipe has no description; expected description = "..."'),
+        (f"{ABOUT}colour = 1\n", "unknown key 'colour' in the recipe; there are: "),
+        (f"{ABOUT}[modle]\n", "unknown key 'modle' in the recipe; did you mean 'model'?"),
+        (f"{ABOUT}[model]\nhiden_size = 5\n", "unknown key 'hiden_size' in [model]; did you mean 'hidden_size'?"),
+        (f"{ABOUT}[model]\nhidden_size = 0\n", "[model] hidden_size must be at least 1, found 0"),
+        (f"{ABOUT}[model]\nhidden_size = 5.0\n", "[model] hidden_size must be a whole number, found 5.0"),
+        (f"{ABOUT}[model]\nhidden_size = true\n", "[model] hidden_size must be a whole number, found True"),
+        (f"{ABOUT}[model]\nhidden_size = \"none\"\n", "[model] hidden_size must be a whole number, found 'none'"),
+        (f"{ABOUT}[model]\nbidirectional = 1\n", "[model] bidirectional must be true or false, found 1"),
+        (f'{ABOUT}[model]\ncell = "lstn"\n', "unknown [model] cell 'lstn'; there are: lstm"),
+        (f'{ABOUT}[train]\nmax_steps = "all"\n', "[train] max_steps must be a whole number or \"none\", found 'all'"),
+        (f"{ABOUT}[optimizer]\nbetas = [0.9]\n", '[optimizer] betas must be two numbers or "none", found [0.9]'),
+        (f"{ABOUT}[optimizer]\nlearning_rate = nan\n", "[optimizer] learning_rate must be above 0, found nan"),
+        (f"{ABOUT}model = 3\n", "model must be a table, [model], found 3"),
+        ("title = 3\n", "title must be text, found 3"),
+        (f'{ABOUT}based_on = "nothing"\n', "unknown recipe 'nothing' in based_on; there are: "),
+        (f"{ABOUT}[published]\naccuracy = 1\n", "[published] must say accuracy, test_images, source, and nothing else"),
+        (f'{ABOUT}[published]\naccuracy = "good"\ntest_images = 1\nsource = "s"\n',
+         "[published] accuracy cannot be 'good'"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(write, text, reason):
+    path = write(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+    assert "\n" not in message
+
+
+def parse(*given):
+    parser = argparse.ArgumentParser()
+    flags.add_settings_flags(parser)
+    return flags.settings_from_flags(parser.parse_args([str(part) for part in given]))
+
+
+def test_every_setting_is_a_flag_and_a_flag_that_is_not_given_changes_nothing():
+    assert parse() == {table: {} for table in settings.TABLES}
+    recipe = load_recipe()
+    assert recipe.changed(parse()) == recipe
+    given = []
+    for table, values in recipe.tables.items():
+        for name, value in values.items():
+            flag = flags.flag_of(table, name)
+            if isinstance(value, bool) or (value is None and settings.kind_of(table, name)[0] is bool):
+                given.append(flag if value else flag.replace("--", "--no-", 1))
+            elif isinstance(value, tuple):
+                given += [flag, *value]
+            elif value is not None:
+                given += [flag, value]
+            elif settings.kind_of(table, name)[0] is not tuple:
+                given += [flag, "none"]
+    found = parse(*given)
+    assert found["optimizer"].pop("nesterov") is False  # the flag says no, the recipe says nothing
+    assert recipe.changed(found) == recipe
+
+
+def test_flags_replace_one_setting_each():
+    changed = load_recipe().changed(parse("--layers", 2, "--clip-norm", 1, "--bidirectional", "--betas", 0.5, 0.9))
+    assert (changed.model.num_layers, changed.model.bidirectional) == (2, True)
+    assert changed.train.clip_norm == 1.0
+    assert changed.optimizer.betas == (0.5, 0.9)
+    assert changed.optimizer.eps == 1e-8
+    assert changed.model.hidden_size == 128

@@ -1,0 +1,202 @@
+"""The assembly of a run and its folder, below the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lstm_np import NonFiniteLossError, get_backend
+from lstm_np.training import Place, load_recipe, plots, run, run_folder
+from lstm_np.training.environment import describe_machine, refuse_oversize
+from lstm_np.training.interruption import Interrupted, Interruption
+from lstm_np.training.material import fingerprint
+from lstm_np.training.reporters import Reporter
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "curves", lambda *_: None)
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe().changed(
+        {"data": {"dataset": "digits"}, "model": {"hidden_size": 8}, "train": {"epochs": 2, "batch_size": 100}}
+    )
+
+
+class Recorder(Reporter):
+    """Remembers what it was told, and calls `on_step` at each step."""
+
+    def __init__(self, on_step=lambda step: None):
+        self.told, self.on_step = [], on_step
+
+    def start(self, plan):
+        self.told.append("start")
+
+    def step(self, step):
+        self.on_step(step)
+
+    def measuring(self):
+        self.told.append("measuring")
+
+    def epoch(self, record):
+        self.told.append(f"epoch {record.number}")
+
+    def close(self):
+        self.told.append("close")
+
+    def finish(self, outcome):
+        self.told.append("finish")
+
+
+def test_what_a_reporter_is_told(recipe):
+    recorder = Recorder()
+    outcome = run(recipe, Place(get_backend("numpy"), out="run"), recorder)
+    assert recorder.told == ["start", "measuring", "epoch 1", "measuring", "epoch 2", "close", "finish"]
+    assert outcome.steps == outcome.plan.steps == 26
+    assert outcome.test == outcome.epochs[-1].validation
+    assert outcome.test.count == 500
+
+
+def test_with_validation_the_test_images_are_looked_at_once_at_the_end(recipe, monkeypatch):
+    from lstm_np.model import SequenceClassifier
+
+    counts = []
+    evaluate = SequenceClassifier.evaluate_batches
+
+    def counting(self, batches):
+        metrics = evaluate(self, batches)
+        counts.append(metrics.count)
+        return metrics
+
+    monkeypatch.setattr(SequenceClassifier, "evaluate_batches", counting)
+    outcome = run(recipe.changed({"data": {"validation": 150}}), Place(get_backend("numpy"), out="run"))
+    assert counts == [150, 150, 500]
+    assert outcome.plan.train_images == 1147
+    assert outcome.best.by == "validation accuracy"
+
+
+def test_a_held_signal_ends_the_run_after_its_step(recipe):
+    interruption = Interruption()
+
+    def on_step(step):
+        if step.number == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with interruption:
+        outcome = run(recipe, Place(get_backend("numpy"), out="run"), Recorder(on_step), interruption)
+    assert outcome.interrupted == signal.SIGTERM
+    assert outcome.steps == 5
+    assert outcome.test is None
+    assert not outcome.epochs[0].complete
+    with open("run/metrics.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["steps"], row["complete"], row["test_loss"]) == ("5", "False", "")
+
+
+def test_a_signal_while_the_test_images_are_looked_at(recipe):
+    class Impatient(Recorder):
+        def measuring(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with Interruption() as interruption:
+        outcome = run(recipe, Place(get_backend("numpy"), out="run"), Impatient(), interruption)
+    assert outcome.interrupted == signal.SIGINT
+    assert outcome.steps == 13
+    assert outcome.test is None
+    assert (run_folder.Path("run") / "weights.safetensors").exists()
+
+
+def test_the_second_signal_is_not_held():
+    with Interruption() as interruption:
+        with interruption.held():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.asked()
+            with pytest.raises(Interrupted) as caught:
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert caught.value.number == signal.SIGTERM
+
+
+def test_a_signal_outside_held_is_an_interrupt_and_the_old_handlers_come_back():
+    before = [signal.getsignal(number) for number in Interruption.SIGNALS]
+    with pytest.raises(Interrupted) as caught, Interruption():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.number == signal.SIGTERM
+    assert [signal.getsignal(number) for number in Interruption.SIGNALS] == before
+
+
+def test_interruption_does_nothing_in_another_thread():
+    found = []
+
+    def inside():
+        with Interruption() as interruption:
+            found.append(interruption.asked())
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+def test_weights_that_are_no_numbers_are_not_saved(recipe):
+    """On a device the loss is seen only after the update: then the weights are gone too, and it says so."""
+    pretended = replace(get_backend("numpy"), name="device")
+    model = []
+
+    class Spoiler(Recorder):
+        def model(self, made, *_):
+            model.append(made)
+
+    def on_step(step):
+        if step.epoch == 1:
+            model[0].params.flat[:] = np.nan
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        run(recipe, Place(pretended, out="run"), Spoiler(on_step))
+    assert str(caught.value) == (
+        "the loss is nan by step 15; lower the learning rate or clip gradients (clip_norm); "
+        "the weights are not finite either, the last good ones are in run/best.safetensors"
+    )
+    assert not (run_folder.Path("run") / "weights.safetensors").exists()
+
+
+def test_numbered_folders(recipe):
+    made = [run_folder.create(None, "name") for _ in range(3)]
+    assert [str(folder) for folder in made] == ["runs/name-001", "runs/name-002", "runs/name-003"]
+
+
+def test_metrics_lines_are_on_disk_when_they_are_written():
+    folder = run_folder.create("run", "name")
+    for epoch in (1, 2):
+        folder.append_metrics({"epoch": epoch, "loss": None}, {"more": [epoch]})
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1]) == {"epoch": epoch, "loss": None, "more": [epoch]}
+    assert (folder / "metrics.csv").read_text() == "epoch,loss\n1,\n2,\n"
+
+
+def test_a_fingerprint_is_of_the_content():
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert fingerprint([array]) == fingerprint([np.asfortranarray(array)])
+    others = [array.T, array.reshape(4, 3), array + 1, array.astype(np.int64)]
+    assert len({fingerprint([other]) for other in [array, *others]}) == 5
+
+
+def test_the_machine_is_described_in_plain_values():
+    described = describe_machine("numpy")
+    assert json.loads(json.dumps(described)) == described
+    assert described["packages"]["numpy"] == np.__version__
+
+
+def test_a_model_that_fits_is_not_refused(recipe):
+    refuse_oversize(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}), (784, 1), 10, 128)
+    with pytest.raises(ValueError, match=r"^[\d,]+ parameters and batches of 128 sequences need about [\d,]+ GiB"):
+        refuse_oversize(recipe.changed({"model": {"hidden_size": 10**6}}), (28, 28), 10, 128)
