@@ -1,0 +1,146 @@
+"""One system in a process of its own, told over a pipe what to do: ``python -m benchmarks.contestant torch``.
+
+Each line on stdin is a JSON object, each answer one JSON line on stdout:
+
+    {"do": "describe"}                      name, versions, settings, the form of Adam it uses
+    {"do": "prepare", "cell": {...}}        make the model, copy the initial weights in; a digest of weights and batches
+    {"do": "losses", "steps": n, ...}       the loss curve from the initial weights (which it leaves)
+    {"do": "time", "steps": n, "warm": k}   k untimed steps, then the seconds of each of n steps
+    {"do": "quit"}
+
+Any other `do` is a method of the contestant (an epoch of MNIST, for one).  What the system prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+from benchmarks import workloads
+from benchmarks.workloads import Batch, Cell, Weights
+
+# name -> module and class; each needs its own packages, which only its own process imports
+CONTESTANTS = {
+    "ours": ("benchmarks.ours", "Ours"),
+    "reference": ("benchmarks.ours", "Reference"),
+    "ours-lean": ("benchmarks.ours", "Lean"),
+    "torch": ("benchmarks.peer_torch", "Torch"),
+    "jax": ("benchmarks.peer_jax", "Jax"),
+    "keras": ("benchmarks.peer_keras", "Keras"),
+    "thinc": ("benchmarks.peer_thinc", "Thinc"),
+    "mnist-ours": ("benchmarks.mnist_ours", "MnistOurs"),
+    "mnist-torch": ("benchmarks.mnist_torch", "MnistTorch"),
+    "gpu-ours": ("benchmarks.gpu_ours", "DeviceStep"),
+    "gpu-torch": ("benchmarks.gpu_torch", "Eager"),
+    "gpu-torch-graph": ("benchmarks.gpu_torch", "Graphed"),
+    "gpu-torch-tf32": ("benchmarks.gpu_torch", "EagerTF32"),
+    "gpu-torch-graph-tf32": ("benchmarks.gpu_torch", "GraphedTF32"),
+    "gpu-jax": ("benchmarks.gpu_jax", "Jax"),
+}
+
+
+class Contestant(ABC):
+    """What a system implements to take part.
+
+    threads  CPU cores that it may use
+    adam     (form, eps) of its Adam, as `lstm_np.Adam` names them; the loss curve is compared under this one
+    """
+
+    adam: tuple[str, float] = ("paper", 1e-8)
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.cell: Cell | None = None
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """{"versions": {...}, "settings": what it was given to be at its best, "remark": what a reader must know}."""
+
+    @abstractmethod
+    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+        """A model with these weights, the batches as it likes them, and a fresh Adam; whatever was there is dropped."""
+
+    @abstractmethod
+    def step(self, batch: int) -> None:
+        """One training step or one inference on a batch; returns when it is done."""
+
+    @abstractmethod
+    def loss(self, batch: int) -> float:
+        """As `step`, and the loss on the batch as it was before the update."""
+
+    def seconds(self, steps: int) -> list[float]:
+        """The duration of each of some steps."""
+        clock, durations = time.perf_counter, []
+        for number in range(steps):
+            started = clock()
+            self.step(number % workloads.BATCHES)
+            durations.append(clock() - started)
+        return durations
+
+    # ---- the commands
+
+    def do_describe(self) -> dict[str, Any]:
+        """What it is."""
+        return {"adam": list(self.adam), "remark": "", "loss_tolerance": None, **self.describe()}
+
+    def do_prepare(self, cell: dict[str, Any], adam: list[Any] | None = None) -> dict[str, Any]:
+        """Make the model of a cell."""
+        self.cell = Cell(**cell)
+        weights, batches = workloads.make_weights(self.cell), workloads.make_batches(self.cell)
+        form, eps = adam or self.adam
+        self.build(self.cell, weights, batches, (form, eps))
+        return {"digest": workloads.digest(weights, batches)}
+
+    def do_losses(self, steps: int) -> dict[str, Any]:
+        """The loss curve."""
+        return {"losses": [self.loss(number % workloads.BATCHES) for number in range(steps)]}
+
+    def do_time(self, steps: int, warm: int = 0) -> dict[str, Any]:
+        """How long steps take."""
+        for number in range(warm):
+            self.step(number % workloads.BATCHES)
+        return {"seconds": self.seconds(steps)}
+
+    def do_peak(self) -> dict[str, Any]:
+        """The largest resident memory of the process so far, in bytes."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+
+
+def make(name: str, threads: int) -> Any:
+    """The contestant called `name`.  Raises ValueError for an unknown one, ImportError without its packages."""
+    if name not in CONTESTANTS:
+        raise ValueError(f"unknown contestant {name!r}; there are: {', '.join(CONTESTANTS)}")
+    module, attribute = CONTESTANTS[name]
+    return getattr(importlib.import_module(module), attribute)(threads)
+
+
+def serve(name: str, threads: int) -> int:
+    """Answer commands until stdin ends; the exit status."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    contestant: Any = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        what = command.pop("do")
+        if what == "quit":
+            break
+        try:
+            if contestant is None:
+                contestant = make(name, threads)
+            answer = getattr(contestant, f"do_{what}")(**command)
+        except Exception as error:  # another system's failure is a finding, and must reach the other end of the pipe
+            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,164 @@
+"""The commands that measure ourselves: memory, scaling, ceilings, profile."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, results
+from benchmarks.figures import exponent, in_words, quantile
+from benchmarks.processes import ROOT, ContestantError, Racer
+from benchmarks.race import Pace
+from benchmarks.workloads import Cell
+
+MIB = 1 << 20
+MEMORY_CELLS = (
+    Cell("train", 128, 128),
+    Cell("train", 128, 128, T=784),
+    Cell("train", 128, 512),
+    Cell("infer", 128, 128),
+)
+LENGTHS = (28, 56, 112, 224, 448, 784)
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+
+
+def memory(arguments: argparse.Namespace) -> int:
+    """Peak memory of three steps, in a process of its own; with and without the values kept for backward."""
+    from benchmarks.__main__ import pythons_of
+
+    pythons = pythons_of(arguments.python_of)
+    document = machine.header("memory", arguments.threads)
+    document["cases"] = []
+    who = ["ours", "ours-lean"] + ([arguments.peer] if arguments.peer != "none" else [])
+    print(f"{'':<28} {'':<10} {'peak':>9} {'of that before':>15} {'time per step':>14}")
+    for cell in MEMORY_CELLS:
+        for name in who:
+            if name == "ours-lean" and cell.mode == "infer":
+                continue
+            case: dict[str, Any] = {"cell": cell.as_dict(), "name": name}
+            with Racer(name, arguments.threads, pythons.get(name, sys.executable)) as racer:
+                try:
+                    racer.ask("describe")
+                    case["before"] = racer.ask("peak")["bytes"]
+                    racer.ask("prepare", cell=cell.as_dict())
+                    case["seconds"] = quantile(racer.ask("time", steps=3, warm=1)["seconds"], 0.5)
+                    case["peak"] = racer.ask("peak")["bytes"]
+                    print(
+                        f"{cell!s:<28} {name:<10} {case['peak'] / MIB:>5.0f} MiB {case['before'] / MIB:>11.0f} MiB "
+                        f"{in_words(case['seconds']):>14}"
+                    )
+                except ContestantError as error:
+                    case["failed"] = str(error)
+                    print(f"{cell!s:<28} {name:<10} {error}")
+            document["cases"].append(case)
+    print(f"written: {results.write(document, arguments.out)}")
+    return 0
+
+
+def scaling(arguments: argparse.Namespace) -> int:
+    """Cost of a training step against T (B=32, H=128) and against H (B=128, T=28), with exponents and pictures."""
+    document = machine.header("scaling", arguments.threads)
+    series = {"T": [Cell("train", 32, 128, T=T) for T in LENGTHS], "H": [Cell("train", 128, H) for H in WIDTHS]}
+    document["series"] = {}
+    pace = Pace(rounds=5)
+    with Racer("ours", arguments.threads) as racer:
+        for name, cells in series.items():
+            seconds = []
+            for cell in cells:
+                racer.ask("prepare", cell=cell.as_dict())
+                racer.ask("time", steps=1)
+                timed, warm = pace.steps(racer.ask("time", steps=1)["seconds"][0])
+                slots = [racer.ask("time", steps=timed, warm=warm)["seconds"] for _ in range(pace.rounds)]
+                seconds.append(quantile([quantile(slot, 0.5) for slot in slots], 0.5))
+                print(f"{cell!s:<28} {in_words(seconds[-1]):>10}")
+            sizes = [getattr(cell, name) for cell in cells]
+            p = exponent(sizes, seconds)
+            document["series"][name] = {"sizes": sizes, "seconds": seconds, "exponent": p}
+            print(f"time grows as {name}^{p:.2f}")
+    print(f"written: {results.write(document, arguments.out)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no pictures: matplotlib is not installed")
+        return 0
+    folder = Path(arguments.pictures) if arguments.pictures else ROOT / "docs" / "images"
+    for name, fitted in document["series"].items():
+        print(f"written: {draw(name, fitted, folder)}")
+    return 0
+
+
+def draw(name: str, fitted: dict[str, Any], folder: Path) -> Path:
+    """cost-<name>.png: measured seconds against size, both logarithmic, with the fitted power."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"cost-{name.lower()}.png"
+    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
+    sizes, seconds, p = fitted["sizes"], fitted["seconds"], fitted["exponent"]
+    middle = quantile([s / size**p for s, size in zip(seconds, sizes, strict=True)], 0.5)
+    axes.loglog(sizes, [1e3 * s for s in seconds], "o", label="measured")
+    axes.loglog(sizes, [1e3 * middle * size**p for size in sizes], "-", label=f"proportional to ${name}^{{{p:.2f}}}$")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel({"T": "time steps T (B=32, H=128)", "H": "hidden units H (B=128, T=28)"}[name])
+    axes.set_ylabel("ms per training step")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+    return path
+
+
+def ceilings(arguments: argparse.Namespace) -> int:
+    """The machine's ceilings and our share of the floor, alternating with our own training step."""
+    from benchmarks import ceilings as limits
+
+    cell = Cell("train", 128, 128)
+    document = machine.header("ceilings", arguments.threads)
+    with Racer("ours", arguments.threads) as racer:
+        racer.ask("prepare", cell=cell.as_dict())
+        steps = racer.ask("time", steps=20, warm=5)["seconds"]
+        document["ceilings"] = measured = limits.measure(cell, arguments.threads)
+        steps += racer.ask("time", steps=20, warm=5)["seconds"]
+    step = quantile(steps, 0.5)
+    floor = measured["floor_seconds"]
+    document |= {"step_seconds": step, "share_of_floor": floor["total"] / step}
+    for name in ("forward_product", "backward_product", "weights_product"):
+        m, k, n = measured[name]["shape"]
+        print(f"({m} x {k}) @ ({k} x {n}): {measured[name]['gflops']:.0f} GFLOP/s")
+    print(f"tanh: {measured['tanh_ns_per_element']:.3f} ns per element with {arguments.threads} cores")
+    print(f"memory: {measured['memory_gb_per_second']:.1f} GB/s copied (read and written)")
+    print(
+        f"{cell}: floor {in_words(floor['total'])} (products {in_words(floor['products'])}, "
+        f"tanh {in_words(floor['tanh'])}), measured {in_words(step)}: "
+        f"{100 * document['share_of_floor']:.0f} % of the floor's speed"
+    )
+    print(f"written: {results.write(document, arguments.out)}")
+    return 0
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """A training epoch by parts."""
+    from benchmarks import epoch_profile
+
+    document = machine.header("profile", arguments.threads)
+    document["epoch"] = epoch = epoch_profile.measure(arguments.steps, arguments.threads)
+    for name, seconds in sorted(epoch["parts"].items(), key=lambda part: -part[1]):
+        per_step = in_words(seconds / epoch["steps"])
+        print(f"{name:<22} {100 * seconds / epoch['seconds']:5.1f} %  {per_step:>9} per step")
+    print(f"epoch of {epoch['steps']} steps: {in_words(epoch['seconds'])}")
+    print(f"outside forward, backward and update: {100 * epoch['share_outside']:.1f} %")
+    print(f"written: {results.write(document, arguments.out)}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "memory": memory,
+    "scaling": scaling,
+    "ceilings": ceilings,
+    "profile": profile,
+}

@@ -1,0 +1,75 @@
+"""What a result file says about where and when it was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.processes import ROOT
+
+FORMAT = "lstm_np benchmark 1"
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> dict[str, Any]:
+    """{"commit": the revision, "changed": whether files differ from it}; "unknown" without git or a repository."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "lstm_np"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "changed": None}
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def header(kind: str, threads: int) -> dict[str, Any]:
+    """The head of a result file."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **commit(),
+        "threads": threads,
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": available,
+            "system": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "blas": _blas(),
+            "load_at_start": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        },
+    }
+
+
+def _blas() -> str:
+    dependency = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{dependency.get('name', 'unknown')} {dependency.get('version', '')}".strip()

@@ -1,0 +1,62 @@
+"""Our training on MNIST, as `lstm_np.train` runs it: `Batches`, the model's training step, the loop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+import lstm_np
+from benchmarks.workloads import LEARNING_RATE
+from lstm_np.data import Batches
+from lstm_np.loop import train
+
+
+class _OneEpoch:
+    """One epoch of a source, as the loop takes it."""
+
+    def __init__(self, source: Batches, number: int) -> None:
+        self.source, self.number = source, number
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def epoch(self, epoch: int, start: int = 0) -> Any:
+        return self.source.epoch(self.number, start)
+
+
+class MnistOurs:
+    """Epochs on demand."""
+
+    def __init__(self, threads: int) -> None:
+        self.backend = lstm_np.get_backend("numpy", threads=threads)
+
+    def do_describe(self) -> dict[str, Any]:
+        """What it is."""
+        versions = {"lstm_np": lstm_np.__version__, "numpy": np.__version__}
+        return {"versions": versions, "settings": "kernel auto, Batches, lstm_np.loop.train", "remark": ""}
+
+    def do_begin(self, path: str) -> dict[str, Any]:
+        """Read a task and make the model."""
+        started = time.perf_counter()
+        with np.load(path, allow_pickle=False) as file:
+            task = {name: file[name] for name in file.files}
+        (K, H), D = task["weights/readout.W"].shape, task["train_images"].shape[2]
+        self.model = lstm_np.SequenceClassifier(D, H, K, backend=self.backend)
+        self.model.params.update({name: task[f"weights/{name}"] for name in self.model.params})
+        self.step = self.model.make_step(lstm_np.Adam(self.model.params, LEARNING_RATE))
+        self.batches = Batches(task["train_images"], task["train_labels"], 128, seed=int(task["seed"]), scale=1 / 255)
+        self.test = Batches(task["test_images"], task["test_labels"], 1000, scale=1 / 255, shuffle=False)
+        return {"seconds": time.perf_counter() - started}
+
+    def do_epoch(self, epoch: int) -> dict[str, Any]:
+        """Train an epoch and evaluate."""
+        started = time.perf_counter()
+        done = train(self.step, _OneEpoch(self.batches, epoch), self.backend, epochs=1)[0]
+        trained = time.perf_counter()
+        metrics = self.model.evaluate_batches(self.test.epoch(0))
+        return {
+            "seconds": trained - started, "evaluation_seconds": time.perf_counter() - trained,
+            "loss": done.train.loss, "train_accuracy": done.train.accuracy, "accuracy": metrics.accuracy,
+        }  # fmt: skip

@@ -1,0 +1,106 @@
+"""The README's table, rendered from the committed result file, so that no figure there is typed by hand."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.figures import in_words
+from benchmarks.processes import ROOT
+from benchmarks.results import ResultError
+from benchmarks.workloads import Cell
+
+BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
+README = ROOT / "README.md"
+SHOWN = [Cell("train", 128, H) for H in (64, 128, 256, 512, 1024)] + [
+    Cell("train", 1, 128), Cell("train", 16, 128), Cell("train", 512, 128), Cell("train", 128, 128, T=784),
+    Cell("train", 128, 128, L=2), Cell("infer", 1, 128), Cell("infer", 128, 128),
+]  # fmt: skip
+TITLES = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "reference": "our reference kernel"}
+
+
+def render(document: dict[str, Any]) -> str:
+    """Markdown: the chosen cells, the geometric means, and one line about where and when."""
+    peers = [name for name in document["contestants"] if name != "ours"]
+    by_cell = {results.cell_of(record): record["results"] for record in document["cells"]}
+    head = ["", "ours", *(f"{_title(name, document)}" for name in peers)]
+    lines = [_row(head), _row(["---", *["---:"] * (len(peers) + 1)])]
+    for cell in SHOWN:
+        if cell in by_cell:
+            found = by_cell[cell]
+            lines.append(
+                _row([_words(cell), in_words(found["ours"]["median"]), *(_entry(found, name) for name in peers)])
+            )
+    for mode, words in (("train", "training"), ("infer", "inference")):
+        summaries = [document["summary"].get(name, {}).get(mode) for name in peers]
+        if any(summaries):
+            cells = max(summary["cells"] for summary in summaries if summary)
+            entries = [_summary(summary, cells) for summary in summaries]
+            lines.append(_row([f"geometric mean, {words}, {cells} cells (worst)", "", *entries]))
+    machine = document["machine"]
+    lines += [
+        "",
+        "Time per step and, for the others, how many times ours that is (above 1 we are faster). "
+        f"{document['date'][:10]}, {machine['cpu']}, {document['threads']} cores for each, float32, "
+        f"commit {document['commit'][:9]}; medians of alternating rounds; the loss curves were compared first.",
+    ]
+    for name in peers:
+        if document["contestants"][name]["remark"]:
+            lines.append(f"\\* {_title(name, document)}: {document['contestants'][name]['remark']}.")
+    return "\n".join(lines)
+
+
+def _title(name: str, document: dict[str, Any]) -> str:
+    version = next(iter(document["contestants"][name]["versions"].values()))
+    return f"{TITLES.get(name, name)} {version.partition('+')[0]}"
+
+
+def _words(cell: Cell) -> str:
+    layers = "" if cell.L == 1 else f", {cell.L} layers"
+    return f"{'training' if cell.mode == 'train' else 'inference'}, B={cell.B}, T={cell.T}, H={cell.H}{layers}"
+
+
+def _entry(found: dict[str, Any], name: str) -> str:
+    result = found.get(name, {"refused": ""})
+    if "refused" in result:
+        return "-"
+    mark = "\\*" if result["wrong_gradients"] else ""
+    return f"{in_words(result['median'])} (**{result['ratio']:.2f}**{mark})"
+
+
+def _summary(summary: dict[str, Any] | None, cells: int) -> str:
+    if summary is None:
+        return "-"
+    fewer = "" if summary["cells"] == cells else f", {summary['cells']} cells"
+    return f"**{summary['geometric_mean']:.2f}** ({summary['worst']:.2f}{fewer})"
+
+
+def _row(entries: list[str]) -> str:
+    return "| " + " | ".join(entries) + " |"
+
+
+def shown_in(text: str) -> str:
+    """What stands between the markers of a README.  Raises ResultError where they are not there once, in order."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ResultError(f"README.md needs the markers {BEGIN} and {END}, once each, in this order")
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip("\n")
+
+
+def insert(text: str, rendered: str) -> str:
+    """The README's text with the table between its markers replaced.  Raises ResultError where they are missing."""
+    shown_in(text)
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{rendered}\n{END}{rest.partition(END)[2]}"
+
+
+def run(arguments: argparse.Namespace, readme: Path = README) -> int:
+    """Print the table, or write it; the exit status."""
+    rendered = render(results.read("cpu"))
+    if not arguments.write:
+        print(rendered)
+        return 0
+    readme.write_text(insert(readme.read_text(encoding="utf-8"), rendered), encoding="utf-8")
+    print(f"written: {readme}")
+    return 0

@@ -1,0 +1,170 @@
+"""The work that is raced: its sizes, the initial weights and the batches, the same bits in every process.
+
+B batch, T time steps, D input features, H hidden units, L layers, K classes.  A training step is forward, mean softmax
+cross-entropy of a dense read-out of the last output, backward to all parameters, and an Adam update; inference is the
+logits alone.  Everything is float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+CLASSES = 10
+FEATURES = 28
+MODES = ("train", "infer")
+LEARNING_RATE = 1e-3
+BATCHES = 2  # which a race goes round in
+
+Weights = dict[str, np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid."""
+
+    mode: str
+    B: int
+    H: int
+    T: int = 28
+    L: int = 1
+    D: int = FEATURES
+
+    def __str__(self) -> str:
+        layers = "" if self.L == 1 else f" L={self.L}"
+        return f"{self.mode} B={self.B} H={self.H} T={self.T}{layers}"
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the matrix products of one step (a multiplication and an addition are two)."""
+        total = 0.0
+        for layer in range(self.L):
+            width = self.D if layer == 0 else self.H
+            products = width + self.H  # forward: W x + U h
+            if self.mode == "train":
+                products += self.H + (width + self.H) + (width if layer else 0)  # dh, the weights' gradient, dx
+            total += 8.0 * self.T * self.B * self.H * products
+        return total
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a message or a file."""
+        return asdict(self)
+
+
+def both(**sizes: int) -> list[Cell]:
+    """A training and an inference cell of the same sizes."""
+    return [Cell(mode, **sizes) for mode in MODES]
+
+
+def quick_cells() -> list[Cell]:
+    """Four cells: a first impression in less than a minute."""
+    return [Cell("train", 128, 128), Cell("infer", 128, 128), Cell("train", 16, 64), Cell("infer", 1, 128)]
+
+
+def grid_cells() -> list[Cell]:
+    """B in 1, 16, 128, 512 and H in 32 ... 1024 at T=28 with one layer, training and inference."""
+    return [c for H in (32, 64, 128, 256, 512, 1024) for B in (1, 16, 128, 512) for c in both(B=B, H=H)]
+
+
+def longer_and_deeper_cells() -> list[Cell]:
+    """Chosen cells with longer sequences and with two layers."""
+    return [
+        *both(B=16, H=128, T=128),
+        *both(B=128, H=128, T=128),
+        *both(B=128, H=512, T=128),
+        *both(B=1, H=128, T=784),
+        *both(B=128, H=128, T=784),
+        *both(B=128, H=128, L=2),
+        *both(B=128, H=512, L=2),
+    ]
+
+
+def full_cells() -> list[Cell]:
+    """The grid and the chosen cells."""
+    return grid_cells() + longer_and_deeper_cells()
+
+
+def parse_cell(text: str) -> list[Cell]:
+    """Cells from e.g. "B=128,H=256", "train,B=1,H=128,T=784,L=2"; both modes where none is named.
+
+    Raises ValueError for another form.
+    """
+    sizes: dict[str, int] = {}
+    modes: list[str] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([BHTL])=([1-9]\d{0,5})", part)
+        if part in MODES:
+            modes.append(part)
+        elif match and match[1] not in sizes:
+            sizes[match[1]] = int(match[2])
+        else:
+            raise ValueError(f"a cell is written like train,B=128,H=256,T=28,L=1; found {part!r} in {text!r}")
+    if not {"B", "H"} <= set(sizes):
+        raise ValueError(f"a cell needs at least B and H, as in B=128,H=256; found {text!r}")
+    return [Cell(mode, **sizes) for mode in modes or MODES]
+
+
+def uniform(count: int, *key: object) -> np.ndarray:
+    """float32 (count,) in [0, 1), the same bits under every version of NumPy (made from Philox's raw output)."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count)
+    return ((words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).astype(np.float32)
+
+
+def make_weights(cell: Cell) -> Weights:
+    """Initial weights in our names and shapes, gates i, f, o, g: uniform in +-1/sqrt(H), as PyTorch starts."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(cell.L):
+        width = cell.D if layer == 0 else cell.H
+        shapes |= {f"layer{layer}.W": (4 * cell.H, width), f"layer{layer}.U": (4 * cell.H, cell.H)}
+        shapes[f"layer{layer}.b"] = (4 * cell.H,)
+    shapes |= {"readout.W": (CLASSES, cell.H), "readout.b": (CLASSES,)}
+    bound = np.float32(cell.H**-0.5)
+    return {
+        name: ((2 * uniform(int(np.prod(shape)), "weights", name, cell.H) - 1) * bound).reshape(shape)
+        for name, shape in shapes.items()
+    }
+
+
+def make_batches(cell: Cell) -> list[Batch]:
+    """Batches x (B, T, D), labels int64 (B,); the labels can be learnt from x, so the loss moves."""
+    batches = []
+    for number in range(BATCHES):
+        x = uniform(cell.B * cell.T * cell.D, "x", number).reshape(cell.B, cell.T, cell.D)
+        labels = (uniform(cell.B, "labels", number) * 3).astype(np.int64)
+        x *= (1 + labels[:, None, None]).astype(np.float32) / 3
+        batches.append((x, labels))
+    return batches
+
+
+def digest(weights: Weights, batches: Iterable[Batch]) -> str:
+    """SHA-256 over all bits, to see that two processes made the same."""
+    summed = hashlib.sha256()
+    for array in [*weights.values(), *(array for batch in batches for array in batch)]:
+        summed.update(np.ascontiguousarray(array).tobytes())
+    return summed.hexdigest()
+
+
+def reorder_gates(array: np.ndarray, order: str) -> np.ndarray:
+    """Row blocks i, f, o, g of (4H, ...) in another order, such as "ifgo"."""
+    blocks = dict(zip("ifog", np.split(array, 4), strict=True))
+    return np.concatenate([blocks[gate] for gate in order])
+
+
+def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The loss of logits (B, K) in float64."""
+    z = logits.astype(np.float64)
+    z = z - z.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(labels)), labels]))
+
+
+def as_images(batches: list[Batch]) -> Batch:
+    """The batches' samples one after the other as uint8 (N, T * D), which 1/255 scales, and labels (N,)."""
+    x = np.concatenate([batch[0] for batch in batches])
+    return np.rint(x.reshape(len(x), -1) * 255).astype(np.uint8), np.concatenate([batch[1] for batch in batches])

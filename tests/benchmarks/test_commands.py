@@ -1,0 +1,182 @@
+"""The commands: bad input, no GPU, and a GPU part that fails."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import ceilings, costs, gpu, gpu_checks, results
+from benchmarks.processes import ROOT, environment
+from benchmarks.workloads import Cell
+from tests.gpu.host_cupy import COMPILER, make_backend, make_cupy
+
+SCRIPT = """
+import json, sys, time
+print(json.dumps({"ok": True}), flush=True)
+print("noise")
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["cpu", "--peers", "tensorrt"],
+        ["cpu", "--rounds", "0"],
+        ["cpu", "--cells", "B=1"],
+        ["cpu", "--python-of", "jax"],
+        ["cpu", "--threads", "4096"],
+        ["nothing"],
+        ["mnist", "--data-dir", "/nowhere/at/all"],
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(argv, capsys):
+    try:
+        status = command.main(argv)
+    except SystemExit as ended:
+        status = ended.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.startswith("benchmarks: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_without_a_gpu_one_line_and_exit_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"],
+        cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("benchmarks.gpu: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("ending", "limit", "status"),
+    [
+        ("", 30, "done"),
+        ("raise RuntimeError('illegal address')", 30, "failed"),
+        ("sys.exit(1)", 30, "failed"),
+        ("time.sleep(60)", 1, "out of time"),
+    ],
+)
+def test_a_part_keeps_what_it_found_however_it_ends(ending, limit, status):
+    part = gpu.watch_part([sys.executable, "-c", SCRIPT, ending], limit)
+    assert part["status"] == status
+    assert part["records"] == [{"ok": True}]
+    if "illegal" in ending:
+        assert "illegal address" in part["error"]
+
+
+def test_the_short_table_of_a_run_with_failures():
+    times = {"median": 1e-4, "q1": 1e-4, "q3": 1e-4, "least": 1e-4}
+    cell = {**Cell("train", 128, 128).as_dict(), "results": {"gpu-ours": times, "gpu-torch": {**times, "ratio": 3.0}}}
+    part = {"status": "done", "seconds": 1.0, "error": None}
+    document = {
+        "gpu": {"name": "a GPU", "driver": "1", "cupy": "14"},
+        "parts": {
+            "conformance": {**part, "records": [{"ok": True}, {"ok": False}]},
+            "gradients": {**part, "status": "failed", "error": "line\nillegal address", "records": []},
+            "mnist": {**part, "records": [{"epoch": 1, "seconds": 0.05, "data": "MNIST"}, {"test_accuracy": 0.98}]},
+            "race": {**part, "records": [{"cell": cell}, {"left_out": "x", "reason": "no time left"}]},
+        },
+    }
+    text = "\n".join(gpu.short_table(document))
+    for words in ("1 of 2 right", "illegal address", "50.0 ms, test accuracy 0.9800", "3.00 over 1 cells"):
+        assert words in text
+
+
+def test_the_gpu_race_covers_its_grid_and_begins_with_what_matters_most():
+    cells = gpu.race_cells()
+    assert len(set(cells)) == len(cells)
+    assert {(c.B, c.H, c.T) for c in cells if c.mode == "train"} == {
+        (B, H, T) for B in (1, 32, 128, 512) for H in (64, 128, 256, 512, 1024) for T in (28, 784)
+    }
+    assert cells[0] == Cell("train", 128, 128)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="the kernels run on the host through a C++ compiler")
+class TestOnTheHost:
+    """The GPU script's own code, with the kernels executed by the CPU."""
+
+    def backend(self, mutate=None):
+        cupy = make_cupy(mutate=mutate)
+        clock = iter(range(1_000_000))
+
+        class Event:
+            def record(self, stream=None):
+                self.at = next(clock)
+
+            def synchronize(self):
+                pass
+
+        def concat(parts):
+            return cupy.asarray(np.concatenate([cupy.asnumpy(part) for part in parts]))
+
+        cupy.concat = concat
+        cupy.zeros_like = lambda array: cupy.zeros(array.shape, array.dtype)
+        cupy.empty_like = lambda array: cupy.empty(array.shape, array.dtype)
+        cupy.cuda.Event = Event
+        cupy.cuda.get_elapsed_time = lambda begun, ended: 1e3 * (ended.at - begun.at)
+        return replace(make_backend(cupy), kernels=("persistent", "cuda_fused"))
+
+    def test_conformance_and_the_device_step(self):
+        backend = self.backend()
+        records = list(gpu_checks.conformance(backend, ((3, 5, 2, 3),)))
+        assert len(records) == 4
+        assert all(record["ok"] for record in records), records
+        (record,) = gpu_checks.device_step(backend, ((6, 20, 5),))
+        assert record["ok"], record
+        assert record["first"] != record["last"]
+
+    def test_a_wrong_kernel_is_reported_and_the_others_go_on(self):
+        def wrong(code):
+            return code.replace("= s.o * tanh_of(c_t);", "= s.o * c_t;")
+
+        records = list(gpu_checks.conformance(self.backend(wrong), ((3, 5, 2, 3),)))
+        assert len(records) == 4
+        assert [record["ok"] for record in records] == [record["kernel"] == "persistent" for record in records]
+
+    def test_a_shape_that_raises_does_not_hide_the_others(self):
+        backend = self.backend()
+        backend = replace(backend, kernels=("reference", "cuda_fused"), xp=backend.xp)
+        records = list(gpu_checks.gradients(backend))
+        assert len(records) == 4
+        assert all(record["ok"] is False and "Error" in record["error"] for record in records), records
+
+    def test_the_contestant_times_by_events(self):
+        contestant = gpu_checks.DeviceStep(1, self.backend())
+        contestant.do_prepare(Cell("train", 2, 8, 2).as_dict())
+        assert contestant.do_time(40)["seconds"] == [1 / 32, 1 / 8]
+
+    def test_mnist_on_random_images_says_so(self):
+        (record,) = gpu_checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
+        assert record["data"] == "random images"
+        assert record["images"] == 50
+
+
+def test_ceilings_and_the_floor(monkeypatch):
+    monkeypatch.setattr(ceilings, "SLOT", 0.001)
+    monkeypatch.setattr(ceilings, "ROUNDS", 2)
+    found = ceilings.measure(Cell("train", 4, 8, 3), 1)
+    assert found["floor_seconds"]["total"] == found["floor_seconds"]["products"] + found["floor_seconds"]["tanh"] > 0
+
+
+def test_the_profile_adds_up(tmp_path, capsys):
+    arguments = SimpleNamespace(steps=3, threads=1, out=tmp_path)
+    assert costs.profile(arguments) == 0
+    epoch = results.read("profile", tmp_path)["epoch"]
+    assert abs(sum(epoch["parts"].values()) - epoch["seconds"]) < 1e-9
+    assert set(epoch["parts"]) == {"forward", "backward", "update", "batches", "read-out, loss, loop"}
+    assert "outside forward, backward and update" in capsys.readouterr().out
+
+
+def test_a_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = costs.draw("T", {"sizes": [28, 56], "seconds": [0.01, 0.02], "exponent": 1.0}, tmp_path)
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,84 @@
+"""Statistics and workloads."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import figures, workloads
+from benchmarks.workloads import Cell
+
+positive = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30)
+
+
+@settings(deadline=None, max_examples=50)
+@given(positive)
+def test_quartiles_are_numpys(values):
+    found = figures.spread(values)
+    assert np.allclose([found.q1, found.median, found.q3], np.quantile(values, [0.25, 0.5, 0.75]))
+    assert found.least == min(values)
+
+
+@settings(deadline=None, max_examples=50)
+@given(positive, st.floats(1e-3, 1e3))
+def test_the_geometric_mean_follows_a_factor_and_lies_between(values, factor):
+    mean = figures.geometric_mean(values)
+    assert min(values) * (1 - 1e-9) <= mean <= max(values) * (1 + 1e-9)
+    assert math.isclose(figures.geometric_mean([factor * v for v in values]), factor * mean, rel_tol=1e-9)
+
+
+def test_the_exponent_of_a_power_is_found():
+    sizes = [32, 64, 128, 1024]
+    assert math.isclose(figures.exponent(sizes, [3e-3 * size**1.7 for size in sizes]), 1.7)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: figures.quantile([], 0.5), "no measurements"),
+        (lambda: figures.geometric_mean([1.0, 0.0]), "positive"),
+        (lambda: figures.exponent([128, 128], [1.0, 1.1]), "two different sizes"),
+        (lambda: workloads.parse_cell("B=128"), "at least B and H"),
+        (lambda: workloads.parse_cell("B=128,H=0"), "'H=0'"),
+        (lambda: workloads.parse_cell("B=1,B=2,H=3"), "'B=2'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_times_in_words():
+    assert [figures.in_words(s) for s in (1.5, 0.01234, 3.2e-4, 5e-8)] == ["1.50 s", "12.3 ms", "320 µs", "50 ns"]
+
+
+def test_a_cell_is_parsed_and_the_grid_is_whole():
+    assert workloads.parse_cell("train,B=16,H=64,T=7,L=2") == [Cell("train", 16, 64, 7, 2)]
+    assert workloads.parse_cell("B=1,H=2") == [Cell("train", 1, 2), Cell("infer", 1, 2)]
+    assert len(set(workloads.grid_cells())) == 2 * 4 * 6
+    assert len(workloads.quick_cells()) == 4
+    assert len(set(workloads.full_cells())) == len(workloads.full_cells())
+
+
+def test_flops_are_the_textbooks():
+    T, B, H, D = 28, 128, 128, 28
+    assert Cell("train", B, H).flops == 8 * T * B * H * (3 * H + 2 * D)
+    assert Cell("infer", B, H).flops == 8 * T * B * H * (D + H)
+
+
+def test_weights_and_batches_are_the_same_bits_each_time():
+    cell = Cell("train", 3, 5, 2, 2)
+    first, second = (workloads.digest(workloads.make_weights(cell), workloads.make_batches(cell)) for _ in range(2))
+    assert first == second
+    weights = workloads.make_weights(cell)
+    assert weights["layer1.W"].shape == (20, 5)
+    assert all(a.dtype == np.float32 and np.abs(a).max() <= 5**-0.5 for a in weights.values())
+    # the first words of Philox under this key, whatever the version of NumPy
+    assert workloads.uniform(2, "pinned").tolist() == [0.997205376625061, 0.1767544150352478]
+
+
+def test_gates_are_reordered():
+    assert workloads.reorder_gates(np.arange(8), "ifgo").tolist() == [0, 1, 2, 3, 6, 7, 4, 5]
