@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from lstm_np import data
 from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.certificate import GradientReport, gradcheck
-from lstm_np.layers import LSTM, Parameters
+from lstm_np.layers import GRU, LSTM, RNN, Parameters
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, RMSProp
@@ -17,7 +17,9 @@ except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+checkout"
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "SGD",
     "Adam",
     "Backend",

@@ -1,9 +1,21 @@
 """Initial weights, as the systems that people know draw them.  Drawn on the host, so every backend starts alike.
 
 Shapes are ours, W (4H, D) and U (4H, H) for an LSTM; the formulae speak of fan-in and fan-out as those systems do.
+Glorot(n, m) is uniform in +-sqrt(6 / (n + m)).
 
-    keras   W: Glorot uniform over the whole (D, 4H); U: orthogonal, the whole (H, 4H); b: 0, forget block 1
-    torch   W, U, b: uniform(-1/sqrt(H), 1/sqrt(H))
+Recurrent layers::
+
+    keras   W: Glorot(D, 4H) over the whole; U: orthogonal, the whole (H, 4H); b: 0, forget block 1
+    torch   W, U, b: uniform in +-1/sqrt(H), every bias vector drawn
+    tf1     W and U: one kernel [x; h], Glorot(D + H, 4H); b: 0, forget block 1
+            GRU: two kernels, Glorot(D + H, 2H) for r and z and Glorot(D + H, H) for n; b: 1 for r and z, 0 for n
+
+Dense layers, W (K, D)::
+
+    keras, tf1         W: Glorot(D, K); b: 0
+    torch              W, b: uniform in +-1/sqrt(D)
+    normal             W, b: N(0, 1)
+    truncated_normal   W: N(0, 0.1^2), drawn again where it is beyond two standard deviations; b: 0
 
 Sources: Glorot and Bengio, AISTATS 2010; Saxe, McClelland and Ganguli, ICLR 2014 (orthogonal); the forget bias of 1:
 Jozefowicz, Zaremba and Sutskever, ICML 2015.
@@ -19,7 +31,6 @@ import numpy as np
 from lstm_np import streams
 
 Arrays = dict[str, np.ndarray]
-Draw = Callable[[np.random.Generator, int, int, int], Arrays]
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int) -> np.ndarray:
@@ -36,25 +47,46 @@ def orthogonal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return q if rows >= columns else q.T
 
 
-def _keras(rng: np.random.Generator, rows: int, D: int, H: int) -> Arrays:
+def truncated_normal(rng: np.random.Generator, shape: tuple[int, int], stddev: float) -> np.ndarray:
+    """N(0, stddev^2), each value drawn again until it lies within two `stddev`: its own deviation is 0.880 `stddev`."""
+    drawn = rng.standard_normal(shape)
+    while (beyond := np.abs(drawn) > 2).any():
+        drawn[beyond] = rng.standard_normal(np.count_nonzero(beyond))
+    return drawn * stddev
+
+
+def _keras(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
+    rows = len(cell.GATES) * H
     return {
         "W": glorot_uniform(rng, (rows, D), D, rows),
         "U": orthogonal(rng, (rows, H)),
         "b": np.zeros(rows),
+        "b_h": np.zeros(rows),
     }
 
 
-def _torch(rng: np.random.Generator, rows: int, D: int, H: int) -> Arrays:
-    bound = 1.0 / np.sqrt(H)
-    return {
-        "W": rng.uniform(-bound, bound, (rows, D)),
-        "U": rng.uniform(-bound, bound, (rows, H)),
-        "b": rng.uniform(-bound, bound, rows),
-    }
+def _torch(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
+    rows, bound = len(cell.GATES) * H, 1.0 / np.sqrt(H)
+    shapes: dict[str, tuple[int, ...]] = {"W": (rows, D), "U": (rows, H), "b": (rows,), "b_h": (rows,)}
+    return {name: rng.uniform(-bound, bound, shape) for name, shape in shapes.items()}
 
 
-RECURRENT: dict[str, Draw] = {"keras": _keras, "torch": _torch}
-FORGET_BIAS: dict[str, float | None] = {"keras": 1.0, "torch": None}  # None: drawn like the other biases
+def _tf1(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
+    gates = len(cell.GATES)
+    heights = ((gates - 1) * H, H) if hasattr(cell, "INNER") else (gates * H,)
+    kernel = np.concatenate([glorot_uniform(rng, (height, D + H), D + H, height) for height in heights])
+    b = np.zeros(gates * H)
+    if hasattr(cell, "INNER"):
+        b[:-H] = 1.0
+    return {"W": kernel[:, :D], "U": kernel[:, D:], "b": b, "b_h": np.zeros(gates * H)}
+
+
+RECURRENT: dict[str, Callable[[np.random.Generator, ModuleType, int, int], Arrays]] = {
+    "keras": _keras,
+    "torch": _torch,
+    "tf1": _tf1,
+}
+FORGET_BIAS: dict[str, float | None] = {"keras": 1.0, "torch": None, "tf1": 1.0}  # None: drawn like the other biases
 
 
 def recurrent(
@@ -62,30 +94,50 @@ def recurrent(
     cell: ModuleType,
     D: int,
     H: int,
-    bias: bool,
+    bias: bool | str,
     forget_bias: float | None,
     seed: int,
     purpose: str,
+    forget_bias_at: str = "init",
 ) -> Arrays:
-    """W, U and (with a bias) b of one layer and direction, float64, keyed by (seed, purpose).
+    """Weights of one layer and direction, float64, keyed by (seed, purpose).
 
-    `forget_bias` replaces the value that the named system gives the forget gate's bias.
-    Raises ValueError for an unknown name.
+    W, U and, by `bias`: False nothing more; True b, and b_n where the cell has an inner product with a bias; "double"
+    b and b_h.  `forget_bias` replaces the value that the named system gives the forget gate's bias; with
+    `forget_bias_at` "run" it is not stored at all, since the layer adds it at every step.
+    Raises ValueError for an unknown name, or a forget bias for a cell without a forget gate.
     """
-    if name not in RECURRENT:
-        raise ValueError(f"unknown initializer {name!r}; there are: {', '.join(RECURRENT)}")
-    drawn = RECURRENT[name](streams.generator(seed, "init", purpose), len(cell.GATES) * H, D, H)
+    _check_name(name, RECURRENT)
+    drawn = RECURRENT[name](streams.generator(seed, "init", purpose), cell, D, H)
+    b_h = drawn.pop("b_h")
     if not bias:
         del drawn["b"]
-    elif "f" in cell.GATES:
-        value = FORGET_BIAS[name] if forget_bias is None else forget_bias
-        if value is not None:
-            block = cell.GATES.index("f")
-            drawn["b"][block * H : (block + 1) * H] = value
+        return drawn
+    if bias == "double":
+        drawn["b_h"] = b_h
+    elif getattr(cell, "INNER_BIAS", False):
+        drawn["b_n"] = b_h[-H:]
+    value = initial_forget_bias(name, cell, forget_bias)
+    if value is not None and forget_bias_at == "init":
+        block = cell.GATES.index("f")
+        drawn["b"][block * H : (block + 1) * H] = value
     return drawn
 
 
-def _dense_keras(rng: np.random.Generator, D: int, K: int) -> Arrays:
+def initial_forget_bias(name: str, cell: ModuleType, forget_bias: float | None) -> float | None:
+    """`forget_bias`, or where it is None what the system called `name` gives the forget gate; None: nothing special.
+
+    Raises ValueError for an unknown name, or a forget bias for a cell without a forget gate.
+    """
+    _check_name(name, RECURRENT)
+    if "f" in cell.GATES:
+        return FORGET_BIAS[name] if forget_bias is None else forget_bias
+    if forget_bias is not None:
+        raise ValueError(f"forget_bias is {forget_bias}, but this cell has no forget gate: {', '.join(cell.GATES)}")
+    return None
+
+
+def _dense_glorot(rng: np.random.Generator, D: int, K: int) -> Arrays:
     return {"W": glorot_uniform(rng, (K, D), D, K), "b": np.zeros(K)}
 
 
@@ -94,14 +146,35 @@ def _dense_torch(rng: np.random.Generator, D: int, K: int) -> Arrays:
     return {"W": rng.uniform(-bound, bound, (K, D)), "b": rng.uniform(-bound, bound, K)}
 
 
-DENSE: dict[str, Callable[[np.random.Generator, int, int], Arrays]] = {"keras": _dense_keras, "torch": _dense_torch}
+def _dense_normal(rng: np.random.Generator, D: int, K: int) -> Arrays:
+    return {"W": rng.standard_normal((K, D)), "b": rng.standard_normal(K)}
 
 
-def dense(name: str, D: int, K: int, seed: int, purpose: str) -> Arrays:
+def _dense_truncated_normal(rng: np.random.Generator, D: int, K: int) -> Arrays:
+    return {"W": truncated_normal(rng, (K, D), 0.1), "b": np.zeros(K)}
+
+
+DENSE: dict[str, Callable[[np.random.Generator, int, int], Arrays]] = {
+    "keras": _dense_glorot,
+    "tf1": _dense_glorot,
+    "torch": _dense_torch,
+    "normal": _dense_normal,
+    "truncated_normal": _dense_truncated_normal,
+}
+
+
+def dense(name: str, D: int, K: int, seed: int, purpose: str, bias: float | None = None) -> Arrays:
     """W (K, D) and b (K,) of a dense layer, float64, keyed by (seed, purpose).
 
-    Raises ValueError for an unknown name.
+    `bias` replaces every value of b.  Raises ValueError for an unknown name.
     """
-    if name not in DENSE:
-        raise ValueError(f"unknown initializer {name!r}; there are: {', '.join(DENSE)}")
-    return DENSE[name](streams.generator(seed, "init", purpose), D, K)
+    _check_name(name, DENSE)
+    drawn = DENSE[name](streams.generator(seed, "init", purpose), D, K)
+    if bias is not None:
+        drawn["b"][:] = bias
+    return drawn
+
+
+def _check_name(name: str, table: dict) -> None:
+    if name not in table:
+        raise ValueError(f"unknown initializer {name!r}; there are: {', '.join(table)}")

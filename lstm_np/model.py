@@ -1,6 +1,8 @@
 """A classifier of sequences: recurrent layers, a dense read-out of the last output, softmax cross-entropy.
 
 logits = W h_T + b,     h_T: the top layer's output after the last step (both directions' when bidirectional)
+
+An input projection, where there is one, is a dense layer in front: the recurrent layers read W_p x_t + b_p.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from lstm_np.layers import LAYERS, Parameters, dense
 from lstm_np.layers.parameters import merge
 from lstm_np.layers.recurrent import check_choice, check_size
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, train
-from lstm_np.losses import log_softmax, refuse_probabilities, softmax_cross_entropy
+from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
 from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
@@ -31,13 +33,19 @@ class SequenceClassifier:
     """Reads a sequence (T, D) step by step and says which of K classes it is.
 
     input_size, hidden_size, num_classes   D, H and K
-    cell         the recurrent cell, "lstm"
-    num_layers, dropout, bidirectional, kernel, backend, dtype, seed, initializer, forget_bias, dropout_outputs,
-    dropout_mask                           as for `lstm_np.LSTM`
+    cell         the recurrent cell: "lstm", "gru", "gru_reset_before", "rnn" (tanh) or "rnn_relu"
+    num_layers, dropout, bidirectional, kernel, backend, dtype, seed, initializer, forget_bias, forget_bias_at,
+    dropout_outputs, dropout_mask          as for `lstm_np.LSTM`
+    double_bias  the recurrent layers have two bias vectors that are added, as in PyTorch (`LSTM`'s bias="double")
     read_out     "final_state": the state after the last step each direction reads; "last_output": the output at step T
                  (the same but for a bidirectional model, and for dropout on the top layer's outputs)
+    input_projection                       features P of a dense layer over every input (no nonlinearity); None: none
+    projection_initializer, readout_initializer    of those dense layers; None: the recurrent layers' `initializer`
+    projection_bias, readout_bias          what all their biases start from; None: what the initialiser gives
+    loss         "softmax": softmax cross-entropy; "softmax_twice": a published mistake, see `lstm_np.losses`
 
-    params       `Parameters`: the recurrent layers' ("layer0.W" ...) and "readout.W" (K, H), "readout.b" (K,)
+    params       `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
+                 "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,)
 
     Raises ValueError for a size below 1 or an unknown name, BackendError when the backend cannot be used.
     """
@@ -50,6 +58,7 @@ class SequenceClassifier:
         *,
         cell: str = "lstm",
         num_layers: int = 1,
+        double_bias: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         kernel: str = "auto",
@@ -58,18 +67,30 @@ class SequenceClassifier:
         seed: int = 0,
         initializer: str = "keras",
         forget_bias: float | None = None,
+        forget_bias_at: str = "init",
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
         read_out: str = "final_state",
+        input_projection: int | None = None,
+        projection_initializer: str | None = None,
+        projection_bias: float | None = None,
+        readout_initializer: str | None = None,
+        readout_bias: float | None = None,
+        loss: str = "softmax",
     ) -> None:
         check_size("num_classes", num_classes)
         check_choice("cell", cell, tuple(LAYERS))
         check_choice("read_out", read_out, READ_OUTS)
+        check_choice("loss", loss, tuple(LOSSES))
+        check_size("input_size", input_size)
+        if input_projection is not None:
+            check_size("input_projection", input_projection)
         self.backend = get_backend(backend)
         self.recurrent = LAYERS[cell](
-            input_size,
+            input_size if input_projection is None else input_projection,
             hidden_size,
             num_layers=num_layers,
+            bias="double" if double_bias else True,
             dropout=dropout,
             bidirectional=bidirectional,
             kernel=kernel,
@@ -78,18 +99,39 @@ class SequenceClassifier:
             seed=seed,
             initializer=initializer,
             forget_bias=forget_bias,
+            forget_bias_at=forget_bias_at,
             dropout_outputs=dropout_outputs,
             dropout_mask=dropout_mask,
         )
-        layer_config = {name: value for name, value in self.recurrent.config.items() if name != "bias"}
+        otherwise_said = {"bias", "reset", "nonlinearity"}  # by double_bias and by the cell's name
+        layer_config = {name: value for name, value in self.recurrent.config.items() if name not in otherwise_said}
         self.config: dict[str, Any] = {
-            **layer_config, "num_classes": num_classes, "cell": cell, "read_out": read_out,
-        }  # fmt: skip
-        self.num_classes, self.dtype, self.read_out = num_classes, dtype, read_out
+            **layer_config,
+            "input_size": input_size,
+            "num_classes": num_classes,
+            "cell": cell,
+            "double_bias": double_bias,
+            "read_out": read_out,
+            "input_projection": input_projection,
+            "projection_initializer": projection_initializer,
+            "projection_bias": projection_bias,
+            "readout_initializer": readout_initializer,
+            "readout_bias": readout_bias,
+            "loss": loss,
+        }
+        self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
+        self.loss = LOSSES[loss]
         self.notes: dict[str, Any] = {}
+        drawn = {}
+        if input_projection is not None:
+            drawn["projection"] = initializers.dense(
+                projection_initializer or initializer, input_size, input_projection, seed, "projection", projection_bias
+            )
+        drawn["readout"] = initializers.dense(
+            readout_initializer or initializer, self.recurrent.output_size, num_classes, seed, "readout", readout_bias
+        )
         to_host = self.backend.to_host
-        readout = initializers.dense(initializer, self.recurrent.output_size, num_classes, seed, "readout")
-        arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge({"readout": readout})
+        arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge(drawn)
         self.params = Parameters.from_host(self.backend, arrays, dtype)
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
 
@@ -98,6 +140,8 @@ class SequenceClassifier:
     def _logits(self, x: Array, *, save: bool, dropout_key: Sequence[int | str] | None) -> tuple[Array, Array, Any]:
         """(logits (K, B), what was read out (H, B), cache) from x (D, T, B)."""
         stack, xp = self.recurrent, self.backend.xp
+        if self.config["input_projection"] is not None:
+            x = self._project(x)
         sequence = self.read_out == "last_output"
         y, final, cache = stack.run(x, sequence=sequence, save=save, dropout_key=dropout_key)
         if y is not None:
@@ -125,7 +169,7 @@ class SequenceClassifier:
         logits, h, cache = self._logits(x, save=True, dropout_key=dropout_key)
         if check is not None:
             check(logits)
-        loss, dlogits, correct = softmax_cross_entropy(xp, logits, labels)
+        loss, dlogits, correct = self.loss(xp, logits, labels)
         dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
         nothing = (None,) * len(stack.cell.STATE)
         dstate = [nothing] * (stack.num_layers * stack.directions)
@@ -137,10 +181,20 @@ class SequenceClassifier:
             for direction in range(stack.directions):
                 part = dh[direction * H : (direction + 1) * H]
                 dstate[direction - stack.directions] = (part, *nothing[1:])
-        _, _, grads = stack.run_backward(cache, dy, dstate, input_gradient=False, state_gradient=False)
+        projected = self.config["input_projection"] is not None
+        dx, _, grads = stack.run_backward(cache, dy, dstate, input_gradient=projected, state_gradient=False)
+        dense_grads = {"readout": readout}
+        if dx is not None:
+            params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
+            dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
         into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
-        into.update(grads, **merge({"readout": readout}))
+        into.update(grads, **merge(dense_grads))
         return loss, correct, into
+
+    def _project(self, x: Array) -> Array:
+        """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
+        projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
+        return projected.reshape(-1, *x.shape[1:])
 
     # ---- the public door
 
@@ -154,7 +208,7 @@ class SequenceClassifier:
         Raises ValueError when a shape does not fit, x is not finite, or a label is not below K.
         """
         x, labels = self._enter(x), self._enter_labels(labels, len(x))
-        check = (lambda logits: refuse_probabilities(self.backend.xp, logits)) if check_logits else None
+        check = (lambda logits: refuse_probabilities(self.backend, logits)) if check_logits else None
         loss, _, grads = self.backpropagate(x, labels, dropout_key=dropout_key, check=check)
         return self.backend.to_host(loss).item(), grads
 
@@ -169,7 +223,7 @@ class SequenceClassifier:
         logits = (self._logits(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
         rows = [to_host(xp.exp(log_softmax(xp, part))).T for part in logits]
         if not rows:
-            raise ValueError(f"x must have shape (N, T, {self.recurrent.input_size}) with N >= 1, found N = 0")
+            raise ValueError(f"x must have shape (N, T, {self.input_size}) with N >= 1, found N = 0")
         return np.concatenate(rows)
 
     def predict(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
@@ -190,7 +244,7 @@ class SequenceClassifier:
         running = Running(self.backend)
         for x, labels in batches:
             logits, _, _ = self._logits(self._enter(x), save=False, dropout_key=None)
-            loss, _, correct = softmax_cross_entropy(self.backend.xp, logits, self.backend.from_host(labels))
+            loss, _, correct = self.loss(self.backend.xp, logits, self.backend.from_host(labels))
             running.add(loss, correct, len(labels))
         return running.read()
 
@@ -262,10 +316,10 @@ class SequenceClassifier:
         )
 
     def _check_x(self, x: Array) -> None:
-        D, shape = self.recurrent.input_size, tuple(x.shape)
+        D, shape = self.input_size, tuple(x.shape)
         if len(shape) != 3 or shape[2] != D or 0 in shape:
             raise ValueError(f"x must have shape (B, T, {D}) with B, T >= 1, found {shape}")
-        if x.dtype.kind in "fc" and not bool(self.backend.xp.isfinite(self.backend.from_host(x)).all()):
+        if x.dtype.kind in "fc" and not self.backend.to_host(self.backend.xp.isfinite(self.backend.from_host(x)).all()):
             raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
 
     def _enter(self, x: Array) -> Array:
@@ -301,9 +355,12 @@ class SequenceClassifier:
     def summary(self) -> str:
         """A table of layers, output shapes and parameter counts, from a real pass over one sequence of two steps."""
         stack = self.recurrent
-        x = self.backend.xp.zeros((stack.input_size, 2, 1), dtype=self.dtype)
+        x = self.backend.xp.zeros((self.input_size, 2, 1), dtype=self.dtype)
         logits, _, _ = self._logits(x, save=True, dropout_key=None)
         rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
+        if self.config["input_projection"] is not None:
+            count = sum(array.size for array in self.params.section("projection").values())
+            rows.append(("dense projection", f"(B, T, {stack.input_size})", f"{count:,}", ""))
         for layer in range(stack.num_layers):
             names = [prefix for prefix, _ in stack._of_layer(layer)]
             count = sum(array.size for name in names for array in stack.params.section(name).values())
@@ -338,6 +395,17 @@ class SequenceClassifier:
         notes = stored.get("notes")
         if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
             raise WeightsError(f"{path}: the file does not say which model its weights belong to")
+        values = sum(array.size for array in tensors.values())
+        for name, power, limit in (
+            ("hidden_size", 2, values),
+            ("input_size", 1, values),
+            ("input_projection", 1, values),
+            ("num_classes", 1, values),
+            ("num_layers", 1, len(tensors)),
+        ):  # nothing is allocated on the word of a file alone
+            size = config.get(name)
+            if isinstance(size, int) and size**power > limit:
+                raise WeightsError(f"{path}: {name} {size} needs more than the {values:,} values of its tensors")
         try:
             model = cls(**{**config, "kernel": kernel or "auto"}, backend=backend)
         except (TypeError, ValueError, MemoryError) as error:

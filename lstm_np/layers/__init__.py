@@ -1,8 +1,18 @@
 """Layers: recurrent stacks, dense, dropout.  They hold parameters; a forward returns its cache, a backward takes it."""
 
+from collections.abc import Callable
+from functools import partial
+
 from lstm_np.layers.parameters import Parameters
-from lstm_np.layers.recurrent import LSTM, Recurrent
+from lstm_np.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
-__all__ = ["LAYERS", "LSTM", "Parameters", "Recurrent"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Parameters", "Recurrent"]
 
-LAYERS: dict[str, type[Recurrent]] = {layer.cell_name: layer for layer in (LSTM,)}
+# the name of a cell -> what makes a stack of it
+LAYERS: dict[str, Callable[..., Recurrent]] = {
+    "lstm": LSTM,
+    "gru": GRU,
+    "gru_reset_before": partial(GRU, reset="before"),
+    "rnn": RNN,
+    "rnn_relu": partial(RNN, nonlinearity="relu"),
+}

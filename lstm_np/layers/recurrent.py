@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from lstm_np import initializers
 from lstm_np.backends import Backend, get_backend
@@ -19,6 +19,8 @@ from lstm_np.layers.parameters import Parameters, merge
 
 Array = Any
 DTYPES = ("float32", "float64", "complex128")
+# where the forget bias is kept: in the trained bias from the start on, or added to it at every step (TensorFlow 1)
+FORGET_BIAS_AT = ("init", "run")
 
 
 def check_size(name: str, value: int) -> None:
@@ -43,11 +45,12 @@ class Recurrent:
     """A stack of recurrent layers of one cell type; see `LSTM` for the arguments.
 
     params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
-             with "layer0_reverse.W" ... for the second direction; writable arrays of the backend
+             with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,);
+             writable arrays of the backend
     config   the arguments that made it, as plain values
     """
 
-    cell_name: ClassVar[str]
+    cell_name: str
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Recurrent:
         hidden_size: int,
         *,
         num_layers: int = 1,
-        bias: bool = True,
+        bias: bool | str = True,
         dropout: float = 0.0,
         bidirectional: bool = False,
         kernel: str = "auto",
@@ -64,13 +67,19 @@ class Recurrent:
         seed: int = 0,
         initializer: str = "keras",
         forget_bias: float | None = None,
+        forget_bias_at: str = "init",
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
     ) -> None:
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             check_size(name, size)
         check_rate("dropout", dropout)
+        if bias not in (True, False, "double"):
+            raise ValueError(f"bias must be True, False or 'double', found {bias!r}")
         check_choice("dtype", dtype, DTYPES)
+        check_choice("forget_bias_at", forget_bias_at, FORGET_BIAS_AT)
+        if forget_bias_at == "run" and not bias:
+            raise ValueError("a forget bias added at run time needs a layer with a bias")
         check_choice("dropout_outputs", dropout_outputs, dropout_masks.DROPPED_OUTPUTS)
         check_choice("dropout_mask", dropout_mask, dropout_masks.MASK_PER)
         self.config: dict[str, Any] = {
@@ -85,6 +94,7 @@ class Recurrent:
             "seed": seed,
             "initializer": initializer,
             "forget_bias": forget_bias,
+            "forget_bias_at": forget_bias_at,
             "dropout_outputs": dropout_outputs,
             "dropout_mask": dropout_mask,
         }
@@ -97,14 +107,15 @@ class Recurrent:
         self._kernels = []  # one per layer and direction, with its prefix
         for layer in range(num_layers):
             width = input_size if layer == 0 else self.directions * hidden_size
-            spec = LayerSpec(self.cell, width, hidden_size, bias, dtype)
+            spec = LayerSpec(self.cell, width, hidden_size, bool(bias), dtype)
             for suffix in ("", "_reverse")[: self.directions]:
                 prefix = f"layer{layer}{suffix}"
                 drawn[prefix] = initializers.recurrent(
-                    initializer, self.cell, width, hidden_size, bias, forget_bias, seed, prefix
+                    initializer, self.cell, width, hidden_size, bias, forget_bias, seed, prefix, forget_bias_at
                 )
                 self._kernels.append((prefix, choose_kernel(kernel, spec, self.backend)))
         self.params = Parameters.from_host(self.backend, merge(drawn), dtype)
+        self._run_time_bias = self._make_run_time_bias() if forget_bias_at == "run" else None
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -205,7 +216,7 @@ class Recurrent:
         sequence: bool = True,
         save: bool = True,
         dropout_key: Sequence[int | str] | None = None,
-    ) -> tuple[Array | None, list[tuple[Array, ...]], Any]:
+    ) -> tuple[Array, list[tuple[Array, ...]], Any]:
         """(y, final states, cache) from x (D, T, B) and the states per layer and direction, parts (H, B).
 
         `sequence=False`: the top layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).
@@ -222,7 +233,7 @@ class Recurrent:
             for prefix, kernel in self._of_layer(layer):
                 reverse = prefix.endswith("_reverse")
                 y, last, saved = kernel.forward(
-                    self.params.section(prefix),
+                    self._kernel_params(prefix),
                     x[:, ::-1, :] if reverse else x,
                     state[len(final)],
                     sequence=sequence or not top or dropping,
@@ -250,7 +261,7 @@ class Recurrent:
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
-    ) -> tuple[Array | None, list[tuple[Array, ...]], dict[str, Array]]:
+    ) -> tuple[Array, list[tuple[Array, ...]], dict[str, Array]]:
         """(dx, gradients of the initial states, grads) from dy (directions * H, T, B) and those of the final states."""
         H = self.hidden_size
         grads: dict[str, Mapping[str, Array]] = {}
@@ -263,20 +274,53 @@ class Recurrent:
                 k = layer * self.directions + direction
                 reverse = direction == 1
                 part = None if dy is None else dy[direction * H : (direction + 1) * H]
-                d, dstate_0[k], grads[prefix] = kernel.backward(
-                    self.params.section(prefix),
+                d, dstate_0[k], kernel_grads = kernel.backward(
+                    self._kernel_params(prefix),
                     cache["saved"][k],
                     part[:, ::-1, :] if reverse and part is not None else part,
                     dstate[k],
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
                 )
+                grads[prefix] = self._own_gradients(kernel_grads)
                 if d is not None:
                     d = d[:, ::-1, :] if reverse else d
                     dx = d if dx is None else dx + d
             dy = dx
         ordered = merge({prefix: grads[prefix] for prefix, _ in self._kernels})
         return dy if input_gradient else None, dstate_0, {name: ordered[name] for name in self.params}
+
+    def _make_run_time_bias(self) -> Array:
+        """(4H,) on the backend: the forget bias in the forget gate's block, zeros elsewhere."""
+        H, gates = self.hidden_size, self.cell.GATES
+        value = initializers.initial_forget_bias(self.config["initializer"], self.cell, self.config["forget_bias"])
+        bias = self.backend.xp.zeros((len(gates) * H,), dtype=self.dtype)
+        if value is not None:
+            block = gates.index("f")
+            bias[block * H : (block + 1) * H] = value
+        return bias
+
+    def _kernel_params(self, prefix: str) -> dict[str, Array]:
+        """The parameters of one layer and direction as kernels take them, with all that is added to a gate in one b."""
+        params = self.params.section(prefix)
+        if "b_h" in params:
+            H, b_h = self.hidden_size, params.pop("b_h")
+            if getattr(self.cell, "INNER_BIAS", False):
+                params["b_n"] = b_h[-H:]
+                b_h = self.backend.xp.concat((b_h[:-H], self.backend.xp.zeros_like(b_h[-H:])))
+            params["b"] = params["b"] + b_h
+        if self._run_time_bias is not None:
+            params["b"] = params["b"] + self._run_time_bias
+        return params
+
+    def _own_gradients(self, grads: dict[str, Array]) -> dict[str, Array]:
+        """The gradients of a layer's own parameters from those of `_kernel_params`: both bias vectors get the same."""
+        if self.config["bias"] != "double":
+            return grads
+        own, b, b_n = dict(grads), grads["b"], grads.get("b_n")
+        own.pop("b_n", None)
+        own["b_h"] = b if b_n is None else self.backend.xp.concat((b[: -self.hidden_size], b_n))
+        return own
 
     def _of_layer(self, layer: int) -> list[tuple[str, Any]]:
         return self._kernels[layer * self.directions : (layer + 1) * self.directions]
@@ -291,15 +335,17 @@ class LSTM(Recurrent):
 
     input_size, hidden_size   D and H
     num_layers                L; layer k > 0 reads the outputs of layer k - 1
-    bias                      one bias vector b per layer and direction, or none
+    bias                      True: one bias vector b per layer and direction; False: none; "double": two that are
+                              added, b and b_h, both trained as PyTorch does, so that their sum moves twice as far
     dropout                   probability to drop an output, applied when `forward` is given a dropout_key
     bidirectional             a second set of layers reads the sequence backwards; outputs are concatenated
     kernel                    "auto" (the fastest that can), "reference", or another of `lstm_np.kernels`
     backend                   "numpy", "cupy" or a `Backend`
     dtype                     "float32", "float64" ("complex128" for derivative checks)
     seed                      of the initial weights and of the dropout masks
-    initializer               "keras", "torch", ... (`lstm_np.initializers`)
+    initializer               "keras", "torch", "tf1" (`lstm_np.initializers`)
     forget_bias               what b_f starts from; None: what the initialiser's system uses (Keras 1, PyTorch random)
+    forget_bias_at            "init": in b from the start on; "run": added at every step, and b_f starts from 0
     dropout_outputs           "between" layers, or "all" outputs including the top layer's
     dropout_mask              a new mask per "step" or per "sequence"
 
@@ -308,3 +354,41 @@ class LSTM(Recurrent):
     """
 
     cell_name = "lstm"
+
+
+class GRU(Recurrent):
+    """Gated recurrent units; the equations are in `lstm_np.cells.gru` and `lstm_np.cells.gru_reset_before`.
+
+    reset   "after": the reset gate multiplies the candidate's recurrent product (cuDNN, PyTorch, Keras); "before": it
+            multiplies the state before that product (TensorFlow 1, Keras with reset_after=False)
+
+    The other arguments are those of `LSTM`, but for the forget bias, which a GRU does not have.  The state is h alone.
+    params: "layer0.W" (3H, D), "layer0.U" (3H, H) and "layer0.b" (3H,), row blocks r, z, n; with reset="after" also
+    "layer0.b_n" (H,), the bias inside the candidate's recurrent product (bias="double" has it in "layer0.b_h" (3H,)).
+
+    Raises ValueError as `LSTM` does.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, reset: str = "after", **settings: Any) -> None:
+        check_choice("reset", reset, ("after", "before"))
+        self.cell_name = "gru" if reset == "after" else "gru_reset_before"
+        super().__init__(input_size, hidden_size, **settings)
+        self.config["reset"] = reset
+
+
+class RNN(Recurrent):
+    """The plain recurrent layer; the equations are in `lstm_np.cells.rnn` and `lstm_np.cells.rnn_relu`.
+
+    nonlinearity   "tanh" or "relu"
+
+    The other arguments are those of `LSTM`, but for the forget bias, which it does not have.  The state is h alone.
+    params: "layer0.W" (H, D), "layer0.U" (H, H), "layer0.b" (H,) and, with bias="double", "layer0.b_h" (H,).
+
+    Raises ValueError as `LSTM` does.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **settings: Any) -> None:
+        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self.cell_name = "rnn" if nonlinearity == "tanh" else "rnn_relu"
+        super().__init__(input_size, hidden_size, **settings)
+        self.config["nonlinearity"] = nonlinearity

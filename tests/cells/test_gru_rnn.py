@@ -1,0 +1,172 @@
+"""The gate math of one GRU or RNN step, against Python's math module, complex steps, and the strict array API."""
+
+from __future__ import annotations
+
+import math
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from lstm_np.cells import CELLS, gru, gru_reset_before, rnn, rnn_relu
+from lstm_np.certificate import gradcheck
+from lstm_np.kernels import reference
+from lstm_np.layers import GRU, RNN
+from tests.faults import with_fault
+
+OTHERS = {name: cell for name, cell in CELLS.items() if name != "lstm"}
+
+
+def random_step(cell, H=3, B=2, dtype="float64", seed=0):
+    """(a, state, U_n): pre-activations, a state and the matrix of the inner product."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((len(cell.GATES) * H, B)).astype(dtype)
+    state = tuple(rng.standard_normal((H, B)).astype(dtype) for _ in cell.STATE)
+    return a, state, rng.standard_normal((H, H)).astype(dtype)
+
+
+def products(cell, U_n):
+    """What a kernel hands to forward and to backward: the inner product and what undoes it, where the cell asks."""
+    return ((lambda q: U_n @ q,), (lambda dm: U_n.T @ dm,)) if hasattr(cell, "INNER") else ((), ())
+
+
+def sigmoid(v):
+    return 1 / (1 + math.exp(-v))
+
+
+def test_the_gru_is_the_textbook_with_reset_after_and_before():
+    for cell, after in ((gru, True), (gru_reset_before, False)):
+        a, (h_before,), U_n = random_step(cell)
+        (h,), _ = cell.forward(np, a, (h_before,), *products(cell, U_n)[0])
+        for sample in range(2):
+            old = h_before[:, sample]
+            r = [sigmoid(v) for v in a[:3, sample]]
+            for unit in range(3):
+                z = sigmoid(a[3 + unit, sample])
+                if after:
+                    m = r[unit] * sum(U_n[unit, k] * old[k] for k in range(3))
+                else:
+                    m = sum(U_n[unit, k] * r[k] * old[k] for k in range(3))
+                n = math.tanh(a[6 + unit, sample] + m)
+                assert h[unit, sample] == pytest.approx((1 - z) * n + z * old[unit], rel=1e-14)
+
+
+def test_the_plain_cells_are_the_textbook():
+    a = np.array([[-2.0, 0.0, 0.5]])
+    assert rnn.forward(np, a, (a,))[0][0][0].tolist() == pytest.approx([math.tanh(v) for v in a[0]], rel=1e-15)
+    assert rnn_relu.forward(np, a, (a,))[0][0].tolist() == [[0.0, 0.0, 0.5]]
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_backward_is_the_derivative_of_forward(name):
+    cell = CELLS[name]
+    a, (h_before,), U_n = random_step(cell)
+    forward, backward = products(cell, U_n)
+    dh = np.random.default_rng(1).standard_normal((3, 2))
+    _, saved = cell.forward(np, a, (h_before,), *forward)
+    da, (dh_before,) = cell.backward(np, (dh,), saved, *backward)
+    dh_before = dh_before + np.zeros_like(h_before)
+
+    def slope(a, h_before):
+        (h,), _ = cell.forward(np, a, (h_before,), *forward)
+        return (h * dh).sum().imag / 1e-30
+
+    for found, value, moved_loss in (
+        (da, a, lambda moved: slope(moved, h_before)),
+        (dh_before, h_before, lambda moved: slope(a, moved)),
+    ):
+        for where in np.ndindex(value.shape):
+            moved = value.astype(complex)
+            moved[where] += 1e-30j
+            assert found[where] == pytest.approx(moved_loss(moved), rel=1e-13, abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_it_keeps_the_dtype_and_runs_under_the_strict_array_api(name, dtype):
+    cell, xp = CELLS[name], array_api_strict
+    a, state, U_n = random_step(cell, dtype=dtype)
+    dstate = random_step(cell, dtype=dtype, seed=5)[1]
+    results = []
+    for module in (np, xp):
+        forward, backward = products(cell, module.asarray(U_n))
+        after, saved = cell.forward(module, module.asarray(a), tuple(map(module.asarray, state)), *forward)
+        da, before = cell.backward(module, tuple(map(module.asarray, dstate)), saved, *backward)
+        results.append([np.asarray(array) for array in (*after, da, *before)])
+        if module is np:
+            arrays = [array for array in (*after, *saved, da, *before) if not isinstance(array, int)]
+            assert {array.dtype for array in arrays} == {np.dtype(dtype)}
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype == "float32" else 1e-14)
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_nothing_overflows_at_any_size(name):
+    cell = CELLS[name]
+    with np.errstate(all="raise", under="ignore"):
+        for size in (1e4, 1e30, 1e300 if name == "rnn_relu" else np.inf):
+            a = np.full((len(cell.GATES) * 2, 3), size)
+            a[:, 1] = -size
+            forward, backward = products(cell, np.zeros((2, 2)))
+            (h,), saved = cell.forward(np, a, (np.ones((2, 3)),), *forward)
+            da, _ = cell.backward(np, (np.ones((2, 3)),), saved, *backward)
+            assert np.isfinite(h).all()
+            assert np.isfinite(da).all()
+
+
+FAULTS = {
+    "gru": {
+        "z keeps the new state": ("h = (1 - z) * n + z * h_before", "h = z * n + (1 - z) * h_before"),
+        "dz with the wrong sign": ("dh * (h_before - n), dh * (1 - z)", "dh * (n - h_before), dh * (1 - z)"),
+        "dn through z": ("dh * (1 - z), dh * z", "dh * z, dh * z"),
+        "the old state's direct path lost": ("dh * (1 - z), dh * z", "dh * (1 - z), 0 * dh"),
+        "candidate's derivative": ("dn * (1 - n * n)", "dn * (1 - n)"),
+        "dm without the reset gate": ("da_n * m, da_n * r", "da_n * m, da_n"),
+        "dr with the candidate": ("da_n * m, da_n * r", "da_n * n, da_n * r"),
+        "the inner product not undone": ("dh_before + undo_inner(dm)", "dh_before + 0 * undo_inner(dm)"),
+        "reset gate's derivative": ("da_r, da_z = dr * r * (1 - r)", "da_r, da_z = dr * r"),
+        "update gate's derivative": (", dz * z * (1 - z)  #", ", dz * (1 - z)  #"),
+        "gates swapped": ("(da_r, da_z, da_n), axis", "(da_z, da_r, da_n), axis"),
+    },
+    "gru_reset_before": {
+        "the reset gate forgotten in ds": ("dh_before + ds * r", "dh_before + ds"),
+        "dr with the state after": ("ds * h_before, dh_before", "ds * n, dh_before"),
+        "undone with the gate": ("undo_inner(da_n)", "undo_inner(da_n * r)"),
+        "reset gate's derivative": ("da_r, da_z = dr * r * (1 - r)", "da_r, da_z = dr * (1 - r)"),
+    },
+    "rnn": {"tanh's derivative": ("(1 - h * h)", "(1 - h)")},
+    "rnn_relu": {"the rectifier's derivative": ("xp.real(h) > 0", "xp.real(dh) > 0")},
+}
+LAYER_OF = {
+    "gru": GRU,
+    "gru_reset_before": lambda *sizes, **settings: GRU(*sizes, reset="before", **settings),
+    "rnn": RNN,
+    "rnn_relu": lambda *sizes, **settings: RNN(*sizes, nonlinearity="relu", **settings),
+}
+
+
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in FAULTS for fault in FAULTS[name]])
+def test_a_fault_planted_in_the_cell_turns_its_certificate_red(name, fault, monkeypatch):
+    monkeypatch.setitem(CELLS, name, with_fault(CELLS[name], *FAULTS[name][fault]))
+    assert not gradcheck(LAYER_OF[name](3, 4), entries=8).ok
+
+
+KERNEL_FAULTS = {
+    "the inner gradients in forward order": ("self.dms[::-1]", "self.dms"),
+    "the inner product not transposed back": ("self.U_n.T @ dm", "self.U_n @ dm"),
+    "dU_n missing": ('(grads["U"][:-H, :], dU_n)', '(grads["U"][:-H, :], 0 * dU_n)'),
+    "db_n missing": ('grads["b_n"] = db_n', 'grads["b_n"] = 0 * db_n'),
+}
+
+
+@pytest.mark.parametrize("fault", list(KERNEL_FAULTS))
+def test_a_fault_planted_in_the_inner_product_turns_the_certificate_red(fault, monkeypatch):
+    broken = with_fault(reference, *KERNEL_FAULTS[fault])
+    monkeypatch.setattr(reference, "ReferenceKernel", broken.ReferenceKernel)
+    assert not gradcheck(GRU(3, 4), entries=8).ok
+
+
+@pytest.mark.parametrize("name", list(LAYER_OF))
+def test_without_a_fault_the_same_layers_are_green(name):
+    report = gradcheck(LAYER_OF[name](3, 4), entries=8)
+    assert report.ok, str(report)
