@@ -19,6 +19,6 @@ def make_backend(threads: int | None = None) -> Backend:
         from_host=np.asarray,
         to_host=np.asarray,
         synchronize=_nothing_to_wait_for,
-        kernels=("reference",),
+        kernels=("fused", "lean", "reference"),
         threads=threads,
     )

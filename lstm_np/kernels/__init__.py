@@ -12,6 +12,10 @@ __all__ = ["KERNELS", "Kernel", "LayerSpec", "choose_kernel"]
 # name -> (module, class); a module is imported when its kernel is asked for, since some need CuPy
 KERNELS = {
     "reference": ("lstm_np.kernels.reference", "ReferenceKernel"),
+    "fused": ("lstm_np.kernels.numpy_fused", "NumpyFusedKernel"),
+    "lean": ("lstm_np.kernels.numpy_fused", "NumpyLeanKernel"),
+    "persistent": ("lstm_np.kernels.cupy_persistent", "PersistentKernel"),
+    "cuda_fused": ("lstm_np.kernels.cupy_fused", "CudaFusedKernel"),
 }
 
 

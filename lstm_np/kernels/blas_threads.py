@@ -1,0 +1,76 @@
+"""The BLAS under NumPy: how many threads it may use for a while, and which products it multiplies without packing.
+
+`threadpoolctl.threadpool_limits` searches all loaded libraries each time, which takes milliseconds; here the search
+is done once and each later change is one call into the library.  The setting belongs to the process, so the limits
+in force are kept in a list: nested and concurrent uses, left in any order, end with the number found at the start.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import threadpoolctl
+
+# OpenBLAS kernels for AVX-512 multiply products of at most 100^3 straight from memory, without packing
+_NO_PACKING_LIMIT = 1_000_000
+_NO_PACKING_ARCHITECTURES = ("SkylakeX", "Cooperlake", "SapphireRapids")
+
+_lock = threading.Lock()
+_in_force: list[tuple[object, int]] = []
+_found: list[int] = []
+
+
+@functools.cache
+def libraries() -> tuple[Any, ...]:
+    """The BLAS libraries loaded now, NumPy's own first; empty where threadpoolctl knows none (Apple's, for one)."""
+    blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return tuple(sorted(blas, key=lambda library: "numpy" not in (library.filepath or "")))
+
+
+@functools.cache
+def unpacked_product_limit() -> int:
+    """The largest m * n * k that a product may have to be faster in blocks than whole; 0 where whole is best."""
+    first = next(iter(libraries()), None)
+    if first is not None and first.internal_api == "openblas" and first.architecture in _NO_PACKING_ARCHITECTURES:
+        return _NO_PACKING_LIMIT
+    return 0
+
+
+def _set(numbers: list[int]) -> None:
+    for library, number in zip(libraries(), numbers, strict=True):
+        library.set_num_threads(number)
+
+
+@contextmanager
+def blas_threads(number: int) -> Iterator[None]:
+    """Within the block BLAS uses `number` threads per call; then what was in force before, also after an exception."""
+    me = object()
+    with _lock:
+        if not _in_force:
+            _found[:] = [library.get_num_threads() for library in libraries()]
+        _in_force.append((me, number))
+        _set([number] * len(libraries()))
+    try:
+        yield
+    finally:
+        with _lock:
+            _in_force[:] = [entry for entry in _in_force if entry[0] is not me]
+            _set([_in_force[-1][1]] * len(libraries()) if _in_force else _found)
+
+
+def _forget_limits() -> None:
+    """In a forked child nobody is inside a block: the threads that were have not come along."""
+    global _lock
+    _lock = threading.Lock()
+    if _in_force:
+        _in_force.clear()
+        _set(_found)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_limits)

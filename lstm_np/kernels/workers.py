@@ -1,0 +1,266 @@
+"""Worker processes: how a batch is shared out, and how its parts reach the other cores.
+
+A worker is a Python process that this process starts when it first has use for it and keeps until it ends itself.  The
+arrays travel in shared memory; a line of JSON over a socket pair says what to do with them, and one comes back when
+it is done.  A worker whose other end of the socket is gone ends, so no process outlives its parent, however that died.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+WATCHFUL = 2e-4  # seconds that both ends look out for a message before they sleep, since waking up takes 30 us
+WORTH_A_WORKER = 4e-4  # seconds of work that repay waking a worker and copying what it needs
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed or ended; the message says how."""
+
+
+# ---- who does what
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the columns (samples) of a batch are shared out."""
+
+    parts: tuple[tuple[int, int], ...]  # first and last + 1 column of each worker; this process is the first
+    blas_threads: int  # of this process; a worker has one
+    blocked: bool  # products in blocks that BLAS need not pack; it computes them on one thread
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use: its affinity where the system has one."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cut(columns: int, pieces: int) -> tuple[tuple[int, int], ...]:
+    """(start, stop) of nearly equal pieces."""
+    edges = [columns * n // pieces for n in range(pieces + 1)]
+    return tuple(itertools.pairwise(edges))
+
+
+def share_out(D: int, H: int, T: int, B: int, cores: int, save: bool) -> Plan:
+    """The plan for T steps of B samples on at most `cores` cores; `save`: a backward pass will follow.
+
+    The estimate, in seconds, is of multiply-adds, of passes over the activations and of calls.
+    """
+    estimate = T * (5e-6 + B * H * (8 * (D + H) / 1.1e11 + 4e-9)) * (3 if save else 1)
+    count = max(1, min(cores, B // 8, int(estimate / WORTH_A_WORKER)))
+    if count > 1 and not _can_start:
+        return Plan(((0, B),), cores, False)
+    return Plan(cut(B, count), 1 if count > 1 else cores, True)
+
+
+def watch(receive: Callable[[int], Any]) -> Any:
+    """What `receive` returns when a message comes; its argument are the flags of `recv`."""
+    end = time.perf_counter() + WATCHFUL
+    while time.perf_counter() < end:
+        with contextlib.suppress(BlockingIOError):
+            return receive(socket.MSG_DONTWAIT)
+    return receive(0)
+
+
+# ---- the parent's side
+
+
+class Worker:
+    """A worker process.  Only one thread at a time may talk to it: hold `lock`."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        command = f"from lstm_np.kernels.numpy_part import serve; serve({theirs.fileno()})"
+        path = os.pathsep.join(filter(None, sys.path))
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", command],
+                env={**os.environ, **dict.fromkeys(BLAS_VARIABLES, "1"), "PYTHONPATH": path},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the parent, with which a worker ends
+            )
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._rest = b""
+        self._to_close: SimpleQueue[int] = SimpleQueue()
+        self.open, self._waiting = True, False
+        self._socket.settimeout(START_LIMIT)
+        self.finish()
+        self._socket.settimeout(None)
+
+    def start(self, request: dict[str, Any], memory: int | None = None) -> None:
+        """Send a request, with the file descriptor of a shared memory if it needs one."""
+        while not self._to_close.empty():
+            self._send({"do": "close", "part": self._to_close.get()})
+        self._send(request, memory)
+        self._waiting = True
+
+    def _send(self, request: dict[str, Any], memory: int | None = None) -> None:
+        line = json.dumps(request).encode() + b"\n"
+        try:
+            socket.send_fds(self._socket, [line], [] if memory is None else [memory])
+        except OSError as error:
+            raise self._ended() from error
+
+    def finish(self) -> None:
+        """Wait until the last request is done.  Raises WorkerError where it failed or the worker has ended."""
+        while b"\n" not in self._rest:
+            try:
+                found = watch(lambda flags: self._socket.recv(1 << 16, flags))
+            except OSError as error:
+                raise self._ended() from error
+            if not found:
+                raise self._ended()
+            self._rest += found
+        line, _, self._rest = self._rest.partition(b"\n")
+        self._waiting = False
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"in a worker process: {answer['error']}")
+
+    def drain(self) -> None:
+        """After an exception elsewhere: wait for an answer that is under way, and end the worker if that fails."""
+        if self._waiting and self.open:
+            try:
+                with contextlib.suppress(WorkerError):
+                    self.finish()
+            except BaseException:
+                self.close()
+                raise
+
+    def forget(self, part: int) -> None:
+        """The part is not needed any more; it hears of it with the next request, or now if nobody is talking."""
+        self._to_close.put(part)
+        if lock.acquire(blocking=False):
+            try:
+                while self.open and not self._to_close.empty():
+                    with contextlib.suppress(WorkerError):
+                        self._send({"do": "close", "part": self._to_close.get()})
+            finally:
+                lock.release()
+
+    def _ended(self) -> WorkerError:
+        self.close()
+        return WorkerError(
+            f"a worker process has ended (exit status {self.process.returncode}); call forward again or use --threads 1"
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self.open = False
+        self._socket.close()
+        with contextlib.suppress(ValueError):
+            _workers.remove(self)
+        try:
+            self.process.wait(1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the process and the conversation with it are the parent's."""
+        self.open = False
+        self._socket.close()
+        self.process.returncode = 0  # not a child of this process, so nothing to wait for
+
+
+_workers: list[Worker] = []
+_can_start = hasattr(socket, "send_fds") and bool(sys.executable)
+lock = threading.Lock()
+
+
+def can_start(number: int) -> bool:
+    """Whether that many workers run; starts them if need be, and warns once where they do not start."""
+    global _can_start
+    with lock:
+        try:
+            while _can_start and len(_workers) < number:
+                _workers.append(Worker())
+        except (OSError, WorkerError) as error:
+            _can_start = False
+            warnings.warn(f"working on one core: no worker process could be started ({error})", stacklevel=4)
+    return _can_start
+
+
+def get_workers(number: int) -> list[Worker]:
+    """The first `number` workers, which `can_start` has started.  Hold `lock`."""
+    if len(_workers) < number:
+        raise WorkerError("a worker process has ended; call again, or use --threads 1")
+    return _workers[:number]
+
+
+def close() -> None:
+    """End all workers.  A later use starts new ones."""
+    while _workers:
+        _workers[-1].close()
+
+
+def _leave_to_parent() -> None:
+    global lock
+    lock = threading.Lock()
+    while _workers:
+        _workers.pop().leave_to_parent()
+
+
+atexit.register(close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def shared_memory(size: int) -> tuple[int, mmap.mmap]:
+    """(file descriptor, mapping) of memory that no name leads to, so that it is gone with its last user."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("lstm_np")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor, mmap.mmap(descriptor, size)
+
+
+# ---- the worker's side
+
+
+def requests(descriptor: int) -> Iterator[tuple[dict[str, Any], deque[int], Callable[[dict[str, Any]], None]]]:
+    """(request, file descriptors that have come, answer) until the parent is gone."""
+    with socket.socket(fileno=descriptor) as connection:
+        memories: deque[int] = deque()
+
+        def answer(message: dict[str, Any]) -> None:
+            connection.sendall(json.dumps(message).encode() + b"\n")
+
+        answer({})
+        rest = b""
+        while True:
+            found, descriptors, _, _ = watch(lambda flags: socket.recv_fds(connection, 1 << 16, 8, flags))
+            if not found:
+                return
+            memories.extend(descriptors)
+            *lines, rest = (rest + found).split(b"\n")
+            for line in lines:
+                yield json.loads(line), memories, answer

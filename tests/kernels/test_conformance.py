@@ -1,0 +1,156 @@
+"""Every kernel of every backend agrees with the reference kernel, computed in float64, whatever it is asked for.
+
+A kernel enters this table by being in `KERNELS` and in its backend's `kernels`.
+"""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_np.backends import BACKENDS, Backend, BackendError, get_backend
+from lstm_np.cells import CELLS
+from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
+from lstm_np.kernels.blas_threads import blas_threads
+from lstm_np.kernels.reference import ReferenceKernel
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # relative to the norm
+KINK_TOLERANCE = 1e-2  # float32 rounding puts a few values on the other side of a kink, where the derivative jumps
+HOST = get_backend("numpy")
+BIG = 70  # sizes that cross the borders between strips, blocks and chunks
+
+
+def table() -> list:
+    """(kernel, backend, cell, dtype) for all that can run here; a backend that cannot is one skipped entry."""
+    entries = []
+    for backend_name in BACKENDS:
+        try:
+            backend = get_backend(backend_name)
+        except BackendError as error:
+            entries.append(pytest.param("any", None, "any", "any", marks=pytest.mark.skip(reason=str(error))))
+            continue
+        for name in KERNELS:
+            for cell in CELLS:
+                for dtype in TOLERANCE:
+                    spec = LayerSpec(CELLS[cell], 3, 4, True, dtype)
+                    if name in backend.kernels and kernel_class(name).supports(spec, backend):
+                        label = f"{name}-{backend_name}-{cell}-{dtype}"
+                        entries.append(pytest.param(name, backend, cell, dtype, id=label))
+    return entries
+
+
+def make_params(rng: np.random.Generator, cell: ModuleType, D: int, H: int, bias: bool) -> dict[str, np.ndarray]:
+    rows = len(cell.GATES) * H
+    """Small enough that float32 keeps its digits: no saturated gates, nothing that grows from step to step."""
+    params = {"W": rng.normal(size=(rows, D)) / (2 * D**0.5), "U": rng.normal(size=(rows, H)) / (2 * H**0.5)}
+    if bias:
+        params["b"] = rng.normal(size=rows) / 2
+        if getattr(cell, "INNER_BIAS", False):
+            params["b_n"] = rng.normal(size=H)
+    return params
+
+
+def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same values as a contiguous (D, T, B), a view of (B, T, D), or every second column of a wider array."""
+    if layout == "contiguous":
+        return array
+    if layout == "batch first":
+        return np.ascontiguousarray(array.transpose(2, 1, 0)).transpose(2, 1, 0)
+    wide = np.full((*array.shape[:2], 2 * array.shape[2]), np.nan, array.dtype)
+    wide[:, :, ::2] = array
+    return wide[:, :, ::2]
+
+
+sizes = st.one_of(st.integers(1, 9), st.sampled_from([16, 33, BIG]))
+requests = st.fixed_dictionaries(
+    {
+        "D": st.one_of(st.integers(1, 9), st.just(28)),
+        "H": sizes,
+        "T": st.one_of(st.integers(1, 6), st.sampled_from([11, 29])),
+        "B": st.one_of(st.integers(1, 9), st.sampled_from([16, 50, 131, 300])),
+        "bias": st.booleans(),
+        "layout": st.sampled_from(["contiguous", "batch first", "strided"]),
+        "zero_state": st.booleans(),
+        "dy": st.sampled_from([None, "contiguous", "batch first", "strided"]),
+        "dstate": st.lists(st.booleans(), min_size=2, max_size=2),
+        "sequence": st.booleans(),
+        "input_gradient": st.booleans(),
+        "state_gradient": st.booleans(),
+        "seed": st.integers(0, 2**16),
+    }
+)
+
+
+def both(name: str, backend: Backend, cell: ModuleType, dtype: str, ask: dict) -> list[tuple[str, object, object]]:
+    """(what, found, expected) for everything that the kernel and the reference return for one request."""
+    rng = np.random.default_rng(ask["seed"])
+    D, H, T, B = (ask[letter] for letter in "DHTB")
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(dtype)
+
+    params = {key: value.astype(dtype) for key, value in make_params(rng, cell, D, H, ask["bias"]).items()}
+    x, dy = draw(D, T, B), None if ask["dy"] is None else draw(H, T, B)
+    state = tuple(np.zeros((H, B), dtype) if ask["zero_state"] else draw(H, B) for _ in cell.STATE)
+    dstate = tuple(draw(H, B) if given else None for given, _ in zip(ask["dstate"], cell.STATE, strict=False))
+    flags = {"input_gradient": ask["input_gradient"], "state_gradient": ask["state_gradient"]}
+
+    def run(kernel, place, x, dy):
+        own = {key: place(value) for key, value in params.items()}
+        y, final, saved = kernel.forward(own, x, tuple(place(part) for part in state), sequence=ask["sequence"])
+        dstates = tuple(part if part is None else place(part) for part in dstate)
+        dx, dstate_0, grads = kernel.backward(own, saved, dy, dstates, **flags)
+        y_alone, final_alone, nothing = kernel.forward(
+            own, x, tuple(place(part) for part in state), sequence=ask["sequence"], save=False
+        )
+        assert nothing is None
+        assert set(grads) == set(params)
+        results = {"y": y, "y without saving": y_alone, "dx": dx, **{f"d{key}": grads[key] for key in sorted(grads)}}
+        for letter, *parts in zip(cell.STATE, final, final_alone, dstate_0 or [None] * len(final), strict=True):
+            results |= dict(zip((f"{letter}_T", f"{letter}_T without saving", f"d{letter}_0"), parts, strict=True))
+        return results
+
+    def exact(array: np.ndarray) -> np.ndarray:
+        return array.astype("float64")
+
+    law = ReferenceKernel(LayerSpec(cell, D, H, ask["bias"], "float64"), HOST)
+    with blas_threads(1):  # small products gain nothing from a second thread, and lose much on a busy machine
+        expected = run(law, exact, exact(x), None if dy is None else exact(dy))
+    found = run(
+        kernel_class(name)(LayerSpec(cell, D, H, ask["bias"], dtype), backend),
+        backend.from_host,
+        backend.from_host(lay_out(x, ask["layout"])),
+        None if dy is None else backend.from_host(lay_out(dy, ask["dy"])),
+    )
+    return [(what, None if found[what] is None else backend.to_host(found[what]), expected[what]) for what in expected]
+
+
+def check(name: str, backend: Backend, cell: str, dtype: str, ask: dict) -> None:
+    for what, found, expected in both(name, backend, CELLS[cell], dtype, ask):
+        if expected is None:
+            assert found is None, f"{what} was not asked for"
+            continue
+        assert found.shape == expected.shape, what
+        assert found.dtype == dtype, what
+        error, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
+        tolerance = KINK_TOLERANCE if (cell, dtype) == ("rnn_relu", "float32") else TOLERANCE[dtype]
+        assert error <= tolerance * norm, f"{what}: off by {error} of {norm}"
+
+
+@pytest.mark.parametrize(("name", "backend", "cell", "dtype"), table())
+class TestAgreesWithTheReference:
+    @settings(deadline=None, max_examples=25)
+    @given(ask=requests)
+    def test_on_drawn_requests(self, name, backend, cell, dtype, ask):
+        check(name, backend, cell, dtype, ask)
+
+    @pytest.mark.parametrize(
+        ("D", "H", "T", "B"), [(28, 128, 28, 128), (7, BIG, 65, 3), (5, 48, 3, 513), (6, 512, 3, 17), (3, 20, 70, 1)]
+    )
+    def test_on_sizes_of_real_use(self, name, backend, cell, dtype, D, H, T, B):
+        shape = {"D": D, "H": H, "T": T, "B": B, "bias": True, "zero_state": False, "seed": 1}
+        layouts = {"layout": "batch first", "dy": "batch first", "dstate": [True, True]}
+        flags = {"sequence": True, "input_gradient": True, "state_gradient": True}
+        check(name, backend, cell, dtype, {**shape, **layouts, **flags})
