@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.figures import quantile
 from benchmarks.workloads import Cell
-from lstm_np.kernels import workers
 from lstm_np.kernels.blas_threads import blas_threads
 
 ROUNDS = 9
 SLOT = 0.05  # seconds of calls per measurement
+SMALL = 10**6  # multiply-adds of a product that OpenBLAS makes without repacking its matrices
 
 
 def seconds_per_call(call: Callable[[], Any]) -> float:
@@ -48,26 +50,46 @@ def on_every_core(threads: int, make: Callable[[], Callable[[], Any]]) -> float:
 
         return run
 
-    return seconds_per_call(lambda: workers.run([many(call) for call in calls])) / repeat
+    with ThreadPoolExecutor(threads) as pool:  # NumPy releases Python's lock in calls of this size
+        return seconds_per_call(lambda: list(pool.map(lambda call: many(call)(), calls))) / repeat
 
 
 def product(m: int, k: int, n: int, threads: int) -> dict[str, Any]:
-    """The speed of (m, k) @ (k, n) in float32: whole with all threads, and in `threads` parts of n on one core each."""
+    """The speed of (m, k) @ (k, n) in float32, made in every way that we know; `seconds` is the fastest's.
+
+    whole        one call with all threads
+    columns      each core a part of n, one thread
+    inner        each core a part of k, one thread (the sum of the parts is not counted)
+    blocks       each core a part of n, or of k, in blocks of rows so small that OpenBLAS does not repack them
+    """
     rng = np.random.default_rng(0)
 
-    def make(columns: int) -> Callable[[], Any]:
-        a, b = rng.random((m, k), np.float32), rng.random((k, columns), np.float32)
-        out = np.empty((m, columns), np.float32)
+    def make(inner: int, columns: int, rows: int) -> Callable[[], Any]:
+        a = rng.random((m // rows, rows, inner), np.float32)
+        b = rng.random((inner, columns), np.float32)
+        out = np.empty((m // rows, rows, columns), np.float32)
         return lambda: np.matmul(a, b, out)
 
+    seconds = {}
     with blas_threads(threads):
-        whole = seconds_per_call(make(n))
-    parts = whole
-    if n >= threads:
-        with blas_threads(1):
-            parts = on_every_core(threads, lambda: make(n // threads)) * n / (n // threads * threads)
-    best = min(whole, parts)
-    return {"shape": [m, k, n], "seconds_whole": whole, "seconds_in_parts": parts, "gflops": 2e-9 * m * k * n / best}
+        seconds["whole"] = seconds_per_call(make(k, n, m))
+    with blas_threads(1):
+        for way, inner, columns in (("columns", k, n // threads), ("inner", k // threads, n)):
+            if inner == 0 or columns == 0:
+                continue
+            scale = k * n / (inner * columns * threads)  # where the parts leave something over
+            seconds[way] = scale * on_every_core(threads, partial(make, inner, columns, m))
+            rows = max((r for r in range(8, m) if m % r == 0 and r * inner * columns <= SMALL), default=0)
+            if rows:
+                seconds[f"{way} in blocks"] = scale * on_every_core(threads, partial(make, inner, columns, rows))
+    fastest = min(seconds, key=lambda way: seconds[way])
+    return {
+        "shape": [m, k, n],
+        "ways": seconds,
+        "fastest": fastest,
+        "seconds": seconds[fastest],
+        "gflops": 2e-9 * m * k * n / seconds[fastest],
+    }
 
 
 def measure(cell: Cell, threads: int) -> dict[str, Any]:
@@ -91,7 +113,7 @@ def measure(cell: Cell, threads: int) -> dict[str, Any]:
 
     copied = on_every_core(threads, make_copy) / threads
     seconds = {
-        "products": T * best(forward) + (T - 1) * best(backward) + best(weights),
+        "products": T * forward["seconds"] + (T - 1) * backward["seconds"] + weights["seconds"],
         "tanh": 5 * T * B * H * per_element,
     }
     return {
@@ -103,8 +125,3 @@ def measure(cell: Cell, threads: int) -> dict[str, Any]:
         "memory_gb_per_second": 2 * 4 * (1 << 24) / copied / 1e9,
         "floor_seconds": {**seconds, "total": sum(seconds.values())},
     }
-
-
-def best(measured: dict[str, Any]) -> float:
-    """The faster of the two ways to make a product."""
-    return min(measured["seconds_whole"], measured["seconds_in_parts"])

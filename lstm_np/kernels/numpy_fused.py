@@ -21,7 +21,7 @@ What backward needs, computed while it is in the cache
 
     The forward pass stores p_i, p_f, p_o, p_g, f, q instead of the gates: with h_t in Z, 7H values per time step and
     sample, beside a copy of the input.  In units of one pass over (H, b), forward makes 11 and 5 of tanh, and 10 for
-    the derivatives; backward makes 7, or 8 with dy.  That is 14 and 6 calls of NumPy per step, beside the products.
+    the derivatives; backward makes 7, or 8 with dy.  That is 12 and 6 calls of NumPy per step, beside the products.
 
 Products that BLAS need not pack
     OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
