@@ -14,6 +14,7 @@ from benchmarks.workloads import Cell
 
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
 README = ROOT / "README.md"
+MORE_PEERS = results.FOLDER / "more-peers"
 SHOWN = [Cell("train", 128, H) for H in (64, 128, 256, 512, 1024)] + [
     Cell("train", 1, 128), Cell("train", 16, 128), Cell("train", 512, 128), Cell("train", 128, 128, T=784),
     Cell("train", 128, 128, L=2), Cell("infer", 1, 128), Cell("infer", 128, 128),
@@ -50,6 +51,14 @@ def render(document: dict[str, Any]) -> str:
         if document["contestants"][name]["remark"]:
             lines.append(f"\\* {_title(name, document)}: {document['contestants'][name]['remark']}.")
     return "\n".join(lines)
+
+
+def rendered_results() -> str:
+    """The table of the full grid, and below it that of the cells in which more peers were raced, where there is one."""
+    tables = [render(results.read("cpu"))]
+    if (MORE_PEERS / "cpu.json").exists():
+        tables.append(render(results.read("cpu", MORE_PEERS)))
+    return "\n\n".join(tables)
 
 
 def _title(name: str, document: dict[str, Any]) -> str:
@@ -97,7 +106,7 @@ def insert(text: str, rendered: str) -> str:
 
 def run(arguments: argparse.Namespace, readme: Path = README) -> int:
     """Print the table, or write it; the exit status."""
-    rendered = render(results.read("cpu"))
+    rendered = rendered_results()
     if not arguments.write:
         print(rendered)
         return 0

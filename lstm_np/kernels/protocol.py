@@ -2,7 +2,8 @@
 
 A kernel runs one recurrent layer in one direction over a whole sequence.  All arrays are feature-major: a column is a
 sample, so x is (D, T, B), y is (H, T, B), and each part of a state is (H, B).  ``params`` holds ``W`` (4H, D),
-``U`` (4H, H) and, unless the layer has no bias, ``b`` (4H,) (for an LSTM; the number of row blocks is the cell's).
+``U`` (4H, H) and, unless the layer has no bias, ``b`` (4H,) (for an LSTM; the number of row blocks is the cell's), and
+for a GRU that resets after the product ``b_n`` (H,).
 """
 
 from __future__ import annotations

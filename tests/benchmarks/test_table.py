@@ -10,7 +10,7 @@ from tests.benchmarks.test_race import document
 
 def test_the_readme_shows_what_was_measured():
     """`python -m benchmarks table --write` makes them equal."""
-    assert table.shown_in(table.README.read_text(encoding="utf-8")) == table.render(results.read("cpu"))
+    assert table.shown_in(table.README.read_text(encoding="utf-8")) == table.rendered_results()
 
 
 def test_a_table_has_ratios_means_machine_and_date():
@@ -37,12 +37,15 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     results.write(document(), tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(table, "MORE_PEERS", tmp_path / "more")
     assert table.run(argparse.Namespace(write=True), readme) == 0
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert table.shown_in(text) == table.render(document() | {"date": results.read("cpu")["date"]})
-    assert table.insert(text, table.render(results.read("cpu"))) == text
+    assert table.insert(text, table.rendered_results()) == text
+    results.write(document(), tmp_path / "more")
+    assert table.rendered_results().count("geometric mean, training") == 2
 
 
 @pytest.mark.parametrize("text", ["", table.BEGIN, f"{table.END}{table.BEGIN}", f"{table.BEGIN * 2}{table.END}"])

@@ -17,7 +17,8 @@ from lstm_np.kernels.blas_threads import blas_threads
 from lstm_np.kernels.reference import ReferenceKernel
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # relative to the norm
-KINK_TOLERANCE = 1e-2  # float32 rounding puts a few values on the other side of a kink, where the derivative jumps
+# at its kink the derivative jumps, so that rounding an activation decides about a gradient: checked in float64 alone
+KINKED = "rnn_relu"
 HOST = get_backend("numpy")
 BIG = 70  # sizes that cross the borders between strips, blocks and chunks
 
@@ -35,6 +36,8 @@ def table() -> list:
             for cell in CELLS:
                 for dtype in TOLERANCE:
                     spec = LayerSpec(CELLS[cell], 3, 4, True, dtype)
+                    if (cell, dtype) == (KINKED, "float32"):
+                        continue
                     if name in backend.kernels and kernel_class(name).supports(spec, backend):
                         label = f"{name}-{backend_name}-{cell}-{dtype}"
                         entries.append(pytest.param(name, backend, cell, dtype, id=label))
@@ -42,8 +45,8 @@ def table() -> list:
 
 
 def make_params(rng: np.random.Generator, cell: ModuleType, D: int, H: int, bias: bool) -> dict[str, np.ndarray]:
-    rows = len(cell.GATES) * H
     """Small enough that float32 keeps its digits: no saturated gates, nothing that grows from step to step."""
+    rows = len(cell.GATES) * H
     params = {"W": rng.normal(size=(rows, D)) / (2 * D**0.5), "U": rng.normal(size=(rows, H)) / (2 * H**0.5)}
     if bias:
         params["b"] = rng.normal(size=rows) / 2
@@ -135,8 +138,7 @@ def check(name: str, backend: Backend, cell: str, dtype: str, ask: dict) -> None
         assert found.shape == expected.shape, what
         assert found.dtype == dtype, what
         error, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
-        tolerance = KINK_TOLERANCE if (cell, dtype) == ("rnn_relu", "float32") else TOLERANCE[dtype]
-        assert error <= tolerance * norm, f"{what}: off by {error} of {norm}"
+        assert error <= TOLERANCE[dtype] * norm, f"{what}: off by {error} of {norm}"
 
 
 @pytest.mark.parametrize(("name", "backend", "cell", "dtype"), table())
