@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weig
 
 Array = Any
 READ_OUTS = ("final_state", "last_output")
+
+
+def _one_blas_thread() -> AbstractContextManager[None]:
+    """For the small products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
+    milliseconds on the core that a kernel's worker needs."""
+    from lstm_np.kernels.blas_threads import blas_threads  # here, so that a GPU's engine does without threadpoolctl
+
+    return blas_threads(1)
 
 
 class SequenceClassifier:
@@ -122,6 +131,7 @@ class SequenceClassifier:
         self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
         self.loss = LOSSES[loss]
         self.notes: dict[str, Any] = {}
+        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else nullcontext
         drawn = {}
         if input_projection is not None:
             drawn["projection"] = initializers.dense(
@@ -149,7 +159,8 @@ class SequenceClassifier:
         else:
             parts = [state[0] for state in final[-stack.directions :]]
             h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
-        return dense.forward(self.params.section("readout"), h), h, cache
+        with self._on_one_core():
+            return dense.forward(self.params.section("readout"), h), h, cache
 
     def backpropagate(
         self,
@@ -170,7 +181,8 @@ class SequenceClassifier:
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(xp, logits, labels)
-        dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
+        with self._on_one_core():
+            dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
         nothing = (None,) * len(stack.cell.STATE)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy = None
@@ -186,14 +198,16 @@ class SequenceClassifier:
         dense_grads = {"readout": readout}
         if dx is not None:
             params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
-            dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
+            with self._on_one_core():
+                dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
         into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 
     def _project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
-        projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
+        with self._on_one_core():
+            projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
         return projected.reshape(-1, *x.shape[1:])
 
     # ---- the public door
@@ -273,7 +287,8 @@ class SequenceClassifier:
                     f"lower the learning rate (now {optimizer.lr:g}) or clip gradients (clip_norm)"
                 )
             if clip_norm is not None:
-                clip_by_global_norm(grads, clip_norm)
+                with self._on_one_core():
+                    clip_by_global_norm(grads, clip_norm)
             optimizer.step(grads)
             return loss, correct, len(labels)
 
