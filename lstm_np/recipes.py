@@ -97,7 +97,7 @@ def _page(recipe: Recipe) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 100)
+    return textwrap.fill(" ".join(text.split()), 80)
 
 
 def _shown(value: object) -> str:
