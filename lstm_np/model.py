@@ -194,13 +194,14 @@ class SequenceClassifier:
                 part = dh[direction * H : (direction + 1) * H]
                 dstate[direction - stack.directions] = (part, *nothing[1:])
         projected = self.config["input_projection"] is not None
-        dx, _, grads = stack.run_backward(cache, dy, dstate, input_gradient=projected, state_gradient=False)
+        into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
+        flags = {"input_gradient": projected, "state_gradient": False}
+        dx, _, grads = stack.run_backward(cache, dy, dstate, **flags, into=into)
         dense_grads = {"readout": readout}
         if dx is not None:
             params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
             with self._on_one_core():
                 dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
-        into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 

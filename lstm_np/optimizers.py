@@ -60,7 +60,8 @@ class Optimizer(ABC):
         Raises ValueError when names or shapes differ.
         """
         self.steps += 1
-        self._update(self.params.flat, self._flat(grads))
+        vectors = self.params.flat, self._flat(grads), self._scratch, *self.slots.values()
+        self.params.backend.sweep(self._update, *vectors)
 
     def _flat(self, grads: Mapping[str, Array]) -> Array:
         if isinstance(grads, Parameters) and grads.flat.shape == self.params.flat.shape:
@@ -73,8 +74,8 @@ class Optimizer(ABC):
         return self._gathered.flat
 
     @abstractmethod
-    def _update(self, theta: Array, g: Array) -> None:
-        """theta, in place, from the gradient g; both flat."""
+    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
+        """Theta and the slots, in place, from the gradient g, all a piece of the vector; s is room to compute in."""
 
 
 class SGD(Optimizer):
@@ -91,13 +92,13 @@ class SGD(Optimizer):
         super().__init__(params, lr, ("velocity",) if momentum else ())
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _update(self, theta: Array, g: Array) -> None:
-        xp, s = self.xp, self._scratch
+    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
+        xp = self.xp
         if self.momentum == 0:
             xp.multiply(g, self.lr, out=s)
             xp.subtract(theta, s, out=theta)
             return
-        v = self.slots["velocity"]
+        (v,) = slots
         v *= self.momentum
         v += g
         if self.nesterov:
@@ -135,9 +136,8 @@ class Adam(Optimizer):
         super().__init__(params, lr, ("m", "v"))
         self.betas, self.eps, self.form = betas, eps, form
 
-    def _update(self, theta: Array, g: Array) -> None:
-        xp, s, m, v = self.xp, self._scratch, self.slots["m"], self.slots["v"]
-        b1, b2 = self.betas
+    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
+        xp, (m, v), (b1, b2) = self.xp, slots, self.betas
         m *= b1
         xp.multiply(g, 1 - b1, out=s)
         m += s
@@ -184,8 +184,8 @@ class RMSProp(Optimizer):
         if form == "tf1":
             self.slots["mean_square"] += 1
 
-    def _update(self, theta: Array, g: Array) -> None:
-        xp, s, square = self.xp, self._scratch, self.slots["mean_square"]
+    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
+        xp, square = self.xp, slots[0]
         square *= self.alpha
         xp.multiply(g, g, out=s)
         s *= 1 - self.alpha
@@ -198,14 +198,13 @@ class RMSProp(Optimizer):
             xp.sqrt(s, out=s)
         xp.divide(g, s, out=s)
         if self.momentum and self.form == "torch":  # the velocity gathers steps without lr, the others' with it
-            self._gather(s)
+            self._gather(s, slots[1])
         s *= self.lr
         if self.momentum and self.form != "torch":
-            self._gather(s)
+            self._gather(s, slots[1])
         theta -= s
 
-    def _gather(self, s: Array) -> None:
-        velocity = self.slots["velocity"]
+    def _gather(self, s: Array, velocity: Array) -> None:
         velocity *= self.momentum
         velocity += s
         s[...] = velocity

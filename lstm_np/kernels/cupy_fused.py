@@ -81,6 +81,7 @@ class CudaFusedKernel:
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient."""
         xp, (x, gates, h, c), H, D = self.xp, saved, self.spec.hidden_size, self.spec.input_size

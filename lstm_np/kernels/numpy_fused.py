@@ -60,14 +60,12 @@ from typing import Any
 import numpy as np
 
 from lstm_np.backends import Backend
-from lstm_np.kernels import workers
+from lstm_np.backends.numpy_backend import available_cores
+from lstm_np.kernels import rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
-from lstm_np.kernels.numpy_part import Job, Part, RemotePart, infer_one
+from lstm_np.kernels.numpy_part import Part, RemotePart
 from lstm_np.kernels.protocol import Array, LayerSpec, State
-from lstm_np.kernels.workspace import Pool, Saved, aligned, round_up
-
-MANY_WEIGHTS = 4 << 20  # bytes
-FEW_COLUMNS = 32  # of each part
+from lstm_np.kernels.workspace import Job, Pool, Saved, aligned, round_up
 
 
 class Workspace:
@@ -75,18 +73,16 @@ class Workspace:
 
     def __init__(self, spec: LayerSpec, T: int, plan: workers.Plan, keep: str) -> None:
         D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
-        # many weights and few columns: what counts is that the parts find one copy of the weights in the common cache
-        many = 4 * H * (D + ones + H) * np.dtype(spec.dtype).itemsize >= MANY_WEIGHTS
-        packed = len(plan.parts) > 1 and many and plan.parts[-1][1] <= FEW_COLUMNS * len(plan.parts)
-        jobs = [Job(D, ones, H, T, stop - start, spec.dtype, plan.blocked, keep, packed) for start, stop in plan.parts]
-        self.plan, self.local = plan, Part(jobs[0])
-        self.holder: object = None  # of the latest right to this
+        sizes = [stop - start for start, stop in plan.parts]
+        layout, block = choose_layout(H, D + ones + H, max(sizes))
+        packed = layout == "rows" and len(sizes) > 1
+        jobs = [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
         self.remotes = [
             (slice(*columns), RemotePart(job, worker))
             for columns, job, worker in zip(plan.parts[1:], jobs[1:], workers.get_workers(len(jobs) - 1), strict=True)
         ]
-        if packed:
-            self.local.weights = self.remotes[0][1].mail["packed"]
+        self.plan, self.local = plan, Part(jobs[0], self.remotes[0][1].mail if packed else None)
+        self.holder: object = None  # of the latest right to this
 
     @property
     def usable(self) -> bool:
@@ -97,6 +93,14 @@ class Workspace:
     def nbytes(self) -> int:
         """Bytes kept for backward that grow with T, in all processes."""
         return self.local.nbytes * self.plan.parts[-1][1] // self.plan.parts[0][1]
+
+
+def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
+    """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
+    if b == 1:
+        return "sample", 0
+    block = rows.block_of_units(H, K, b) if b <= rows.STRIP else 0
+    return ("rows", block) if block else ("columns", 0)
 
 
 class NumpyFusedKernel:
@@ -126,12 +130,12 @@ class NumpyFusedKernel:
         plan = self._plan(T, B, save)
         with talking_to_workers(plan), blas_threads(plan.blas_threads):
             if B == 1 and not save:
-                infer_one(params, self._half, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
+                sample.infer(params, self._half, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
                 return y, (h, c), None
             key = T, plan, save
             workspace = self._take(key)
             with answers_awaited(workspace):
-                weights = self._weights_to_send(workspace, params, save)
+                weights = self._weights_to_send(workspace, params)
                 for columns, part in workspace.remotes:
                     sent = {**weights, "x": x[:, :, columns], "h": h[:, columns], "c": c[:, columns]}
                     part.start("forward", sent, {"y"} if sequence else set())
@@ -155,6 +159,7 @@ class NumpyFusedKernel:
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
@@ -168,24 +173,28 @@ class NumpyFusedKernel:
         total = self._totals.take(None, lambda: aligned((4 * H, round_up(D + ones + H)), dtype))
         with talking_to_workers(plan), blas_threads(plan.blas_threads):
             wanted = {name for name, flag in (("dx", input_gradient), ("state", state_gradient)) if flag}
+            weights = {}  # what a worker has not had since forward
+            if workspace.local.job.packed:
+                workspace.local.weights.pack_backward(params)
+                weights = {"backward_weights": workspace.local.weights.backward}
+                if input_gradient:
+                    weights["W"] = params["W"]
             with answers_awaited(workspace):
                 for columns, part in workspace.remotes:
-                    sent = {"dh": dh[:, columns], "dc": dc[:, columns]}  # it has the parameters since forward
+                    sent = {**weights, "dh": dh[:, columns], "dc": dc[:, columns]}
                     part.start("backward", sent | ({} if dy is None else {"dy": dy[:, :, columns]}), wanted)
-                if workspace.local.job.packed:
-                    params = workspace.remotes[0][1].mail
                 own = slice(*plan.parts[0])
                 dys, dxs = (None if array is None else array[:, :, own] for array in (dy, dx))
                 workspace.local.backward(params, dys, dh[:, own], dc[:, own], dxs, state_gradient, total)
                 for columns, part in workspace.remotes:
                     part.finish(dh=dh[:, columns], dc=dc[:, columns], dx=None if dx is None else dx[:, :, columns])
-        grads = self._merge([total] + [part.mail["total"] for _, part in workspace.remotes])
+        grads = self._merge([total] + [part.mail["total"] for _, part in workspace.remotes], params, into)
         self._totals.give(None, total)
         saved.release()
         return dx, (dh, dc) if state_gradient else None, grads
 
     def _plan(self, T: int, B: int, save: bool) -> workers.Plan:
-        cores = self.backend.threads or workers.available_cores()
+        cores = self.backend.threads or available_cores()
         sizes = self.spec.input_size, self.spec.hidden_size, T, B, cores, save
         plan = workers.share_out(*sizes)
         if len(plan.parts) > 1 and not workers.can_start(len(plan.parts) - 1):
@@ -193,13 +202,12 @@ class NumpyFusedKernel:
         return plan
 
     @staticmethod
-    def _weights_to_send(workspace: Workspace, params: Mapping[str, Array], save: bool) -> Mapping[str, Array]:
+    def _weights_to_send(workspace: Workspace, params: Mapping[str, Array]) -> Mapping[str, Array]:
         """What each worker packs for itself, or what is packed here for all."""
         if not workspace.local.job.packed:
             return params
-        workspace.local.pack(params)
-        packed = {"packed": workspace.local.weights}
-        return {**params, **packed} if save else packed
+        workspace.local.weights.pack(params)
+        return {"forward_weights": workspace.local.weights.forward}
 
     def _take(self, key: Any) -> Workspace:
         T, plan, save = key
@@ -208,16 +216,21 @@ class NumpyFusedKernel:
             pass  # a part was in a process that has ended
         return workspace
 
-    def _merge(self, totals: list[Array]) -> dict[str, Array]:
+    def _merge(
+        self, totals: list[Array], params: Mapping[str, Array], into: Mapping[str, Array] | None
+    ) -> dict[str, Array]:
         """The gradients from those of [W b U] (4H, K), added in the order of the parts."""
         D, ones, H = self.spec.input_size, int(self.spec.bias), self.spec.hidden_size
         parts = {"W": slice(0, D), "U": slice(D + ones, D + ones + H)} | ({"b": D} if ones else {})
-        if len(totals) == 1:
-            return {name: totals[0][:, columns].copy() for name, columns in parts.items()}
-        grads = {name: np.add(totals[0][:, columns], totals[1][:, columns]) for name, columns in parts.items()}
-        for total in totals[2:]:
-            for name, columns in parts.items():
-                grads[name] += total[:, columns]
+        grads = {name: np.empty_like(params[name]) if into is None else into[name] for name in parts}
+        for name, columns in parts.items():
+            first, *others = (total[:, columns] for total in totals)
+            if not others:
+                grads[name][...] = first
+                continue
+            np.add(first, others[0], grads[name])
+            for other in others[1:]:
+                grads[name] += other
         return grads
 
 

@@ -1,6 +1,15 @@
-"""The time loops of the fused CPU kernel over some columns of a batch: what one worker computes.
+"""The time loops of the fused CPU kernel over some samples of a batch: what one worker computes.
 
-The equations, the layout and why it is so: `lstm_np.kernels.numpy_fused`.
+The equations and why it is so: `lstm_np.kernels.numpy_fused`.  How the samples lie in memory, and with it the form of
+the products, is that of a layout in `lstm_np.kernels`: `columns` for many samples, `rows` for few, `sample` for one.
+Each has
+
+    Weights   what the products read; `pack(params)` before a forward and `pack_backward(params)` before a backward pass
+    Strip     what the steps of some samples read and write; `x` (D, T, b) and `h` (H, T + 1, b) are views
+    Scratch   buffers, and the products themselves
+    Ring      the two for inference, which keeps nothing
+    features  the view (H, b) of a gate or a state
+    STRIP     how many samples a strip has at most
 """
 
 from __future__ import annotations
@@ -12,72 +21,45 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from lstm_np.kernels import workers
+from lstm_np.kernels import columns, rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
-from lstm_np.kernels.workspace import (
-    CACHE_LINE,
-    Derivatives,
-    Ring,
-    Scratch,
-    Strip,
-    aligned,
-    in_blocks,
-    round_up,
-    transposed,
-)
+from lstm_np.kernels.workspace import CACHE_LINE, Derivatives, Job, aligned, round_up
 
 Array = Any
 Params = Mapping[str, Array]
-STRIP = 128  # columns at most, so that what one step works on fits the cache
-SAMPLE_STEPS = 64  # of a single sample whose input products are made together
-
-
-class Job(NamedTuple):
-    """The shape of a part, and what is to be kept of it."""
-
-    D: int
-    ones: int  # 1 if there is a bias, else 0
-    H: int
-    T: int
-    b: int  # columns
-    dtype: str
-    blocked: bool
-    keep: str  # "all", "lean" or "nothing"
-    packed: bool  # whether the weights come packed in memory that all parts share
-
-    @property
-    def K(self) -> int:
-        """Rows of [x; 1; h]."""
-        return self.D + self.ones + self.H
+LAYOUTS: dict[str, ModuleType] = {"columns": columns, "rows": rows, "sample": sample}
 
 
 class Part:
-    """Some columns of a batch.  All arrays in the arguments have these columns only."""
+    """Some samples of a batch.  All arrays in the arguments have these only.  `shared`: packed weights of all parts."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, shared: Mapping[str, Array] | None = None) -> None:
+        layout = self._layout = LAYOUTS[job.layout]
         self.job = job
         self._half = np.array(0.5, job.dtype)
-        rows, T, dtype = (job.D, job.ones, job.H), job.T, job.dtype
-        self.weights = aligned((0 if job.packed else 4 * job.H, job.K), dtype)
-        self.columns = [slice(*ends) for ends in workers.cut(job.b, -(-job.b // STRIP))]
-        widths = [columns.stop - columns.start for columns in self.columns]
+        T, dtype = job.T, job.dtype
+        self.spans = [slice(*ends) for ends in workers.cut(job.b, -(-job.b // layout.STRIP))]
+        widths = [span.stop - span.start for span in self.spans]
         self.widest = max(widths)
+        self.weights = layout.Weights(job, self.widest, shared)
         if job.keep == "nothing":
-            self._rings = {b: Ring(*rows, b, job.blocked, dtype) for b in set(widths)}
+            self._rings = {b: layout.Ring(job, b) for b in set(widths)}
             return
-        self._scratch = {b: Scratch(*rows, b, self.widest, job.blocked, dtype) for b in set(widths)}
-        self._strips = [Strip(*rows, T, b, dtype) for b in widths]
+        self._scratch = {b: layout.Scratch(job, b, self.widest) for b in set(widths)}
+        self._strips = [layout.Strip(job, b) for b in widths]
         scratch = self._scratch[self.widest]
+        shapes = {b: scratch.dh.shape for b, scratch in self._scratch.items()}
         if job.keep == "all":
-            self._derivatives = [Derivatives(T, job.H, b, dtype, scratch.tau) for b in widths]
+            self._derivatives = [Derivatives(T, shapes[b], dtype, scratch.tau) for b in widths]
         else:
             self._c_before = [aligned((-(-T // scratch.chunk), job.H, b), dtype) for b in widths]
-            self._replayed = {b: Derivatives(scratch.chunk, job.H, b, dtype, scratch.tau) for b in set(widths)}
-        self._sum, self._U_T = aligned((4 * job.H, round_up(job.K)), dtype), aligned((job.H, 4 * job.H), dtype)
+            self._replayed = {b: Derivatives(scratch.chunk, shapes[b], dtype, scratch.tau) for b in set(widths)}
+        self._sum = aligned((4 * job.H, round_up(job.K)), dtype)
 
     @property
     def nbytes(self) -> int:
@@ -91,57 +73,47 @@ class Part:
     def forward(self, params: Params, x: Array, h: Array, c: Array, y: Array | None) -> None:
         """All steps from x (D, T, b) to y (H, T, b); h and c (H, b) are h_0, c_0 and become h_T, c_T."""
         if not self.job.packed:
-            self.pack(params)
-        for n, columns in enumerate(self.columns):
+            self.weights.pack(params)
+        for n, span in enumerate(self.spans):
             if self.job.keep == "nothing":
-                self._infer(x, h, c, y, columns)
+                self._infer(x, h, c, y, span)
                 continue
             strip = self._strips[n]
-            strip.x[...] = x[:, :, columns]
-            strip.h[:, 0] = h[:, columns]
-            c[:, columns] = self._forward_strip(n, c[:, columns])
-            h[:, columns] = strip.h[:, -1]
+            strip.x[...] = x[:, :, span]
+            strip.h[:, 0] = h[:, span]
+            c[:, span] = self._forward_strip(n, c[:, span])
+            h[:, span] = strip.h[:, -1]
             if y is not None:
-                y[:, :, columns] = strip.h[:, 1:]
-
-    def pack(self, params: Params) -> None:
-        """[W b U] with the rows of i, f and o halved."""
-        D, H, packed = self.job.D, self.job.H, self.weights
-        parts = [(slice(0, D), params["W"]), (slice(self.job.K - H, None), params["U"])]
-        if self.job.ones:
-            parts.append((slice(D, D + 1), params["b"][:, None]))
-        for columns, part in parts:
-            np.multiply(part[: 3 * H], self._half, packed[: 3 * H, columns])
-            packed[3 * H :, columns] = part[3 * H :]
+                y[:, :, span] = strip.h[:, 1:]
 
     def _forward_strip(self, n: int, c: Array) -> Array:
         """c_T from c_0."""
-        strip, scratch = self._strips[n], self._scratch_of(n)
+        strip, scratch, features = self._strips[n], self._scratch_of(n), self._layout.features
         if self.job.keep == "all":
-            scratch.c(0)[...] = c
+            features(scratch.c(0))[...] = c
             self._steps(strip, 0, strip.T, self._derivatives[n], scratch)
-            return scratch.c(strip.T)
+            return features(scratch.c(strip.T))
         for start in range(0, strip.T, scratch.chunk):
             stop = min(start + scratch.chunk, strip.T)
             self._c_before[n][start // scratch.chunk] = c
-            scratch.c(0)[...] = self._c_before[n][start // scratch.chunk]
+            features(scratch.c(0))[...] = self._c_before[n][start // scratch.chunk]
             self._steps(strip, start, stop, self._replayed[strip.b], scratch, derive=False)
-            c = scratch.c(stop - start)
+            c = features(scratch.c(stop - start))
         return c
 
     def _steps(
-        self, strip: Strip, start: int, stop: int, derivatives: Derivatives, scratch: Scratch, derive: bool = True
+        self, strip: Any, start: int, stop: int, derivatives: Derivatives, scratch: Any, derive: bool = True
     ) -> None:
         """(1) to (5) from step start to stop; `scratch.c(0)` is c before them, `scratch.c(stop - start)` c after."""
-        matmul, tanh, multiply, add, subtract, copyto = np.matmul, np.tanh, np.multiply, np.add, np.subtract, np.copyto
-        half, tau = self._half, scratch.tau
-        weights = in_blocks(self.weights, scratch.weight_block)
+        tanh, multiply, add, subtract, copyto = np.tanh, np.multiply, np.add, np.subtract, np.copyto
+        half, tau, product_of = self._half, scratch.tau, scratch.forward_product(self.weights)
         for t in range(start, stop, tau):
             local, n = t - start, min(tau, stop - t)
+            scratch.inputs_of_steps(self.weights, strip, t, n)
             for (z, h_next), (ifo, i_f, o), (products, a, a_ifo, g_c, uv, u, v, c, tanh_c, h) in zip(
                 strip.steps[t : t + n], derivatives.gates[local : local + n], scratch.forward, strict=False
             ):
-                matmul(weights, z, products)  # (1), the rows of i, f and o halved
+                product_of(z, products)  # (1), the rows of i, f and o halved
                 tanh(a, a)  # (3), and tanh(a/2) for (2)
                 multiply(a_ifo, half, a_ifo)
                 add(a_ifo, half, ifo)  # (2)
@@ -158,18 +130,18 @@ class Part:
                 multiply(uh, g_tanh_c, product)
                 subtract(i_o, product, i_o)  # p_g, q
 
-    def _infer(self, x: Array, h_in: Array, c_in: Array, y: Array | None, columns: slice) -> None:
+    def _infer(self, x: Array, h_in: Array, c_in: Array, y: Array | None, span: slice) -> None:
         """(1) to (5), keeping nothing: the gates overwrite a, u and v overwrite i and f."""
-        matmul, tanh, multiply, add, half = np.matmul, np.tanh, np.multiply, np.add, self._half
-        ring = self._rings[columns.stop - columns.start]
+        tanh, multiply, add, half = np.tanh, np.multiply, np.add, self._half
+        ring, features = self._rings[span.stop - span.start], self._layout.features
         products, a, ifo, i_f, g_c, u, v, o, c, tanh_c = ring.views
-        weights = in_blocks(self.weights, ring.weight_block)
-        ring.h[0], c[...] = h_in[:, columns], c_in[:, columns]
+        product_of = ring.forward_product(self.weights)
+        ring.h[0], features(c)[...] = h_in[:, span], c_in[:, span]
         for start in range(0, self.job.T, ring.length):
             n = min(ring.length, self.job.T - start)
-            ring.x[:n] = x[:, start : start + n, columns].transpose(1, 0, 2)
+            ring.x[:n] = x[:, start : start + n, span].transpose(1, 0, 2)
             for z, h in ring.steps[:n]:
-                matmul(weights, z, products)  # (1), the rows of i, f and o halved
+                product_of(z, products)  # (1), the rows of i, f and o halved
                 tanh(a, a)  # (3), and tanh(a/2) for (2)
                 multiply(ifo, half, ifo)
                 add(ifo, half, ifo)  # (2)
@@ -178,9 +150,9 @@ class Part:
                 tanh(c, tanh_c)
                 multiply(o, tanh_c, h)  # (5)
             if y is not None:
-                y[:, start : start + n, columns] = ring.h[1 : n + 1].transpose(1, 0, 2)
+                y[:, start : start + n, span] = ring.h[1 : n + 1].transpose(1, 0, 2)
             ring.h[0] = ring.h[n]
-        h_in[:, columns], c_in[:, columns] = ring.h[0], c
+        h_in[:, span], c_in[:, span] = ring.h[0], features(c)
 
     # ---- backward
 
@@ -198,27 +170,27 @@ class Part:
 
         The gradient of [W b U] (4H, K) goes to `total`, that of x to dx (D, T, b).
         """
-        W_T, U_T = params["W"].T, transposed(params["U"], self.widest, self._U_T)
-        sums = total, self._sum
+        if not self.job.packed:
+            self.weights.pack_backward(params)
+        sums, features = (total, self._sum), self._layout.features
         fresh = 0
-        for n, columns in enumerate(self.columns):
+        for n, span in enumerate(self.spans):
             strip, scratch = self._strips[n], self._scratch_of(n)
-            scratch.dh[...], scratch.dc[...] = dh[:, columns], dc[:, columns]
+            features(scratch.dh)[...], features(scratch.dc)[...] = dh[:, span], dc[:, span]
             for start in reversed(range(0, strip.T, scratch.chunk)):
                 stop = min(start + scratch.chunk, strip.T)
                 derivatives = self._derivatives_of(n, start, stop)
-                dys = None if dy is None else dy[:, start:stop, columns]
-                self._undo_steps(U_T, derivatives, dys, scratch, start > 0 or state_gradient)
-                da = scratch.da[:, : stop - start]
-                scratch.weight_gradient(da, strip.columns_of(start, stop), sums[fresh])  # (1')
+                dys = None if dy is None else dy[:, start:stop, span]
+                self._undo_steps(derivatives, dys, scratch, start > 0 or state_gradient)
+                scratch.weight_gradient(stop - start, strip.inputs(start, stop), sums[fresh])  # (1')
                 if fresh:
                     np.add(*sums, sums[0])
                 fresh = 1
-                if dx is not None:  # (1'), step by step: (steps, D, b)
-                    np.matmul(W_T, da.transpose(1, 0, 2), dx[:, start:stop, columns].transpose(1, 0, 2))
-            dh[:, columns], dc[:, columns] = scratch.dh, scratch.dc
+                if dx is not None:
+                    scratch.input_gradient(params["W"], dx[:, start:stop, span])  # (1')
+            dh[:, span], dc[:, span] = features(scratch.dh), features(scratch.dc)
 
-    def _scratch_of(self, n: int) -> Scratch:
+    def _scratch_of(self, n: int) -> Any:
         return self._scratch[self._strips[n].b]
 
     def _derivatives_of(self, n: int, start: int, stop: int) -> list:
@@ -226,19 +198,19 @@ class Part:
         if self.job.keep == "all":
             return self._derivatives[n].backward[start:stop]
         strip, scratch = self._strips[n], self._scratch_of(n)
-        scratch.c(0)[...] = self._c_before[n][start // scratch.chunk]
+        self._layout.features(scratch.c(0))[...] = self._c_before[n][start // scratch.chunk]
         self._steps(strip, start, stop, self._replayed[strip.b], scratch)
         return self._replayed[strip.b].backward[: stop - start]
 
-    def _undo_steps(self, U_T: Array, derivatives: list, dy: Array | None, scratch: Scratch, undo_first: bool) -> None:
+    def _undo_steps(self, derivatives: list, dy: Array | None, scratch: Any, undo_first: bool) -> None:
         """(5') to (1') over some steps, last step first; `undo_first`: dh before the first of them is wanted."""
-        matmul, multiply, add = np.matmul, np.multiply, np.add
-        dh, dc, product, dh_blocks = scratch.dh, scratch.dc, scratch.product, scratch.dh_blocks
-        U_T = in_blocks(U_T, scratch.recurrent_block)
+        multiply, add = np.multiply, np.add
+        dh, dc, product, product_to_dh = scratch.dh, scratch.dc, scratch.product, scratch.backward_product(self.weights)
+        dys = None if dy is None else scratch.steps_of(dy)
         for t in reversed(range(len(derivatives))):
             (p_if, p_o, p_g, f, q), (da_if, da_o, da_g, da) = derivatives[t], scratch.backward[t]
-            if dy is not None:
-                add(dh, dy[:, t], dh)
+            if dys is not None:
+                add(dh, dys[t], dh)
             multiply(dh, q, product)
             add(dc, product, dc)  # (5')
             multiply(dc, p_if, da_if)  # (4'), (2')
@@ -246,7 +218,7 @@ class Part:
             multiply(dc, p_g, da_g)  # (4'), (3')
             multiply(dc, f, dc)  # (4')
             if t or undo_first:
-                matmul(U_T, da, dh_blocks)  # (1')
+                product_to_dh(da)  # (1')
 
 
 # ---- a part in a worker process
@@ -259,7 +231,9 @@ def mailbox_shapes(job: Job) -> dict[str, tuple[int, ...]]:
     """
     D, H, T, b = job.D, job.H, job.T, job.b
     shapes: dict[str, tuple[int, ...]] = {"W": (4 * H, D), "U": (4 * H, H), "b": (4 * H,)}
-    shapes |= {"packed": (4 * H, job.K), "x": (D, T, b), "y": (H, T, b), "h": (H, b), "c": (H, b)}
+    shapes |= {"x": (D, T, b), "y": (H, T, b), "h": (H, b), "c": (H, b)}
+    if job.packed:
+        shapes |= rows.room_for_weights(job)
     if job.keep != "nothing":
         shapes |= {"dy": (H, T, b), "dx": (D, T, b)}
         shapes |= {"dh": (H, b), "dc": (H, b), "total": (4 * H, round_up(job.K))}
@@ -304,11 +278,10 @@ def _do(request: dict[str, Any], memories: deque[int], parts: dict[int, tuple[Pa
     elif request["do"] == "open":
         job, memory = Job(*request["job"]), memories.popleft()
         try:
-            part, mail = parts[number] = Part(job), mailbox(job, mmap.mmap(memory, 0))
+            mail = mailbox(job, mmap.mmap(memory, 0))
         finally:
             os.close(memory)
-        if job.packed:
-            part.weights = mail["packed"]
+        parts[number] = Part(job, mail if job.packed else None), mail
     else:
         part, mail = parts[number]
         y, dy, dx = (mail[name] if name in request["with"] else None for name in ("y", "dy", "dx"))
@@ -349,40 +322,3 @@ class RemotePart:
 
     def __del__(self) -> None:
         self.worker.forget(self._number)
-
-
-# ---- one sample
-
-
-def infer_one(params: Params, half: Array, x: Array, h_in: Array, c_in: Array, y: Array | None) -> None:
-    """`Part.forward` for one sample, x (D, T), h and c (H,), y (H, T), keeping nothing.
-
-    The products of one sample cost less than packing the weights would, so U is used as it is.
-    """
-    dot, tanh, multiply, add = np.dot, np.tanh, np.multiply, np.add
-    H, T, U, dtype = len(h_in), x.shape[1], np.ascontiguousarray(params["U"]), str(x.dtype)
-    gates = aligned((6, H), dtype)  # a_i a_f a_o a_g c tanh(c); then u v in place of i f
-    a, ifo, i_f, g_c = gates[:4].reshape(4 * H), gates[:3], gates[:2], gates[3:5]
-    u, v, o, _, c, tanh_c = gates
-    hs = aligned((min(T, SAMPLE_STEPS) + 1, H), dtype)
-    hs[0], c[...] = h_in, c_in
-    for start in range(0, T, SAMPLE_STEPS):
-        n = min(SAMPLE_STEPS, T - start)
-        a_x = x[:, start : start + n].T @ params["W"].T  # W x_t + b of some steps: (n, 4H)
-        if "b" in params:
-            a_x += params["b"]
-        for a_x_t, h_before, h in zip(a_x, hs, hs[1:], strict=False):
-            dot(U, h_before, a)
-            add(a, a_x_t, a)  # (1)
-            multiply(ifo, half, ifo)
-            tanh(a, a)  # (3), and tanh(a/2) for (2)
-            multiply(ifo, half, ifo)
-            add(ifo, half, ifo)  # (2)
-            multiply(i_f, g_c, i_f)
-            add(u, v, c)  # (4)
-            tanh(c, tanh_c)
-            multiply(o, tanh_c, h)  # (5)
-        if y is not None:
-            y[:, start : start + n] = hs[1 : n + 1].T
-        hs[0] = hs[n]
-    h_in[:], c_in[:] = hs[0], c

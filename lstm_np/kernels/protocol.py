@@ -61,10 +61,12 @@ class Kernel(Protocol):
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx, dstate_0, grads) from dy (H, T, B) or None, and the gradient of the final state (parts may be None).
 
         `params` are those of the forward call, unchanged since.  `input_gradient=False`: dx is not wanted and comes
         back as None; `state_gradient=False`: likewise dstate_0.  grads has the keys and shapes of params.
+        `into`: arrays of those keys and shapes that the kernel may compute grads in, to save the caller a copy.
         """
         ...

@@ -96,6 +96,7 @@ class ReferenceKernel:
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient."""
         xp, cell = self.backend.xp, self.spec.cell

@@ -48,13 +48,6 @@ class Plan:
     blocked: bool  # products in blocks that BLAS need not pack; it computes them on one thread
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use: its affinity where the system has one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def cut(columns: int, pieces: int) -> tuple[tuple[int, int], ...]:
     """(start, stop) of nearly equal pieces."""
     edges = [columns * n // pieces for n in range(pieces + 1)]

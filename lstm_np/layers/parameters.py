@@ -15,12 +15,12 @@ class Parameters(dict):
     """A dict of arrays that are views of one contiguous vector, `flat`.
 
     The names serve whoever reads or sets a tensor; the vector serves an optimiser, which updates all of them in a few
-    passes; `xp` is the array namespace that owns both.  Assigning to a name writes into the view (shape checked), so
-    the two never part; names cannot be removed.
+    passes; `backend` is where both live, `xp` its array namespace.  Assigning to a name writes into the view (shape
+    checked), so the two never part; names cannot be removed.
     """
 
-    def __init__(self, xp: Any, flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.xp, self.flat = xp, flat
+    def __init__(self, backend: Backend, flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.backend, self.xp, self.flat = backend, backend.xp, flat
         start = 0
         views = {}
         for name, shape in shapes.items():
@@ -35,7 +35,7 @@ class Parameters(dict):
         """Parameters on `backend` with the values of NumPy arrays, as `dtype`."""
         shapes = {name: array.shape for name, array in arrays.items()}
         parts = [backend.from_host(array.astype(dtype)).reshape(-1) for array in arrays.values()]
-        return cls(backend.xp, backend.xp.concat(parts), shapes)
+        return cls(backend, backend.xp.concat(parts), shapes)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -44,7 +44,7 @@ class Parameters(dict):
 
     def like(self, flat: Array) -> Parameters:
         """The same names and shapes over another vector of the same length (gradients, moments)."""
-        return Parameters(self.xp, flat, self.shapes)
+        return Parameters(self.backend, flat, self.shapes)
 
     def section(self, prefix: str) -> dict[str, Array]:
         """The views whose names start with `prefix` and a dot, without it: section("layer0") has "W", "U", "b"."""
@@ -54,7 +54,7 @@ class Parameters(dict):
     def leading(self, count: int) -> Parameters:
         """The first `count` parameters, sharing the vector."""
         shapes = dict(list(self.shapes.items())[:count])
-        return Parameters(self.xp, self.flat[: sum(prod(shape) for shape in shapes.values())], shapes)
+        return Parameters(self.backend, self.flat[: sum(prod(shape) for shape in shapes.values())], shapes)
 
     def __setitem__(self, name: str, value: Array) -> None:
         if name not in self:
@@ -64,9 +64,10 @@ class Parameters(dict):
         self[name][...] = value
 
     def update(self, *others: Any, **values: Any) -> None:
-        """Write several parameters, each as by assignment."""
+        """Write several parameters, each as by assignment; one that is its own view is written already."""
         for name, value in dict(*others, **values).items():
-            self[name] = value
+            if value is not self.get(name):
+                self[name] = value
 
     def _fixed(self, *_: Any, **__: Any) -> Any:
         raise TypeError("the names of a layer's parameters are fixed; assign to an existing one")

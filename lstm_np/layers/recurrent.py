@@ -261,8 +261,12 @@ class Recurrent:
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
+        into: Parameters | None = None,
     ) -> tuple[Array, list[tuple[Array, ...]], dict[str, Array]]:
-        """(dx, gradients of the initial states, grads) from dy (directions * H, T, B) and those of the final states."""
+        """(dx, gradients of the initial states, grads) from dy (directions * H, T, B) and those of the final states.
+
+        `into`: arrays with the names of `params` that kernels may compute the gradients in.
+        """
         H = self.hidden_size
         grads: dict[str, Mapping[str, Array]] = {}
         dstate_0: list[Any] = [None] * len(self._kernels)
@@ -281,6 +285,7 @@ class Recurrent:
                     dstate[k],
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
+                    into=None if into is None else into.section(prefix),
                 )
                 grads[prefix] = self._own_gradients(kernel_grads)
                 if d is not None:

@@ -18,8 +18,9 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.cells import gru, lstm
 from lstm_np.kernels import LayerSpec, blas_threads, choose_kernel, numpy_part, workers
+from lstm_np.kernels.columns import transposed
 from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel
-from lstm_np.kernels.workspace import Pool, aligned, block_rows, rows_of_steps, transposed
+from lstm_np.kernels.workspace import Pool, aligned, block_rows, rows_of_steps
 
 D, H, T, B = 5, 12, 9, 40
 BOTH = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])

@@ -1,0 +1,125 @@
+"""One sample: products of the weights as they are with a vector, since packing them would cost as much as a product.
+
+U h_{t-1} is a product per step, W x_t + b of some steps is one product.  The sample is a row, as in
+`lstm_np.kernels.rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lstm_np.kernels import rows, workspace
+from lstm_np.kernels.workspace import Job, aligned
+
+Array = Any
+STRIP = 1
+INFER_STEPS = 64  # steps of inference whose input products are made together
+
+features = rows.features
+
+
+class Weights:
+    """The parameters."""
+
+    def __init__(self, job: Job, widest: int, shared: Mapping[str, Array] | None = None) -> None:
+        self.W: Array = None
+        self.b: Array = None
+        self.U: Array = None
+
+    def pack(self, params: Mapping[str, Array]) -> None:
+        """Before a forward pass."""
+        self.W, self.b, self.U = params["W"], params.get("b"), np.ascontiguousarray(params["U"])
+
+    def pack_backward(self, params: Mapping[str, Array]) -> None:
+        """Before a backward pass."""
+        self.U = np.ascontiguousarray(params["U"])
+
+
+class Strip(rows.Strip):
+    """`rows.Strip` for one sample: a step reads h_{t-1} (H,)."""
+
+    def __init__(self, job: Job, b: int) -> None:
+        super().__init__(job, b)
+        self.steps = [(self._h[t, 0], self._h[t + 1]) for t in range(job.T)]
+
+
+class Scratch(workspace.Scratch):
+    """Buffers for one sample: gates and states are (1, H)."""
+
+    def __init__(self, job: Job, b: int, widest: int) -> None:
+        self._D, self._half = job.D, np.array(0.5, job.dtype)
+        super().__init__(job, (1, job.H), widest)
+        self._a_x = aligned((self.tau, 4 * job.H), job.dtype)  # W x_t + b of the steps that go together
+        self.da = aligned((self.chunk, 4, 1, job.H), job.dtype)
+        self.backward = [(da[0:2], da[2], da[3], da.reshape(-1)) for da in self.da]
+
+    def inputs_of_steps(self, weights: Weights, strip: rows.Strip, start: int, count: int) -> None:
+        """W x_t + b of the steps from start on."""
+        a_x = self._a_x[:count]
+        np.matmul(strip.Z[start : start + count, 0, : self._D], weights.W.T, a_x)
+        if weights.b is not None:
+            np.add(a_x, weights.b, a_x)
+
+    def _products(self, gates: Array, step: int) -> Any:
+        return step, gates.reshape(-1), gates[:3]
+
+    def forward_product(self, weights: Weights) -> Callable[[Array, Any], None]:
+        """U h + (W x + b) to where the gates are computed, from h (H,); the rows of i, f and o halved."""
+        dot, add, multiply, half, U, a_x = np.dot, np.add, np.multiply, self._half, weights.U, list(self._a_x)
+
+        def product(h: Array, products: Any) -> None:
+            step, a, a_ifo = products
+            dot(U, h, a)
+            add(a, a_x[step], a)
+            multiply(a_ifo, half, a_ifo)
+
+        return product
+
+    def backward_product(self, weights: Weights) -> Callable[[Array], None]:
+        """da U to dh, from da (4H,)."""
+        dot, U, dh = np.dot, weights.U, self.dh.reshape(-1)
+        return lambda da: dot(da, U, dh)
+
+    steps_of = staticmethod(rows.Scratch.steps_of)
+
+    def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
+        """da^T z (4H, K) of the first steps of da and their z (steps, K)."""
+        np.matmul(self.da[:steps].reshape(steps, -1).T, z, out)
+
+    def input_gradient(self, W: Array, dx: Array) -> None:
+        """da W to dx (D, steps, 1)."""
+        np.matmul(self.da[: dx.shape[1]].reshape(dx.shape[1], -1), W, dx[:, :, 0].T)
+
+
+def infer(params: Mapping[str, Array], half: Array, x: Array, h_in: Array, c_in: Array, y: Array | None) -> None:
+    """x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T; nothing is kept."""
+    dot, tanh, multiply, add = np.dot, np.tanh, np.multiply, np.add
+    H, T, U, dtype = len(h_in), x.shape[1], np.ascontiguousarray(params["U"]), str(x.dtype)
+    gates = aligned((6, H), dtype)  # a_i a_f a_o a_g c tanh(c); then u v in place of i f
+    a, ifo, i_f, g_c = gates[:4].reshape(4 * H), gates[:3], gates[:2], gates[3:5]
+    u, v, o, _, c, tanh_c = gates
+    hs = aligned((min(T, INFER_STEPS) + 1, H), dtype)
+    hs[0], c[...] = h_in, c_in
+    for start in range(0, T, INFER_STEPS):
+        n = min(INFER_STEPS, T - start)
+        a_x = x[:, start : start + n].T @ params["W"].T  # W x_t + b of some steps: (n, 4H)
+        if "b" in params:
+            a_x += params["b"]
+        for a_x_t, h_before, h in zip(a_x, hs, hs[1:], strict=False):
+            dot(U, h_before, a)
+            add(a, a_x_t, a)  # (1)
+            multiply(ifo, half, ifo)
+            tanh(a, a)  # (3), and tanh(a/2) for (2)
+            multiply(ifo, half, ifo)
+            add(ifo, half, ifo)  # (2)
+            multiply(i_f, g_c, i_f)
+            add(u, v, c)  # (4)
+            tanh(c, tanh_c)
+            multiply(o, tanh_c, h)  # (5)
+        if y is not None:
+            y[:, start : start + n] = hs[1 : n + 1].T
+        hs[0] = hs[n]
+    h_in[:], c_in[:] = hs[0], c
