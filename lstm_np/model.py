@@ -27,15 +27,17 @@ from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
 Array = Any
+_ALWAYS = 1 << 62  # multiply-adds
 READ_OUTS = ("final_state", "last_output")
 
 
-def _one_blas_thread() -> AbstractContextManager[None]:
-    """For the small products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
+def _one_blas_thread(multiply_adds: int) -> AbstractContextManager[None]:
+    """For the products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
     milliseconds on the core that a kernel's worker needs."""
-    from lstm_np.kernels.blas_threads import blas_threads  # here, so that a GPU's engine does without threadpoolctl
+    # here, so that a GPU's engine does without threadpoolctl
+    from lstm_np.kernels.blas_threads import SERIAL_PRODUCT, blas_threads
 
-    return blas_threads(1)
+    return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
 
 
 class SequenceClassifier:
@@ -131,7 +133,7 @@ class SequenceClassifier:
         self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
         self.loss = LOSSES[loss]
         self.notes: dict[str, Any] = {}
-        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else nullcontext
+        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else lambda _: nullcontext()
         drawn = {}
         if input_projection is not None:
             drawn["projection"] = initializers.dense(
@@ -159,8 +161,9 @@ class SequenceClassifier:
         else:
             parts = [state[0] for state in final[-stack.directions :]]
             h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
-        with self._on_one_core():
-            return dense.forward(self.params.section("readout"), h), h, cache
+        readout = self.params.section("readout")
+        with self._on_one_core(h.size * self.num_classes):
+            return dense.forward(readout, h), h, cache
 
     def backpropagate(
         self,
@@ -181,7 +184,7 @@ class SequenceClassifier:
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(xp, logits, labels)
-        with self._on_one_core():
+        with self._on_one_core(h.size * self.num_classes):
             dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
         nothing = (None,) * len(stack.cell.STATE)
         dstate = [nothing] * (stack.num_layers * stack.directions)
@@ -200,14 +203,14 @@ class SequenceClassifier:
         dense_grads = {"readout": readout}
         if dx is not None:
             params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
-            with self._on_one_core():
+            with self._on_one_core(dx.size * self.input_size):
                 dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 
     def _project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
-        with self._on_one_core():
+        with self._on_one_core(x.size * self.params["projection.W"].shape[0]):
             projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
         return projected.reshape(-1, *x.shape[1:])
 
@@ -288,7 +291,7 @@ class SequenceClassifier:
                     f"lower the learning rate (now {optimizer.lr:g}) or clip gradients (clip_norm)"
                 )
             if clip_norm is not None:
-                with self._on_one_core():
+                with self._on_one_core(_ALWAYS):
                     clip_by_global_norm(grads, clip_norm)
             optimizer.step(grads)
             return loss, correct, len(labels)

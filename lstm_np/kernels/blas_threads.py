@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import threadpoolctl
@@ -20,9 +18,12 @@ import threadpoolctl
 _NO_PACKING_LIMIT = 1_000_000
 _NO_PACKING_ARCHITECTURES = ("SkylakeX", "Cooperlake", "SapphireRapids")
 
+SERIAL_PRODUCT = 1 << 18  # multiply-adds that OpenBLAS leaves to one thread by itself
+
 _lock = threading.Lock()
 _in_force: list[tuple[object, int]] = []
 _found: list[int] = []
+_now: list[int] = []
 
 
 @functools.cache
@@ -42,25 +43,30 @@ def unpacked_product_limit() -> int:
 
 
 def _set(numbers: list[int]) -> None:
-    for library, number in zip(libraries(), numbers, strict=True):
-        library.set_num_threads(number)
+    """Tell the libraries, unless that is what they do now: a call costs as much as a small product."""
+    if numbers != _now:
+        for library, number in zip(libraries(), numbers, strict=True):
+            library.set_num_threads(number)
+        _now[:] = numbers
 
 
-@contextmanager
-def blas_threads(number: int) -> Iterator[None]:
+class blas_threads:
     """Within the block BLAS uses `number` threads per call; then what was in force before, also after an exception."""
-    me = object()
-    with _lock:
-        if not _in_force:
-            _found[:] = [library.get_num_threads() for library in libraries()]
-        _in_force.append((me, number))
-        _set([number] * len(libraries()))
-    try:
-        yield
-    finally:
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __enter__(self) -> None:
         with _lock:
-            _in_force[:] = [entry for entry in _in_force if entry[0] is not me]
-            _set([_in_force[-1][1]] * len(libraries()) if _in_force else _found)
+            if not _in_force:
+                _found[:] = _now[:] = [library.get_num_threads() for library in libraries()]
+            _in_force.append((self, self._number))
+            _set([self._number] * len(_found))
+
+    def __exit__(self, *_: object) -> None:
+        with _lock:
+            _in_force[:] = [entry for entry in _in_force if entry[0] is not self]
+            _set([_in_force[-1][1]] * len(_found) if _in_force else _found)
 
 
 def _forget_limits() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.kernels import workspace
-from lstm_np.kernels.workspace import TILE, Job, aligned, block_rows, in_blocks, round_up, rows_of_steps
+from lstm_np.kernels.workspace import TILE, Job, aligned, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
 Array = Any
 STRIP = 128  # samples at most, so that what one step works on fits the cache
@@ -61,6 +61,15 @@ def transposed(U: Array, columns: int, room: Array) -> Array:
     return room
 
 
+def product_of(blocks: Array) -> Callable[[Array, Array], None]:
+    """What multiplies blocks (count, rows, K) by (K, b) to (count, rows, b); one block alone costs less as a matrix."""
+    if len(blocks) > 1:
+        matmul = np.matmul
+        return lambda z, products: matmul(blocks, z, products)
+    dot, matrix = np.dot, blocks[0]
+    return lambda z, products: dot(matrix, z, products[0])
+
+
 class Strip:
     """``Z`` (K, T + 1, b): the operand of every product of b columns, its rows x, 1 if there is a bias, h, padding.
 
@@ -103,13 +112,12 @@ class Scratch(workspace.Scratch):
 
     def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
         """[W b U] z to where the gates are computed, from z (K, b)."""
-        matmul, blocks = np.matmul, in_blocks(weights.forward, self._weight_block)
-        return lambda z, products: matmul(blocks, z, products)
+        return product_of(in_blocks(weights.forward, self._weight_block))
 
     def backward_product(self, weights: Weights) -> Callable[[Array], None]:
         """U^T da to dh, from da (4H, b)."""
-        matmul, blocks, dh = np.matmul, in_blocks(weights.backward, self._recurrent_block), self._dh_blocks
-        return lambda da: matmul(blocks, da, dh)
+        product, dh = product_of(in_blocks(weights.backward, self._recurrent_block)), self._dh_blocks
+        return lambda da: product(da, dh)
 
     @staticmethod
     def steps_of(dy: Array) -> Array:
@@ -134,10 +142,9 @@ class Scratch(workspace.Scratch):
 class Ring:
     """Buffers for b columns without a backward pass: some steps of [x_t; 1; h_{t-1}], then round again."""
 
-    length = 8
-
     def __init__(self, job: Job, b: int) -> None:
         first, H = job.D + job.ones, job.H
+        self.length = ring_length(job, b)
         Z = aligned((self.length + 1, job.K, b), job.dtype)
         Z[:, job.D : first] = 1
         self.x, self.h = Z[:-1, : job.D], Z[:, first:]  # (length, D, b), (length + 1, H, b)
@@ -149,5 +156,4 @@ class Ring:
 
     def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
         """As that of `Scratch`."""
-        matmul, blocks = np.matmul, in_blocks(weights.forward, self._weight_block)
-        return lambda z, products: matmul(blocks, z, products)
+        return product_of(in_blocks(weights.forward, self._weight_block))

@@ -16,11 +16,12 @@ import numpy as np
 
 from lstm_np.kernels import workspace
 from lstm_np.kernels.blas_threads import unpacked_product_limit
-from lstm_np.kernels.workspace import TILE, Job, aligned, round_up
+from lstm_np.kernels.workspace import TILE, Job, aligned, ring_length, round_up
 
 Array = Any
 STRIP = 24  # samples at most
 WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
+FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
 
 
 def features(array: Array) -> Array:
@@ -31,6 +32,8 @@ def features(array: Array) -> Array:
 def block_of_units(H: int, K: int, b: int) -> int:
     """How many units' weights to put together: a divisor of H, in whole tiles if possible; 0 where there is none."""
     most = min(WIDEST_BLOCK, unpacked_product_limit() // (b * K) or WIDEST_BLOCK)
+    if H < FEWEST_UNITS:
+        return 0
     fitting = [w for w in range(SLIMMEST_BLOCK, most + 1) if H % w == 0]
     return max(fitting, key=lambda w: (w % TILE == 0, w), default=0)
 
@@ -148,10 +151,9 @@ class Scratch(workspace.Scratch):
 class Ring:
     """Buffers for b rows without a backward pass: some steps of [x_t, 1, h_{t-1}], then round again."""
 
-    length = 8
-
     def __init__(self, job: Job, b: int) -> None:
         first, H = job.D + job.ones, job.H
+        self.length = ring_length(job, b)
         Z = aligned((self.length + 1, b, round_up(job.K)), job.dtype)
         Z[:, :, job.D : first] = 1
         h = Z[:, :, first : job.K]

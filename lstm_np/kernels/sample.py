@@ -94,32 +94,41 @@ class Scratch(workspace.Scratch):
         np.matmul(self.da[: dx.shape[1]].reshape(dx.shape[1], -1), W, dx[:, :, 0].T)
 
 
-def infer(params: Mapping[str, Array], half: Array, x: Array, h_in: Array, c_in: Array, y: Array | None) -> None:
-    """x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T; nothing is kept."""
-    dot, tanh, multiply, add = np.dot, np.tanh, np.multiply, np.add
-    H, T, U, dtype = len(h_in), x.shape[1], np.ascontiguousarray(params["U"]), str(x.dtype)
-    gates = aligned((6, H), dtype)  # a_i a_f a_o a_g c tanh(c); then u v in place of i f
-    a, ifo, i_f, g_c = gates[:4].reshape(4 * H), gates[:3], gates[:2], gates[3:5]
-    u, v, o, _, c, tanh_c = gates
-    hs = aligned((min(T, INFER_STEPS) + 1, H), dtype)
-    hs[0], c[...] = h_in, c_in
-    for start in range(0, T, INFER_STEPS):
-        n = min(INFER_STEPS, T - start)
-        a_x = x[:, start : start + n].T @ params["W"].T  # W x_t + b of some steps: (n, 4H)
-        if "b" in params:
-            a_x += params["b"]
-        for a_x_t, h_before, h in zip(a_x, hs, hs[1:], strict=False):
-            dot(U, h_before, a)
-            add(a, a_x_t, a)  # (1)
-            multiply(ifo, half, ifo)
-            tanh(a, a)  # (3), and tanh(a/2) for (2)
-            multiply(ifo, half, ifo)
-            add(ifo, half, ifo)  # (2)
-            multiply(i_f, g_c, i_f)
-            add(u, v, c)  # (4)
-            tanh(c, tanh_c)
-            multiply(o, tanh_c, h)  # (5)
-        if y is not None:
-            y[:, start : start + n] = hs[1 : n + 1].T
-        hs[0] = hs[n]
-    h_in[:], c_in[:] = hs[0], c
+class Inference:
+    """Buffers for inference of one sample, `count` steps of which have their W x + b made together."""
+
+    def __init__(self, H: int, count: int, dtype: str) -> None:
+        self._half = np.array(0.5, dtype)
+        gates = aligned((6, H), dtype)  # a_i a_f a_o a_g c tanh(c); then u v in place of i f
+        u, v, o, _, self._c, tanh_c = gates
+        self._gates = gates[:4].reshape(-1), gates[:3].reshape(-1), gates[:2], gates[3:5], u, v, o, self._c, tanh_c
+        self._a_x, self._h = aligned((count, 4 * H), dtype), aligned((count + 1, H), dtype)
+        self._steps = [(self._h[t], self._a_x[t], self._h[t + 1]) for t in range(count)]
+
+    def run(self, params: Mapping[str, Array], x: Array, h_in: Array, c_in: Array, y: Array | None) -> None:
+        """x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T."""
+        dot, tanh, multiply, add, half = np.dot, np.tanh, np.multiply, np.add, self._half
+        a, ifo, i_f, g_c, u, v, o, c, tanh_c = self._gates
+        W_T, b, U, hs, T = params["W"].T, params.get("b"), np.ascontiguousarray(params["U"]), self._h, x.shape[1]
+        hs[0], c[...] = h_in, c_in
+        for start in range(0, T, len(self._steps)):
+            n = min(len(self._steps), T - start)
+            a_x = self._a_x[:n]
+            np.matmul(x[:, start : start + n].T, W_T, a_x)
+            if b is not None:
+                add(a_x, b, a_x)
+            for h_before, a_x_t, h in self._steps[:n]:
+                dot(U, h_before, a)
+                add(a, a_x_t, a)  # (1)
+                multiply(ifo, half, ifo)
+                tanh(a, a)  # (3), and tanh(a/2) for (2)
+                multiply(ifo, half, ifo)
+                add(ifo, half, ifo)  # (2)
+                multiply(i_f, g_c, i_f)
+                add(u, v, c)  # (4)
+                tanh(c, tanh_c)
+                multiply(o, tanh_c, h)  # (5)
+            if y is not None:
+                y[:, start : start + n] = hs[1 : n + 1].T
+            hs[0] = hs[n]
+        h_in[:], c_in[:] = hs[0], c

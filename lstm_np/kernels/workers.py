@@ -28,7 +28,7 @@ from typing import Any
 
 START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-WATCHFUL = 2e-4  # seconds that both ends look out for a message before they sleep, since waking up takes 30 us
+WATCHFUL = 1e-3  # seconds that both ends look out for a message before they sleep, since waking up takes 30 us
 WORTH_A_WORKER = 4e-4  # seconds of work that repay waking a worker and copying what it needs
 
 

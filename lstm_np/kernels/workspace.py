@@ -54,6 +54,11 @@ def round_up(rows: int) -> int:
     return -(-rows // TILE) * TILE
 
 
+def ring_length(job: Job, b: int) -> int:
+    """How many steps of inference to copy the input for at once: all, or what takes about 128 KB, but some."""
+    return min(job.T, max(8, (1 << 15) // (job.K * b)))
+
+
 def block_rows(rows: int, inner: int, columns: int) -> int:
     """How many rows at a time to multiply (rows, inner) by (inner, columns) so that BLAS need not pack: a divisor."""
     most = unpacked_product_limit() // (inner * columns)
