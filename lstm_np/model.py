@@ -18,6 +18,7 @@ import numpy as np
 from lstm_np import initializers
 from lstm_np.backends import Backend, get_backend
 from lstm_np.data import Batches
+from lstm_np.kernels.blas_threads import SERIAL_PRODUCT, blas_threads
 from lstm_np.layers import LAYERS, Parameters, dense
 from lstm_np.layers.parameters import merge
 from lstm_np.layers.recurrent import check_choice, check_size
@@ -34,9 +35,6 @@ READ_OUTS = ("final_state", "last_output")
 def _one_blas_thread(multiply_adds: int) -> AbstractContextManager[None]:
     """For the products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
     milliseconds on the core that a kernel's worker needs."""
-    # here, so that a GPU's engine does without threadpoolctl
-    from lstm_np.kernels.blas_threads import SERIAL_PRODUCT, blas_threads
-
     return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
 
 

@@ -8,11 +8,10 @@ in force are kept in a list: nested and concurrent uses, left in any order, end 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import threading
 from typing import Any
-
-import threadpoolctl
 
 # OpenBLAS kernels for AVX-512 multiply products of at most 100^3 straight from memory, without packing
 _NO_PACKING_LIMIT = 1_000_000
@@ -28,7 +27,14 @@ _now: list[int] = []
 
 @functools.cache
 def libraries() -> tuple[Any, ...]:
-    """The BLAS libraries loaded now, NumPy's own first; empty where threadpoolctl knows none (Apple's, for one)."""
+    """The BLAS libraries loaded now, NumPy's own first; empty where threadpoolctl knows none (Apple's, for one).
+
+    Empty also without threadpoolctl, as on a GPU's machine that has only NumPy and CuPy: BLAS keeps its own count.
+    """
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return ()
+    import threadpoolctl
+
     blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
     return tuple(sorted(blas, key=lambda library: "numpy" not in (library.filepath or "")))
 

@@ -180,3 +180,21 @@ def test_a_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     path = costs.draw("T", {"sizes": [28, 56], "seconds": [0.01, 0.02], "exponent": 1.0}, tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_gpu_checks_need_is_numpy_beside_the_repository():
+    """On a GPU's machine with NumPy, CuPy, PyTorch and pytest, the CPU's side of the comparisons must run too."""
+    absent = ["threadpoolctl", "safetensors", "rich", "matplotlib", "sklearn", "hypothesis"]
+    code = (
+        f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+        "from benchmarks import gpu, gpu_checks\nimport lstm_np, numpy\n"
+        "print(gpu_checks._curve(gpu_checks._OnImages(1), gpu_checks.Cell('train', 4, 5, 3))[-1])\n"
+        "print(lstm_np.SequenceClassifier(3, 5, 4).predict(numpy.zeros((2, 7, 3), 'float32')).shape)\n"
+        "print(lstm_np.gradcheck(lstm_np.LSTM(2, 3), entries=2).ok)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == ["(2,)", "True"]
