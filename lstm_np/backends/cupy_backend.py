@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from typing import Any
 
 from lstm_np.backends.base import Backend, BackendError
 
@@ -13,25 +14,30 @@ INSTALL = 'pip install "lstm_np[cuda12]" or "lstm_np[cuda13]", whichever CUDA ve
 def make_backend() -> Backend:
     """The CuPy backend on the current device.
 
-    Raises BackendError with one line that says which is missing, CuPy or a GPU, and what to install.
+    Raises BackendError with one line that says which is missing, CuPy, a GPU or a library of CUDA, and what to install.
     """
     if importlib.util.find_spec("cupy") is None:
         raise BackendError(f"the cupy backend needs CuPy, which is not installed: {INSTALL}; or use --backend numpy")
     try:
         cupy = importlib.import_module("cupy")
     except Exception as error:  # a CuPy built for another CUDA fails in many ways; each means the same to a user
-        reason = " ".join(str(error).split())[:200]
-        raise BackendError(f"CuPy is installed but cannot be imported ({reason}): {INSTALL}") from error
+        raise BackendError(f"CuPy is installed but cannot be imported ({_reason(error)}): {INSTALL}") from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise BackendError(
-            f"CuPy is installed but finds no usable NVIDIA GPU or driver ({reason}): install the NVIDIA driver, "
-            f"match CuPy to it ({INSTALL}), or use --backend numpy"
+            f"CuPy is installed but finds no usable NVIDIA GPU or driver ({_reason(error)}): install the NVIDIA "
+            f"driver, match CuPy to it ({INSTALL}), or use --backend numpy"
         ) from error
     if devices == 0:
         raise BackendError("CuPy is installed but this machine has no NVIDIA GPU; use --backend numpy")
+    try:
+        _compute_something(cupy)
+    except Exception as error:  # CuPy loads the libraries of CUDA when they are first used, and each fails in its way
+        raise BackendError(
+            f"CuPy finds a GPU but cannot compute on it ({_reason(error)}): its CUDA libraries come with {INSTALL}; "
+            "or use --backend numpy"
+        ) from error
     return Backend(
         name="cupy",
         xp=cupy,
@@ -40,3 +46,16 @@ def make_backend() -> Backend:
         synchronize=lambda: cupy.cuda.get_current_stream().synchronize(),
         kernels=("persistent", "cuda_fused", "reference"),
     )
+
+
+def _compute_something(cupy: Any) -> None:
+    """One kernel, compiled by NVRTC, and one product by cuBLAS: what everything here needs."""
+    two = cupy.ones((2, 2), dtype="float32") + 1
+    cupy.asnumpy(two @ two)
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause of an error, in one line: CuPy puts a page of advice around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join((str(error) or type(error).__name__).split())[:200]
