@@ -7,6 +7,7 @@ therefore calls the library directly, with a handle, a stream and a workspace of
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 WORKSPACE = 32 * 1024 * 1024  # bytes; NVIDIA's advice for its largest devices
@@ -40,14 +41,14 @@ class Products:
 
 
 def open_library(xp: Any) -> Any:
-    """The cuBLAS that belongs to CuPy's CUDA version.  Raises OSError when it is not found."""
+    """The cuBLAS that belongs to CuPy's CUDA version, which CuPy has loaded.  Raises OSError when it is not found."""
     return ctypes.CDLL(f"libcublas.so.{xp.cuda.runtime.runtimeGetVersion() // 1000}")
 
 
 class StreamProducts(Products):
     """Matrix products on one stream, which may be capturing.
 
-    Raises OSError when the library is not found, RuntimeError when it reports an error.
+    Raises ImportError or OSError when the library is not found, RuntimeError when it reports an error.
     """
 
     def __init__(self, xp: Any, dtype: str, stream: Any) -> None:
@@ -55,12 +56,15 @@ class StreamProducts(Products):
         super().__init__(xp, dtype)
 
     def _connect(self, xp: Any, single: bool) -> None:
+        super()._connect(xp, single)  # CuPy finds the library wherever pip has put it; then its name alone opens it
         library = open_library(xp)
         gemm = library.cublasSgemm_v2 if single else library.cublasDgemm_v2
         gemm.argtypes = _GEMM_TYPES
         handle = _ADDRESS()
         self._workspace = xp.empty(WORKSPACE, dtype="uint8")
         _check(library.cublasCreate_v2(ctypes.byref(handle)))
+        # not at exit: the device may be gone by then
+        weakref.finalize(self, library.cublasDestroy_v2, handle).atexit = False
         _check(library.cublasSetStream_v2(handle, _ADDRESS(self._stream.ptr)))
         # without a workspace of its own cuBLAS would allocate one, which a capture does not allow
         size = ctypes.c_size_t(WORKSPACE)

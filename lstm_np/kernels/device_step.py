@@ -221,7 +221,7 @@ class DeviceTrainingStep:
         if self._blas is None and self._direct_blas:
             try:
                 self._blas = StreamProducts(self.xp, self.dtype, self._stream)
-            except OSError:
+            except (ImportError, OSError):
                 self._direct_blas = False
         return self._blas
 

@@ -267,11 +267,18 @@ class FakeCublas:
 
     def __init__(self, device: FakeDevice) -> None:
         self._stream = self._workspace = None
+        self.handles = 0
         self.cublasSgemm_v2 = self._product(_gemm(device, ctypes.c_float))
         self.cublasDgemm_v2 = self._product(_gemm(device, ctypes.c_double))
 
     def cublasCreate_v2(self, handle: Any) -> int:
         handle._obj.value = 1
+        self.handles += 1
+        return 0
+
+    def cublasDestroy_v2(self, handle: Any) -> int:
+        assert handle.value == 1
+        self.handles -= 1
         return 0
 
     def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:

@@ -1,8 +1,11 @@
 """The training step that stays on the device, executed on the host, against the model on NumPy."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from lstm_np.kernels.cublas import StreamProducts
 from lstm_np.kernels.device_step import DeviceTrainingStep, Update
 from lstm_np.optimizers import SGD, Adam
 from tests.gpu.host_cupy import FakeCublas, FakeDevice, make_backend, make_cupy
@@ -49,12 +52,45 @@ def test_agrees_with_cublas_called_directly(monkeypatch, capture):
     assert (step.graph_refused is None) == capture
 
 
-def test_agrees_where_the_cublas_library_is_not_found(monkeypatch):
+@pytest.mark.parametrize("error", [OSError, ImportError])
+def test_agrees_where_the_cublas_library_is_not_found(monkeypatch, error):
     def missing(xp):
-        raise OSError("libcublas.so.13: cannot open shared object file")
+        raise error("libcublas.so.13: cannot open shared object file")
 
     monkeypatch.setattr("lstm_np.kernels.cublas.open_library", missing)
     assert_training_agrees(persistent=False, direct_blas=True)
+
+
+def test_cublas_is_opened_after_cupy_has_found_it(monkeypatch):
+    """A wheel's library lies where the loader does not search; by its name it is found once it is loaded."""
+    library, cupy, loaded = FakeCublas(FakeDevice()), make_cupy(), []
+    cuda = cupy.cuda
+
+    class Cuda:
+        runtime, device = cuda.runtime, cuda.device
+
+        @property
+        def cublas(self):
+            loaded.append("cublas")
+            return cuda.cublas
+
+    def open_by_name(name):
+        assert (name, loaded) == ("libcublas.so.13", ["cublas"])
+        return library
+
+    monkeypatch.setattr("ctypes.CDLL", open_by_name)
+    monkeypatch.setattr(cupy, "cuda", Cuda())
+    StreamProducts(cupy, "float32", SimpleNamespace(ptr=77))
+    assert library.handles == 0  # it went with its owner
+
+
+def test_the_handle_of_cublas_goes_with_its_owner(monkeypatch):
+    library = FakeCublas(FakeDevice())
+    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: library)
+    products = StreamProducts(make_cupy(), "float32", SimpleNamespace(ptr=77))
+    assert library.handles == 1
+    del products
+    assert library.handles == 0
 
 
 def test_an_error_of_cublas_is_not_passed_over(monkeypatch):
