@@ -63,6 +63,7 @@ class Eager(Contestant):
         self.training, self.sizes, self.weights = cell.mode == "train", (cell.B, cell.T, cell.D), weights
         self.model = Classifier(cell.D, cell.H, CLASSES, cell.L).to(self.device)
         self.model.copy_weights(weights)
+        self.model.train(self.training)  # cuDNN keeps nothing for a backward pass in inference
         images, labels = as_images(batches)
         self.images, self.labels = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
         self.position = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -78,8 +79,10 @@ class Eager(Contestant):
         B, T, D = self.sizes
         chosen = (self.position + self.offsets) % len(self.images)
         self.position.add_(B)
-        x = self.images[chosen].view(B, T, D)
-        return x.transpose(0, 1).float().mul_(1 / 255), self.labels[chosen]
+        x = self.images[chosen].view(B, T, D).transpose(0, 1)
+        # turned in the same pass: cuDNN would copy a strided x once more
+        turned = x.to(torch.float32, memory_format=torch.contiguous_format)
+        return turned.mul_(1 / 255), self.labels[chosen]
 
     def _train(self) -> None:
         x, labels = self._batch()

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import ceilings, costs, gpu, gpu_checks, results
 from benchmarks.processes import ROOT, environment
+from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Cell
 from tests.gpu.host_cupy import COMPILER, make_backend, make_cupy
 
@@ -158,6 +159,21 @@ class TestOnTheHost:
         (record,) = gpu_checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
         assert record["data"] == "random images"
         assert record["images"] == 50
+
+
+def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
+    """PyTorch's GPU contestant, run on the CPU."""
+    gpu_torch = pytest.importorskip("benchmarks.gpu_torch", exc_type=ImportError)
+
+    class OnTheCpu(gpu_torch.Eager):
+        device = "cpu"
+
+    peer, cell = OnTheCpu(1), Cell("train", 4, 8, 3)
+    assert curve_gap(gpu_checks._curve(gpu_checks._OnImages(1), cell), gpu_checks._curve(peer, cell)) < TOLERANCE
+    assert peer._batch()[0].is_contiguous()
+    peer.do_prepare(replace(cell, mode="infer").as_dict())
+    assert not peer.model.training
+    assert np.isfinite(peer.loss(1))
 
 
 def test_ceilings_and_the_floor(monkeypatch):
