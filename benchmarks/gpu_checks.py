@@ -18,7 +18,7 @@ from benchmarks.contestant import Contestant
 from benchmarks.gpu_ours import DeviceStep, make_device_step
 from benchmarks.ours import Reference
 from benchmarks.race import TOLERANCE, curve_gap
-from benchmarks.workloads import Batch, Cell, Weights, as_images
+from benchmarks.workloads import Batch, Cell, Weights, batches_of_images
 from lstm_np import streams
 from lstm_np.cells import CELLS
 from lstm_np.kernels import LayerSpec, kernel_class
@@ -105,10 +105,7 @@ class _OnImages(Reference):
     """The reference kernel on the CPU over the same uint8 images as the device."""
 
     def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
-        images, labels = as_images(batches)
-        x = (images * np.float32(1 / 255)).reshape(-1, cell.T, cell.D)
-        parts = [(x[k : k + cell.B], labels[k : k + cell.B]) for k in range(0, len(x), cell.B)]
-        super().build(cell, weights, parts, adam)
+        super().build(cell, weights, batches_of_images(cell, batches), adam)
 
 
 def device_step(backend: lstm_np.Backend, sizes: tuple[tuple[int, int, int], ...] = STEP_SIZES) -> Iterator[Record]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from benchmarks import peer_jax
+from benchmarks.workloads import Batch, Cell, Weights, batches_of_images
 
 
 class Jax(peer_jax.Jax):
@@ -23,6 +24,10 @@ class Jax(peer_jax.Jax):
         """Versions and settings."""
         described = super().describe()
         return {**described, "settings": described["settings"].partition(", cores")[0] + ", strict float32"}
+
+    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+        """As on a CPU, on the images that the others have as bytes."""
+        super().build(cell, weights, batches_of_images(cell, batches), adam)
 
     def seconds(self, steps: int) -> list[float]:
         """Mean duration of steps that follow each other without waiting."""

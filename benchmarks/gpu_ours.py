@@ -9,7 +9,7 @@ import numpy as np
 import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.ours import make_model
-from benchmarks.workloads import LEARNING_RATE, Batch, Cell, Weights, as_images, mean_cross_entropy
+from benchmarks.workloads import LEARNING_RATE, Batch, Cell, Weights, as_images, batches_of_images, mean_cross_entropy
 from lstm_np.kernels.device_step import DeviceTrainingStep, Update
 
 REPEATED = 32  # batches on the device, so that a whole measurement is one pass over them
@@ -75,8 +75,7 @@ class DeviceStep(Contestant):
             self.train_step = make_device_step(self.model, many, np.tile(labels, REPEATED // len(batches)), cell.T)
             self.order, self.left = np.arange(len(many)), 0
         else:
-            x = (images * np.float32(1 / 255)).reshape(-1, cell.T, cell.D)
-            self.x = [self.backend.from_host(x[k : k + cell.B]) for k in range(0, len(x), cell.B)]
+            self.x = [self.backend.from_host(x) for x, _ in batches_of_images(cell, batches)]
 
     def step(self, batch: int) -> None:
         """A training step (batches follow each other on the device), or the logits; does not wait."""

@@ -168,3 +168,10 @@ def as_images(batches: list[Batch]) -> Batch:
     """The batches' samples one after the other as uint8 (N, T * D), which 1/255 scales, and labels (N,)."""
     x = np.concatenate([batch[0] for batch in batches])
     return np.rint(x.reshape(len(x), -1) * 255).astype(np.uint8), np.concatenate([batch[1] for batch in batches])
+
+
+def batches_of_images(cell: Cell, batches: list[Batch]) -> list[Batch]:
+    """The batches as `as_images` has them, as float32 (B, T, D) again: for those who take no bytes."""
+    images, labels = as_images(batches)
+    x = (images * np.float32(1 / 255)).reshape(-1, cell.T, cell.D)
+    return [(x[k : k + cell.B], labels[k : k + cell.B]) for k in range(0, len(x), cell.B)]

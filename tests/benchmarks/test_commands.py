@@ -12,7 +12,7 @@ from benchmarks import __main__ as command
 from benchmarks import ceilings, costs, gpu, gpu_checks, results
 from benchmarks.processes import ROOT, environment
 from benchmarks.race import TOLERANCE, curve_gap
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Cell, as_images, batches_of_images, make_batches
 from tests.gpu.host_cupy import COMPILER, make_backend, make_cupy
 
 SCRIPT = """
@@ -159,6 +159,16 @@ class TestOnTheHost:
         (record,) = gpu_checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
         assert record["data"] == "random images"
         assert record["images"] == 50
+
+
+def test_the_gpu_contestants_without_bytes_see_the_same_images():
+    cell = Cell("train", 3, 8, 2)
+    batches = make_batches(cell)
+    images, labels = as_images(batches)
+    again = batches_of_images(cell, batches)
+    assert [x.shape for x, _ in again] == [(3, 2, 28)] * len(batches)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in again]), labels)
+    np.testing.assert_array_equal(np.concatenate([np.rint(x * 255).reshape(3, -1) for x, _ in again]), images)
 
 
 def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
