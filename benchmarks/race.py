@@ -128,7 +128,7 @@ def race_cell(
     ours.ask("prepare", cell=cell.as_dict())
     estimates = {}
     for name, racer in racing.items():
-        racer.ask("time", steps=1)
+        racer.ask("time", steps=1, warm=1)  # a first step compiles, a second may record a graph
         estimates[name] = quantile(racer.ask("time", steps=3 if cell.flops < 5e10 else 1)["seconds"], 0.5)
     slow = [name for name, seconds in estimates.items() if seconds > STEP_LIMIT]
     if slow:

@@ -91,6 +91,21 @@ def test_turns_alternate():
     assert order[-2 * PACE.rounds :] == ["ours", "torch"] * PACE.rounds
 
 
+def test_steps_that_compile_or_record_do_not_count_in_the_estimate():
+    """Else a slot has a fraction of the steps that it is long enough for."""
+    peer, made = Fake("gpu-torch-graph", seconds=0.0001), []
+
+    def ask(do, timeout=1.0, ask=peer.ask, **arguments):
+        if do != "time":
+            return ask(do, timeout, **arguments)
+        slow = len(made) < 2
+        made.extend(range(arguments["steps"] + arguments.get("warm", 0)))
+        return {"seconds": [0.01 if slow else peer.time] * arguments["steps"]}
+
+    peer.ask = ask
+    assert raced(peer)["results"]["gpu-torch-graph"]["steps_per_round"] == 10
+
+
 def document():
     made = machine.header("cpu", 2)
     peers = {name: Fake(name).described for name in ("ours", "torch")}
