@@ -79,6 +79,7 @@ TRAINING = {
     "read-out: mean over the wrong count": (planted("/ real(B);", "/ real(B + 1);"), None),
     "read-out gradient: no barrier": (planted("__syncthreads();", "", 1, "read_out_gradient("), RACE),
     "read-out gradient: bias forgotten": (planted("b * H + j] : real(1))", "b * H + j] : real(0))"), None),
+    "totals: only the first lane's losses": (planted("loss = sum_over_warp(loss);", ""), None),
     "norm: no barrier": (planted("__syncthreads();", "", 1, "sum_over_block("), RACE),
     "Adam: step counted late": (planted("++counters[0]", "counters[0]++"), None),
     "Adam: epsilon of the other form": (planted("ADAM ? settings[3] * root", "ADAM_HAT ? settings[3] * root"), None),

@@ -46,7 +46,8 @@ __device__ __forceinline__ void put_quad(T* p, int i, const Quad<T>& q) {
     *reinterpret_cast<Quad<T>*>(VECTOR_ADDRESS(p + i)) = q;
 }
 
-__device__ __forceinline__ real sum_over_warp(real value) {
+template <class T>
+__device__ __forceinline__ T sum_over_warp(T value) {
     for (int offset = WARP / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
     return value;
 }

@@ -102,15 +102,19 @@ extern "C" __global__ void __launch_bounds__(128)
         coefficients[0] = real(adam ? lr * root / (1 - power(settings[1], step)) : lr);
         coefficients[1] = real(rule == ADAM ? settings[3] * root : settings[3]);
     }
-    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 2 * WARP) {
+    if (blockIdx.x == 0 && blockIdx.y == 0 && warp == 2) {
         double loss = 0, correct = 0;
-        for (int b = 0; b < B; ++b) {
+        for (int b = lane; b < B; b += WARP) {
             loss += losses[b];
             correct += hits[b];
         }
-        totals[0] += loss;
-        totals[1] += correct;
-        totals[2] += B;
+        loss = sum_over_warp(loss);
+        correct = sum_over_warp(correct);
+        if (lane == 0) {
+            totals[0] += loss;
+            totals[1] += correct;
+            totals[2] += B;
+        }
     }
 }
 
