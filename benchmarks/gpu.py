@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.__main__ import Parser, at_least_one
 from benchmarks.figures import geometric_mean, in_words
-from benchmarks.processes import ROOT, ContestantError, Racer
+from benchmarks.processes import ROOT, ContestantError, Racer, python_path
 from benchmarks.race import Pace, race_cell
 from benchmarks.workloads import Cell
 
@@ -88,7 +88,7 @@ def run_part(name: str, data_dir: str | None, budget: float) -> int:
 def watch_part(command: Sequence[str], limit: float) -> dict[str, Any]:
     """Run a part's process: {"status": "done", "failed" or "out of time", "records", "seconds", "error"}."""
     started, records, pending = time.monotonic(), [], b""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
     assert process.stdout is not None
     assert process.stderr is not None

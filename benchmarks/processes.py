@@ -28,6 +28,11 @@ def cores(threads: int) -> list[int]:
     return available[:threads]
 
 
+def python_path() -> str:
+    """This repository first, then where this process's own packages may lie."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def environment(threads: int, gpu: bool = False) -> dict[str, str]:
     """This process's environment with the thread counts of every library pinned.
 
@@ -42,7 +47,7 @@ def environment(threads: int, gpu: bool = False) -> dict[str, str]:
     # JAX would take most of the device's memory for itself
     off = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpu else {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    return {**kept, **pinned, **quiet, **off, "PYTHONPATH": str(ROOT)}
+    return {**kept, **pinned, **quiet, **off, "PYTHONPATH": python_path()}
 
 
 class Racer:

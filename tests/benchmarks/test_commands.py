@@ -1,5 +1,6 @@
 """The commands: bad input, no GPU, and a GPU part that fails."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -55,6 +56,15 @@ def test_without_a_gpu_one_line_and_exit_2():
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("benchmarks.gpu: ")
     assert done.stdout == ""
+
+
+def test_processes_find_the_packages_that_this_one_finds(monkeypatch, tmp_path):
+    (tmp_path / "only_here.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert environment(1)["PYTHONPATH"].split(os.pathsep) == [str(ROOT), str(tmp_path)]
+    assert gpu.watch_part([sys.executable, "-c", "import only_here, benchmarks"], 30)["status"] == "done"
+    monkeypatch.delenv("PYTHONPATH")
+    assert environment(1)["PYTHONPATH"] == str(ROOT)
 
 
 @pytest.mark.parametrize(
