@@ -38,3 +38,9 @@ def _module(xp: Any, names: tuple[str, ...], compiler_options: tuple[str, ...]) 
 def kernel(xp: Any, names: tuple[str, ...], function: str, dtype: str, macros: Mapping[str, int] | None = None) -> Any:
     """The kernel `function` of the module of these files, a CuPy `RawKernel`; modules are compiled once per process."""
     return _module(xp, names, options(dtype, macros)).get_function(function)
+
+
+def allow_shared_memory(kernel: Any, size: int) -> None:
+    """Let a `RawKernel` be launched with `size` bytes of dynamic shared memory; beyond 48 KiB it must be asked for."""
+    if size > kernel.max_dynamic_shared_size_bytes:
+        kernel.max_dynamic_shared_size_bytes = size

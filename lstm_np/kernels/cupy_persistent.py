@@ -27,8 +27,7 @@ def load(xp: Any, plan: PersistentPlan, dtype: str) -> tuple[Any, Any]:
     names = ("lstm_persistent_forward", "lstm_persistent_backward")
     kernels = tuple(cuda_source.kernel(xp, ("persistent",), name, dtype, plan.macros()) for name in names)
     for kernel, mapping in zip(kernels, (plan.forward, plan.backward), strict=True):
-        if mapping.shared_bytes > kernel.max_dynamic_shared_size_bytes:
-            kernel.max_dynamic_shared_size_bytes = mapping.shared_bytes
+        cuda_source.allow_shared_memory(kernel, mapping.shared_bytes)
     return kernels
 
 

@@ -93,6 +93,7 @@ class DeviceTrainingStep:
             name: cuda_source.kernel(xp, (file,), name, self.dtype) for file, names in KERNELS.items() for name in names
         }
         self._shared_for_read_out = (H + 2 * K) * np.dtype(self.dtype).itemsize
+        cuda_source.allow_shared_memory(self._kernels["read_out"], self._shared_for_read_out)
         self.parameters = parameters
         self._W, self._U, self._b = self._split(parameters, (4 * H * D, 4 * H * H, 4 * H))
         self._V, self._v = self._split(parameters[self.recurrent :], (K * H, K))

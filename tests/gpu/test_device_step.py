@@ -173,6 +173,15 @@ def test_an_epoch_can_be_entered_in_its_middle():
     np.testing.assert_array_equal(other.asnumpy(second.parameters), cupy.asnumpy(expected))
 
 
+def test_a_read_out_of_many_classes_asks_for_its_shared_memory():
+    T, D, H, K = 2, 3, 4, 6200  # two numbers per class: more than the 48 KiB that need no asking
+    count = 4 * H * (D + H + 1) + K * (H + 1)
+    step, _, _ = make_step(sizes=(T, D, H, K), parameters=np.zeros(count, np.float32))
+    step.begin_epoch(np.arange(SAMPLES))
+    step.run(1)
+    assert step.last_batch()[0] == pytest.approx(np.log(K))
+
+
 def test_totals_begin_anew():
     step, _, _ = make_step()
     step.begin_epoch(np.arange(SAMPLES))
