@@ -15,14 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lstm_np.data import load_dataset
-from lstm_np.training.evaluation import evaluate
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.material import in_order
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run import Place, run
-from lstm_np.training.trained import load_trained
 from lstm_np.weights import write_atomically
 
 RESULTS, TABLE = "results.json", "results.md"
@@ -129,32 +125,22 @@ def _measure(recipe: Recipe, place: Place, out: Path, interruption: Interruption
     """Run a recipe in a folder that is not kept; None where a signal cut it short."""
     with tempfile.TemporaryDirectory(prefix=".run-", dir=out) as folder:
         outcome = run(recipe, replace(place, out=os.path.join(folder, "run")), Reporter(), interruption)
-        if outcome.interrupted is not None or outcome.test is None:
-            return None
-        subset = None
-        if recipe.published is not None:
-            subset = _accuracy_on_first(recipe, place, outcome.plan.folder, recipe.published.test_images)
+    if outcome.interrupted is not None or outcome.test is None:
+        return None
+    first = outcome.as_published
     return Result(
         recipe=recipe.name,
         seed=recipe.train.seed,
         settings=_plain(recipe),
         test_accuracy=outcome.test.accuracy,
         test_images=outcome.test.count,
-        published_accuracy=subset,
-        published_images=None if recipe.published is None else recipe.published.test_images,
+        published_accuracy=None if first is None else first.accuracy,
+        published_images=None if first is None else first.count,
         steps=outcome.steps,
         seconds=round(outcome.seconds, 1),
         backend=outcome.plan.backend,
         kernels=sorted(set(outcome.plan.kernels)),
     )
-
-
-def _accuracy_on_first(recipe: Recipe, place: Place, folder: Path, count: int) -> float:
-    trained = load_trained(folder, best=False, backend=place.backend, kernel=place.kernel)
-    data = load_dataset(recipe.data.dataset, place.data_dir, place.offline, lambda _: None, explicit=place.explicit)
-    images, labels = data.test_images[:count], data.test_labels[:count]
-    batches = in_order(images, labels, data.scale, recipe.data.view, recipe.model.dtype)
-    return evaluate(trained.model, batches.epoch(0)).accuracy
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Outcome:
     curves: bool  # whether they could be drawn
     interrupted: int | None  # the signal's number
     sample: tuple[tuple[int, int], ...] = ()  # of the first test images: what each was taken for, and its label
+    as_published: Metrics | None = None  # on the first test images, as many as the recipe's published figure is of
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,9 @@ read them waits for a GPU.
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
@@ -18,11 +20,13 @@ from lstm_np.data.progress import download_bars
 from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.optimizer import arguments
+from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import Outcome, Plan
 from lstm_np.training.run_folder import BEST, CURVES, METRICS_CSV, METRICS_JSONL, WEIGHTS
 from lstm_np.training.shapes import tensor_shapes
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
+WIDTH, MARGIN = 80, 8
 BAR_WIDTH = 18  # so that 80 columns hold all numbers and the ^C that a terminal writes behind them
 
 
@@ -85,22 +89,22 @@ class LineReporter(Reporter):
     def start(self, plan: Plan) -> None:
         """Say what is learnt from what, and draw the head of the table of epochs."""
         self._plan = plan
-        recipe, data, model, train = plan.recipe, plan.dataset, plan.recipe.model, plan.recipe.train
+        recipe, data, train = plan.recipe, plan.dataset, plan.recipe.train
         rows, columns = data.image_shape
         T, D = plan.sequence
-        layers = f"{model.num_layers} x {model.cell}({model.hidden_size})"
-        directions = ", both directions" if model.bidirectional else ""
         limit = f", at most {train.max_steps:,}" if train.max_steps is not None else ""
-        rate = arguments(recipe.optimizer)["lr"]
+        kernels = "/".join(sorted(set(plan.kernels)))
         self._line(f"{recipe.name}: {recipe.title}", "bold")
-        self._line(f"data    {plan.train_images:,} images of {rows}x{columns}, read as {T} steps of {D}")
-        self._line(f"        {data.source}")
-        self._line(f"model   {layers}{directions}, {plan.parameters:,} parameters, {model.dtype}")
-        self._line(f"        {plan.backend} backend, {'/'.join(sorted(set(plan.kernels)))} kernel")
-        self._line(f"train   {_count(train.epochs, 'epoch')} of {_count(plan.steps_per_epoch, 'step')}{limit}")
         self._line(
-            f"        batch {train.batch_size}, {recipe.optimizer.name}, learning rate {rate:g}, seed {train.seed}"
+            f"data    {plan.train_images:,} images of {rows}x{columns}, read as {T} steps of {D}{_moved(recipe)}"
         )
+        self._line(f"        {data.source}")
+        self._parts("model", _layers(recipe))
+        self._line(
+            f"        {plan.parameters:,} parameters, {recipe.model.dtype}, {plan.backend} backend, {kernels} kernel"
+        )
+        self._line(f"train   {_count(train.epochs, 'epoch')} of {_count(plan.steps_per_epoch, 'step')}{limit}")
+        self._parts("", _updates(recipe))
         self._line(f"run     {plan.folder}")
         self._line("")
         self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
@@ -180,13 +184,16 @@ class LineReporter(Reporter):
         if outcome.test is not None:
             count = f"all {outcome.test.count:,} test images"
             self._line(f"test    accuracy {outcome.test.accuracy:.2%}, loss {outcome.test.loss:.4f} on {count}", "bold")
+        first = outcome.as_published
+        if outcome.test is not None and first is not None and first.count != outcome.test.count:
+            self._line(f"        accuracy {first.accuracy:.2%} on the first {first.count:,}")
+        if outcome.test is not None and published is not None:
+            self._line(f"        published {published.accuracy:.2%} on {published.test_images:,} test images")
+            self._parts("", [f"({published.source})"])
         if outcome.sample:
             predictions, labels = (" ".join(map(str, row)) for row in zip(*outcome.sample, strict=True))
             self._line(f"        the first {len(outcome.sample)}: taken for {predictions}")
             self._line(f"{'':8}{'':<{len(f'the first {len(outcome.sample)}')}}  labels    {labels}")
-        if published is not None:
-            on = f"{published.test_images:,} test images"
-            self._line(f"        published: {published.accuracy:.2%} on {on} ({published.source})")
         self._line(f"time    {outcome.seconds:,.1f} s for {_count(outcome.steps, 'step')}, tests included")
         self._line(f"saved   {folder / WEIGHTS}")
         if outcome.best is not None:
@@ -199,6 +206,12 @@ class LineReporter(Reporter):
         self._line(f"next    python -m lstm_np.evaluate {folder}")
         self._line(f"        python -m lstm_np.predict {folder} --index 0 1 2")
 
+    def _parts(self, head: str, parts: Sequence[str]) -> None:
+        """Parts behind a head, with commas between them, on as many lines as they need."""
+        lines = textwrap.wrap(", ".join(parts), WIDTH - MARGIN)
+        for k, line in enumerate(lines):
+            self._line(f"{head if k == 0 else '':<{MARGIN}}{line}")
+
     def _line(self, text: str, style: str | None = None) -> None:
         """One line; a reader that has gone, as `head` does, is not told any more, and training goes on."""
         if self._console.is_terminal:
@@ -208,6 +221,42 @@ class LineReporter(Reporter):
                 print(text, file=self._stream, flush=True)
             except BrokenPipeError:
                 self._listening = False
+
+
+def _moved(recipe: Recipe) -> str:
+    """How the training images are varied."""
+    data = recipe.data
+    done = [name for name, much in (("moved", data.shift), ("turned", data.rotate), ("zoomed", data.zoom)) if much]
+    return "".join(f", {name}" for name in done)
+
+
+def _layers(recipe: Recipe) -> list[str]:
+    """What the model is made of, from the input on."""
+    model = recipe.model
+    parts = [] if model.input_projection is None else [f"dense({model.input_projection})"]
+    parts.append(f"{model.num_layers} x {model.cell}({model.hidden_size})")
+    if model.bidirectional:
+        parts.append("both directions")
+    if model.dropout and (model.num_layers > 1 or model.dropout_outputs == "all"):
+        where = "of all outputs" if model.dropout_outputs == "all" else "between layers"
+        parts.append(f"dropout {model.dropout:g} {where}")
+    return parts
+
+
+def _updates(recipe: Recipe) -> list[str]:
+    """What is made small and how; what is as usual is not said."""
+    train, loss = recipe.train, recipe.model.loss
+    parts = [f"batch {train.batch_size}", recipe.optimizer.name]
+    parts.append(f"learning rate {arguments(recipe.optimizer)['lr']:g}")
+    if train.schedule != "constant":
+        parts.append(train.schedule)
+    if train.warmup_steps:
+        parts.append(f"{_count(train.warmup_steps, 'step')} of warm-up")
+    if train.clip_norm is not None:
+        parts.append(f"gradients clipped to {train.clip_norm:g}")
+    if loss != "softmax":
+        parts.append(loss.replace("_", " "))
+    return [*parts, f"seed {train.seed}"]
 
 
 def _count(number: int, thing: str) -> str:

@@ -19,7 +19,7 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.training import plots, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.material import Material, fingerprint, prepare
+from lstm_np.training.material import Material, fingerprint, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import Best, Outcome, Plan, epoch_row
@@ -143,11 +143,20 @@ class _Run:
             self.reporter.close()
         self.save(WEIGHTS)
         test = self.test(epochs)
+        as_published = None if test is None else self.as_published(test)
         seconds = time.perf_counter() - began
         curves = bool(epochs) and self.draw_curves()
         sample = () if test is None else self.sample()
         outcome = Outcome(
-            self.plan, tuple(epochs), self.best, test, seconds, curves, self.interruption.requested, sample
+            self.plan,
+            tuple(epochs),
+            self.best,
+            test,
+            seconds,
+            curves,
+            self.interruption.requested,
+            sample,
+            as_published,
         )
         self.reporter.finish(outcome)
         return outcome
@@ -206,6 +215,16 @@ class _Run:
         known = self.plan.held_out == "test" and last is not None and last.count > 0
         metrics = last if known else self.measure(self.material.test)
         return metrics if metrics is not None and metrics.count else None
+
+    def as_published(self, test: Metrics) -> Metrics | None:
+        """Loss and accuracy on as many test images as the published figure is of; None where nothing was published."""
+        recipe, dataset = self.plan.recipe, self.plan.dataset
+        if recipe.published is None or recipe.published.test_images >= test.count:
+            return None if recipe.published is None else test
+        first = slice(recipe.published.test_images)
+        images, labels = dataset.test_images[first], dataset.test_labels[first]
+        metrics = self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
+        return metrics if metrics.count else None
 
     def sample(self) -> tuple[tuple[int, int], ...]:
         """What the first test images are taken for, each beside its label."""

@@ -23,7 +23,8 @@ def test_lines_of_a_run(face, tmp_path):
     lines = result.out.splitlines()
     assert lines[0] == "mnist-lstm128: an LSTM reads digits row by row"
     assert lines[1] == "data    1,297 images of 8x8, read as 8 steps of 8"
-    assert "model   1 x lstm(16), 1,770 parameters, float32" in lines
+    assert lines[3] == "model   1 x lstm(16)"
+    assert lines[4].startswith("        1,770 parameters, float32, numpy backend, ")
     assert "train   2 epochs of 21 steps" in lines
     assert "run     runs/mnist-lstm128-001" in lines
     rows = [line.split() for line in lines if re.match(r" +\d/2 ", line)]
@@ -164,7 +165,7 @@ def test_model_and_optimizer_flags_reach_them(face):
     optimizer = ("--optimizer", "sgd", "--learning-rate", 0.1, "--momentum", 0.9, "--nesterov")
     result = face("train", *QUICK, *flags, *optimizer, "--kernel", "reference", "--threads", 1, "--out", "run")
     assert result.status == 0
-    assert "        numpy backend, reference kernel" in result.out
+    assert "float64, numpy backend, reference kernel\n" in result.out
     config = json.loads(Path("run/config.json").read_text())
     assert config["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}
     assert config["machine"] == {"backend": "numpy", "kernels": ["reference"] * 4, "threads": 1}
@@ -187,7 +188,11 @@ def test_a_recipe_file_and_its_published_number(face, tmp_path):
     result = face("train", "--recipe", "mine.toml", "--batch-size", 32)
     assert result.status == 0
     assert result.out.startswith("mine: Mine\n")
-    assert "published: 87.50% on 128 test images (a page)" in result.out
+    assert re.search(
+        r"on all 500 test images\n +accuracy \d\d\.\d\d% on the first 128\n"
+        r" +published 87.50% on 128 test images\n +\(a page\)\n",
+        result.out,
+    )
     assert (tmp_path / "runs/mine-001").is_dir()
 
 

@@ -106,6 +106,13 @@ def test_the_original_images_are_measured_too(place, tmp_path):
     assert "| the first 37 | 1 | |" in markdown([recipe], [result])
 
 
+def test_no_more_images_are_claimed_than_were_measured(place, tmp_path):
+    recipe = replace(small(), published=Published(0.5, 10_000, "here"))  # the digits have 500
+    (result,) = compare([recipe], [1], tmp_path, place, lambda _: None)
+    assert (result.published_images, result.published_accuracy) == (500, result.test_accuracy)
+    assert "the first" not in markdown([recipe], [result])
+
+
 def test_the_table_says_mean_deviation_and_range():
     result = Result("mnist-lstm128", 1, {}, 0.5, 100, None, None, 3, 2.0, "numpy", ["reference"])
     results = [replace(result, seed=seed, test_accuracy=a) for seed, a in ((1, 0.5), (2, 0.7), (3, 0.6))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,8 @@ from lstm_np import data
 from lstm_np.loop import Epoch, Metrics
 from lstm_np.training import plots, reporters, terminal
 from lstm_np.training.images import read_pictures
-from lstm_np.training.recipes import load_recipe
-from lstm_np.training.records import Best, Plan
+from lstm_np.training.recipes import load_recipe, recipe_names
+from lstm_np.training.records import Best, Outcome, Plan
 
 
 @pytest.fixture
@@ -114,6 +115,40 @@ def test_a_line_per_epoch_and_no_bar_where_nobody_watches(plan):
     assert lines[-1].split() == ["2/10", "0.2500", "95.00%", "-", "-", "4,800", "12.5", "s"]
     assert "\x1b" not in stream.getvalue()
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_told_in_80_columns(plan, name):
+    stream, recipe = io.StringIO(), load_recipe(name)
+    plan = replace(plan, recipe=recipe, parameters=1_620_610, kernels=("fused", "reference"))
+    test, first = Metrics(0.5, 0.9, 10_000, 9_000), Metrics(0.5, 0.875, 128, 112)
+    reporter = reporters.LineReporter(stream)
+    reporter.start(plan)
+    reporter.finish(Outcome(plan, (record(1),), None, test, 1.0, False, None, ((7, 7),) * 10, first))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "        accuracy 87.50% on the first 128" in lines
+    assert any("published" in line for line in lines) == (recipe.published is not None)
+
+
+def test_the_head_says_what_is_not_as_usual(plan):
+    def head(name):
+        stream = io.StringIO()
+        reporters.LineReporter(stream).start(replace(plan, recipe=load_recipe(name)))
+        return stream.getvalue()
+
+    assert "model   1 x lstm(128)\n" in head("mnist-lstm128")
+    assert "batch 128, adam, learning rate 0.001, seed 0\n" in head("mnist-lstm128")
+    assert "model   dense(128), 1 x lstm(128)\n" in head("tf1-projection")
+    assert "model   3 x gru_reset_before(200), dropout 0.5 of all outputs\n" in head("tf1-gru3")
+    assert "learning rate 0.0001, softmax twice, seed 0\n" in head("tf1-lstm100")
+    best = " ".join(head("best").split())
+    for words in (
+        "of 28, moved, turned, zoomed",
+        "2 x lstm(96), both directions, dropout 0.2 between layers",
+        "0.003, cosine, 200 steps of warm-up, gradients clipped to 1, seed 0",
+    ):
+        assert words in best
 
 
 @pytest.mark.parametrize(
