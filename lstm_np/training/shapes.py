@@ -8,7 +8,9 @@ from typing import Any
 from lstm_np.losses import log_softmax
 from lstm_np.model import SequenceClassifier
 
-LETTERS = "B samples, T steps, D inputs, P projected, H units, K classes, L layers (times two for both directions)"
+LETTERS = """\
+B samples, T steps, D inputs, P projected, H units, K classes,
+L layers (twice as many where there are two directions)"""
 
 
 def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str:
@@ -36,12 +38,13 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
     both, rows = stack.directions == 2, "H" if len(cell.GATES) == 1 else f"{len(cell.GATES)}H"
     x = xp.zeros((model.input_size, T, B), dtype=model.dtype)
     yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
-    yield "x", "(D, T, B)", x, "turned once: inside, a column is a sample"
+    yield "x", "(D, T, B)", x, "inside, a column is a sample"
     width = "D"
     if "projection.W" in model.params:
         yield "projection.W", "(P, D)", model.params["projection.W"], "the dense layer in front"
+        yield "projection.b", "(P,)", model.params["projection.b"], ""
         x, width = model._project(x), "P"
-        yield "projected", "(P, T, B)", x, "what the first recurrent layer reads"
+        yield "projected", "(P, T, B)", x, "what the first layer reads"
     states = stack._enter_state(None, B)
     final: list[tuple[Any, ...]] = []
     for layer in range(stack.num_layers):
@@ -52,20 +55,22 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
                 yield f"{prefix}.{name}", axes.get(name, f"({rows},)"), array, ""
             params = stack._kernel_params(prefix)
             a = params["W"] @ x[:, 0, :] + params["U"] @ states[len(final)][0] + params["b"][:, None]
-            yield f"{prefix} a", f"({rows}, B)", a, f"pre-activations of one step: {', '.join(cell.GATES)}"
-            y, last, _ = kernel.forward(params, x, states[len(final)], save=False)
-            for name, part in zip(cell.STATE, last, strict=True):
+            yield f"{prefix} a", f"({rows}, B)", a, f"pre-activations: {', '.join(cell.GATES)}"
+            _, one, _ = kernel.forward(params, x[:, :1, :], states[len(final)], save=False)
+            for name, part in zip(cell.STATE, one, strict=True):
                 yield f"{prefix} {name}", "(H, B)", part, f"{name} after one step"
+            y, last, _ = kernel.forward(params, x, states[len(final)], save=False)
             outputs.append(y)
             final.append(last)
         x, width = (xp.concat(outputs, axis=0), "2H") if both else (outputs[0], "H")
-        yield f"layer{layer} y", f"({width}, T, B)", x, "h after every step" + (", both directions" if both else "")
+        yield f"layer{layer} y", f"({width}, T, B)", x, "h after every step" + (", both ways" if both else "")
     state = stack._leave_state(final)
     for name, part in zip(cell.STATE, state if len(cell.STATE) > 1 else (state,), strict=True):
-        yield f"{name}_n", "(L, B, H)", part, f"{name} after the last step, as it is given out"
+        yield f"{name}_n", "(L, B, H)", part, f"{name} after the last step"
     zeros = xp.zeros((model.input_size, T, B), dtype=model.dtype)
     logits, h, _ = model._logits(zeros, save=False, dropout_key=None)
     yield "read out", f"({width}, B)", h, model.read_out.replace("_", " ")
     yield "readout.W", f"(K, {width})", model.params["readout.W"], "the dense layer behind"
+    yield "readout.b", "(K,)", model.params["readout.b"], ""
     yield "logits", "(K, B)", logits, "before the softmax"
-    yield "probabilities", "(B, K)", xp.exp(log_softmax(xp, logits)).T, "after it, as they are given out"
+    yield "probabilities", "(B, K)", xp.exp(log_softmax(xp, logits)).T, "after it"

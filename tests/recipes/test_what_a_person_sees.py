@@ -12,7 +12,7 @@ from lstm_np.evaluate import main as evaluate
 from lstm_np.model import SequenceClassifier
 from lstm_np.predict import main as predict
 from lstm_np.train import main as train
-from lstm_np.training import pictures
+from lstm_np.training import load_recipe, pictures, recipe_names, shapes
 from lstm_np.training.shapes import tensor_shapes
 
 SMALL = ["--dataset", "digits", "--hidden-size", "6", "--epochs", "1", "--threads", "1"]
@@ -31,12 +31,27 @@ def test_the_shapes_are_those_of_a_real_pass(options):
     model = SequenceClassifier(4, 3, 5, **options)
     table = {tuple(line.split("  ")[0:1]): line for line in tensor_shapes(model, 7, 2).splitlines()}
     for name, shape in model.params.shapes.items():
-        if not name.endswith(("projection.b", "readout.b")):
-            assert " x ".join(map(str, shape)) in table[(name,)]
+        assert " x ".join(map(str, shape)) in table[(name,)]
     assert "5 x 2" in table[("logits",)]
     assert "2 x 5" in table[("probabilities",)]
     assert "4 x 7 x 2" in tensor_shapes(model, 7, 2)
     assert f"{model.recurrent.output_size} x 7 x 2" in table[(f"layer{model.recurrent.num_layers - 1} y",)]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_shapes_of_every_recipe_fit_80_columns(name):
+    model = SequenceClassifier(28, num_classes=10, **load_recipe(name).tables["model"])
+    assert max(map(len, tensor_shapes(model, 28, 128).splitlines())) <= 80
+    assert max(map(len, model.summary().splitlines())) <= 80
+
+
+def test_a_state_after_one_step_is_the_first_output():
+    model = SequenceClassifier(4, 3, 5)
+    model.params["layer0.b"][:] = 1.0  # the pass reads zeros: without a bias nothing would change from step to step
+    tensors = {name: np.array(array) for name, _, array, _ in shapes._pass(model, 7, 2)}
+    np.testing.assert_allclose(tensors["layer0 h"], tensors["layer0 y"][:, 0])
+    np.testing.assert_allclose(tensors["h_n"][0].T, tensors["layer0 y"][:, -1])
+    assert not np.allclose(tensors["layer0 h"], tensors["layer0 y"][:, -1])
 
 
 def test_lines_in_the_rhythm_of_the_original(tmp_path, capsys):
@@ -66,7 +81,7 @@ def test_ten_predictions_beside_ten_labels(tmp_path, capsys):
 def test_show_shapes_prints_layers_and_tensors_first(tmp_path, capsys):
     assert train([*SMALL, "--max-steps", "1", "--show-shapes", "--out", str(tmp_path / "r")]) == 0
     out = capsys.readouterr().out
-    assert out.index("output shape") < out.index("pre-activations of one step") < out.index("epoch")
+    assert out.index("output shape") < out.index("pre-activations: i, f, o, g") < out.index("epoch")
 
 
 def test_tensorboard_event_files(tmp_path):
