@@ -16,6 +16,7 @@ Dense layers, W (K, D)::
     torch              W, b: uniform in +-1/sqrt(D)
     normal             W, b: N(0, 1)
     truncated_normal   W: N(0, 0.1^2), drawn again where it is beyond two standard deviations; b: 0
+    small_truncated_normal   the same with 0.01
 
 Sources: Glorot and Bengio, AISTATS 2010; Saxe, McClelland and Ganguli, ICLR 2014 (orthogonal); the forget bias of 1:
 Jozefowicz, Zaremba and Sutskever, ICML 2015.
@@ -154,12 +155,17 @@ def _dense_truncated_normal(rng: np.random.Generator, D: int, K: int) -> Arrays:
     return {"W": truncated_normal(rng, (K, D), 0.1), "b": np.zeros(K)}
 
 
+def _dense_small_truncated_normal(rng: np.random.Generator, D: int, K: int) -> Arrays:
+    return {"W": truncated_normal(rng, (K, D), 0.01), "b": np.zeros(K)}
+
+
 DENSE: dict[str, Callable[[np.random.Generator, int, int], Arrays]] = {
     "keras": _dense_glorot,
     "tf1": _dense_glorot,
     "torch": _dense_torch,
     "normal": _dense_normal,
     "truncated_normal": _dense_truncated_normal,
+    "small_truncated_normal": _dense_small_truncated_normal,
 }
 
 

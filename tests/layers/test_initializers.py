@@ -88,6 +88,10 @@ def test_the_truncated_normal_is_cut_at_two_deviations():
     assert 0.1999 < np.abs(drawn).max() <= 0.2
     assert drawn.std() == pytest.approx(0.08796, abs=3e-4)
     assert abs(drawn.mean()) < 1e-3
+    for name, stddev in (("truncated_normal", 0.1), ("small_truncated_normal", 0.01)):
+        dense = initializers.dense(name, 300, 300, 0, "d")
+        assert dense["W"].std() == pytest.approx(0.8796 * stddev, rel=4e-3)
+        assert not dense["b"].any()
 
 
 def test_bad_requests():
