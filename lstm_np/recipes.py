@@ -14,7 +14,8 @@ from lstm_np.training.compare import TABLE, compare, markdown, write_table
 from lstm_np.training.faces import Parser, backend_of, run_face
 from lstm_np.training.flags import add_data_flags, add_machine_flags
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.recipes import FOLDER
+from lstm_np.training.optimizer import arguments as settled
+from lstm_np.training.recipes import Tables
 
 
 class _Parser(Parser):
@@ -85,19 +86,25 @@ def _page(recipe: Recipe) -> str:
         published = recipe.published
         images = f"{published.test_images:,} test images"
         parts.append(_wrapped(f"Published: {published.accuracy:.4g} on {images} ({published.source})."))
-    default = load_recipe().tables
-    for table, settings in recipe.tables.items():
+    default = _settings(load_recipe())
+    for table, settings in _settings(recipe).items():
         lines = [
-            f"  {name} = {_shown(value)}" + ("" if value == default[table][name] else "   *")
+            f"  {name} = {_shown(value)}" + ("" if name in default[table] and value == default[table][name] else "   *")
             for name, value in settings.items()
         ]
         parts.append("\n".join([f"[{table}]", *lines]))
-    parts.append(f"* differs from the default recipe; the file is {FOLDER / recipe.name}.toml")
+    parts.append(f"* differs from the default recipe\n{recipe.path}")
     return "\n\n".join(parts)
 
 
+def _settings(recipe: Recipe) -> Tables:
+    """The recipe's settings, of those of optimizers only the ones that its own has, with the values that it takes."""
+    taken = {"learning_rate" if name == "lr" else name: value for name, value in settled(recipe.optimizer).items()}
+    return {**recipe.tables, "optimizer": {"name": recipe.optimizer.name, **taken}}
+
+
 def _wrapped(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 80)
+    return textwrap.fill(" ".join(text.split()), 80, break_on_hyphens=False)
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Recipe:
     name, title, description   for people; `fault` and `fix` say what was wrong with the original and what is done here
     data, model, optimizer, train   every setting
     published                  the original's own numbers, where it had any
+    path                       the file that it was read from
     """
 
     name: str
@@ -66,6 +67,7 @@ class Recipe:
     published: Published | None = None
     fault: str | None = None
     fix: str | None = None
+    path: str = field(default="", compare=False)
 
     @property
     def tables(self) -> Tables:
@@ -88,7 +90,7 @@ def load_recipe(name: str = DEFAULT) -> Recipe:
     """The recipe called `name`, or the one in a file where `name` ends in ".toml".  Raises RecipeError."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
-        raise RecipeError(f"unknown recipe {name!r}; there are: {', '.join(recipe_names())}, or name a .toml file")
+        raise RecipeError(f"unknown recipe {name!r}; {_hint(name, recipe_names(), ', or name a .toml file')}")
     document, tables = _resolve(path, ())
     for key in ("title", "description"):
         if key not in document:
@@ -100,7 +102,8 @@ def load_recipe(name: str = DEFAULT) -> Recipe:
             raise RecipeError(f"{path}: [{table}] does not say {', '.join(sorted(missing))}")
         settings[table] = TABLES[table](**_complete(table, tables[table]))
     about = {key: document[key].strip() for key in ("title", "description", "fault", "fix") if key in document}
-    return Recipe(name=path.stem, published=_published(path, document.get("published")), **about, **settings)
+    published = _published(path, document.get("published"))
+    return Recipe(name=path.stem, published=published, path=str(path), **about, **settings)
 
 
 def _resolve(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Tables]:
@@ -111,7 +114,7 @@ def _resolve(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Tables
     if base is None:
         return document, own
     if base not in recipe_names():
-        raise RecipeError(f"{path}: unknown recipe {base!r} in based_on; there are: {', '.join(recipe_names())}")
+        raise RecipeError(f"{path}: unknown recipe {base!r} in based_on; {_hint(base, recipe_names())}")
     if path in seen:
         raise RecipeError(f"{path}: the recipe is based on itself")
     return document, _overlay(_resolve(FOLDER / f"{base}.toml", (*seen, path))[1], own)
@@ -174,6 +177,10 @@ def _refuse_unknown(path: Path, where: str, found: Iterable[str], known: Iterabl
     names = list(known)
     for key in found:
         if key not in names:
-            close = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
-            raise RecipeError(f"{path}: unknown key {key!r} in {where}; {hint}")
+            raise RecipeError(f"{path}: unknown key {key!r} in {where}; {_hint(key, names)}")
+
+
+def _hint(name: str, names: list[str], more: str = "") -> str:
+    """The name that was probably meant, else all that there are, and what more can be given."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}{more}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,27 @@ def test_the_page_of_a_recipe_says_what_was_wrong(capsys):
         assert words in page
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_page_fits_80_columns_and_shows_what_the_optimizer_takes(name, capsys):
+    assert main(["show", name]) == 0
+    *lines, path = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert Path(path).is_file()
+    assert Path(path).name == f"{name}.toml"
+    shown = "\n".join(lines).split("[optimizer]\n")[1].split("\n\n")[0]
+    assert ("betas" in shown) == (load_recipe(name).optimizer.name == "adam")
+    assert "none" not in shown
+
+
+def test_the_page_of_an_own_recipe_names_its_own_file(capsys, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('based_on = "tf1-sgd"\ntitle = "t"\ndescription = "d"\n[optimizer]\nmomentum = 0.5\n')
+    assert main(["show", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(path)
+    assert "  momentum = 0.5   *" in lines
+
+
 def test_the_command_compares(capsys, tmp_path):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(
@@ -169,7 +191,8 @@ def test_the_command_compares(capsys, tmp_path):
     [
         (["show"], "recipes: show needs the name of a recipe; there are: mnist-lstm128"),
         (["list", "best"], "recipes: list takes no names"),
-        (["show", "bset"], "recipes: unknown recipe 'bset'"),
+        (["show", "bset"], "recipes: unknown recipe 'bset'; did you mean 'best'?"),
+        (["show", "tf1_sgd"], "recipes: unknown recipe 'tf1_sgd'; did you mean 'tf1-sgd'?"),
         (["compare", "best", "--seeds", "0"], "recipes: --seeds must be at least 1, found 0"),
         (["compare", "best", "--max-steps", "0"], "recipes: --max-steps must be at least 1, found 0"),
         (["compare", "best", "--data-dir", "nowhere"], "recipes: "),
