@@ -168,8 +168,12 @@ def _published(path: Path, values: Any) -> Published | None:
     if not isinstance(values, dict) or set(values) != set(expected):
         raise RecipeError(f"{path}: [published] must say {', '.join(expected)}, and nothing else")
     for name, kinds in expected.items():
-        if not isinstance(values[name], kinds):  # type: ignore[arg-type]
+        if not isinstance(values[name], kinds) or isinstance(values[name], bool):  # type: ignore[arg-type]
             raise RecipeError(f"{path}: [published] {name} cannot be {values[name]!r}")
+    if not 0 <= values["accuracy"] <= 1:
+        raise RecipeError(f"{path}: [published] accuracy must be a share from 0 to 1, found {values['accuracy']}")
+    if values["test_images"] < 1:
+        raise RecipeError(f"{path}: [published] test_images must be at least 1, found {values['test_images']}")
     return Published(**values)
 
 

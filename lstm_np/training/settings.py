@@ -152,7 +152,8 @@ def convert(table: str, name: str, value: Any, called: str) -> Any:
         raise ValueError(f"unknown {called} {value!r}; there are: {', '.join(rule['choices'])}")
     for part in value if kind is tuple else (value,):
         if kind is not str and not _in_range(part, *rule["range"]):
-            raise ValueError(f"{called} must be {_in_words(*rule['range'])}, found {part}")
+            limits = _in_words(*rule["range"]) if math.isfinite(part) else "finite"
+            raise ValueError(f"{called} must be {limits}, found {part}")
     return value
 
 
@@ -174,4 +175,4 @@ def _in_range(value: float, at_least: float | None, above: float | None, below: 
 
 def _in_words(at_least: float | None, above: float | None, below: float | None) -> str:
     limits = [("at least", at_least), ("above", above), ("below", below)]
-    return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None) or "finite"
+    return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
