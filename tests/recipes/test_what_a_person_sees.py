@@ -150,8 +150,9 @@ def test_evaluate_and_predict_draw_them(tmp_path, capsys):
     assert size_of((tmp_path / "confusion.png").read_bytes())
     assert size_of((tmp_path / "digits.png").read_bytes())
     capsys.readouterr()
-    assert evaluate([run, "--threads", "1", "--picture", str(tmp_path / "none" / "c.png")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    for path, reason in ((tmp_path / "none" / "c.png", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert evaluate([run, "--threads", "1", "--picture", str(path)]) == 2
+        assert capsys.readouterr().err == f"evaluate: {path}: {reason}\n"
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
