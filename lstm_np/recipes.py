@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lstm_np.training import Place, Recipe, load_recipe, recipe_names
-from lstm_np.training.compare import TABLE, compare, markdown, write_table
+from lstm_np.training.compare import TABLE, columns, compare, write_table
 from lstm_np.training.faces import Parser, backend_of, run_face
 from lstm_np.training.flags import add_data_flags, add_machine_flags
 from lstm_np.training.interruption import Interruption
@@ -58,7 +58,7 @@ def _recipes(arguments: argparse.Namespace) -> int:
         raise ValueError(f"show needs the name of a recipe; there are: {', '.join(recipe_names())}")
     if arguments.action == "list" and arguments.names:
         raise ValueError("list takes no names; show NAME says what one recipe is")
-    recipes = [load_recipe(name) for name in arguments.names or recipe_names()]
+    recipes = [load_recipe(name) for name in dict.fromkeys(arguments.names) or recipe_names()]
     if arguments.action == "compare":
         return _compare(recipes, arguments)
     if arguments.json:
@@ -130,8 +130,8 @@ def _compare(recipes: list[Recipe], arguments: argparse.Namespace) -> int:
             interruption,
         )
     write_table(arguments.out, recipes, results)
-    print(json.dumps([asdict(result) for result in results]) if arguments.json else markdown(recipes, results), end="")
-    print(f"recipes: {arguments.out}/{TABLE} holds this table", file=sys.stderr)
+    print(json.dumps([asdict(result) for result in results]) if arguments.json else columns(recipes, results))
+    print(f"recipes: {arguments.out}/{TABLE} holds this table for a document", file=sys.stderr)
     if interruption.requested is not None:
         print("recipes: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 128 + interruption.requested

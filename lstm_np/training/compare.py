@@ -25,7 +25,7 @@ RESULTS, TABLE = "results.json", "results.md"
 
 
 class CompareError(ValueError):
-    """A results file that cannot be used; one line: which, and what to do."""
+    """Recipes, or a results file, that cannot be compared; one line: which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,16 @@ def compare(
     """Run each recipe once with each seed, those that `out` has no result of; all results, in this order.
 
     An interruption ends it after the step in hand: that run is not counted.
-    Raises CompareError for a results file that cannot be read, and what `lstm_np.training.run` raises.
+    Raises CompareError for recipes of one name or a results file that cannot be read, and what `lstm_np.training.run`
+    raises.
     """
+    names = [recipe.name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise CompareError(f"two of these recipes are called {name!r}: their results could not be told apart")
     out, interruption = Path(out), interruption or Interruption()
+    if out.exists() and not out.is_dir():
+        raise CompareError(f"{out}: a file, where the folder of results should be; name another with --out")
     out.mkdir(parents=True, exist_ok=True)
     results = _read(out / RESULTS)
     wanted = [recipe.changed({"train": {"seed": seed}}) for seed in seeds for recipe in recipes]
@@ -78,12 +85,41 @@ def compare(
 
 
 def markdown(recipes: Sequence[Recipe], results: Sequence[Result]) -> str:
-    """The table: a row per recipe."""
-    head = (
+    """The table for a document: a row per recipe, and one for the images of the original where it used fewer."""
+    lines = [
         "| recipe | published | here: mean ± deviation (lowest to highest) | test images | seeds | s a run |",
         "|---|---|---|---|---|---|",
-    )
-    return "\n".join([*head, *_rows(recipes, results)]) + "\n"
+    ]
+    for row in _rows(recipes, results):
+        name, published = row.recipe.name, _published(row.recipe)
+        if not row.accuracies:
+            lines.append(f"| {name} | {published} | not run | | | |")
+        elif row.whole:
+            lines.append(
+                f"| {name} | {published} | {_spread(row.accuracies)} | {row.images:,} "
+                f"| {len(row.accuracies)} | {row.seconds:,.0f} |"
+            )
+        else:
+            lines.append(f"| | | {_spread(row.accuracies)} | the first {row.images:,} | {len(row.accuracies)} | |")
+    return "\n".join(lines) + "\n"
+
+
+def columns(recipes: Sequence[Recipe], results: Sequence[Result]) -> str:
+    """The same for a terminal of 80 columns; what was published stands in the row of the images that it was of."""
+    width = max(20, *(len(recipe.name) for recipe in recipes))
+    lines = [f"{'recipe':<{width}} published   mean      ± lowest highest images seeds s/run"]
+    for row in _rows(recipes, results):
+        published, found = row.recipe.published, row.accuracies
+        theirs = "-" if published is None or (row.whole and row.more) else f"{published.accuracy:.4g}"
+        head = f"{row.recipe.name if row.whole else '':<{width}} {theirs:>9}"
+        if not found:
+            lines.append(f"{head}  not run")
+            continue
+        deviation = f"{statistics.stdev(found):.4f}" if len(found) > 1 else "-"
+        shares = f"{statistics.fmean(found):.4f} {deviation:>6} {min(found):.4f} {max(found):7.4f}"
+        seconds = f"{row.seconds:,.0f}" if row.whole else ""
+        lines.append(f"{head} {shares} {row.images:>6,} {len(found):>5} {seconds:>5}".rstrip())
+    return "\n".join(lines)
 
 
 def write_table(out: str | os.PathLike[str], recipes: Sequence[Recipe], results: Sequence[Result]) -> None:
@@ -91,21 +127,30 @@ def write_table(out: str | os.PathLike[str], recipes: Sequence[Recipe], results:
     write_atomically(Path(out) / TABLE, markdown(recipes, results).encode())
 
 
-def _rows(recipes: Sequence[Recipe], results: Sequence[Result]) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Row:
+    """What the seeds of a recipe reached on all test images (`whole`), or on the first ones."""
+
+    recipe: Recipe
+    accuracies: list[float]
+    images: int = 0
+    seconds: float = 0.0  # a run, on average
+    whole: bool = True
+    more: bool = False  # whether a row of the original's images follows
+
+
+def _rows(recipes: Sequence[Recipe], results: Sequence[Result]) -> Iterator[_Row]:
     for recipe in recipes:
         mine = [result for result in results if result.recipe == recipe.name]
         if not mine:
-            yield f"| {recipe.name} | {_published(recipe)} | not run | | | |"
+            yield _Row(recipe, [])
             continue
-        seeds, seconds = len(mine), statistics.fmean(result.seconds for result in mine)
-        accuracies = [result.test_accuracy for result in mine]
-        yield (
-            f"| {recipe.name} | {_published(recipe)} | {_spread(accuracies)} | {mine[0].test_images:,} "
-            f"| {seeds} | {seconds:,.0f} |"
-        )
-        if mine[0].published_images not in (None, mine[0].test_images):
+        fewer = mine[0].published_images not in (None, mine[0].test_images)
+        seconds = statistics.fmean(result.seconds for result in mine)
+        yield _Row(recipe, [r.test_accuracy for r in mine], mine[0].test_images, seconds, more=fewer)
+        if fewer:
             first = [result.published_accuracy for result in mine if result.published_accuracy is not None]
-            yield f"| | | {_spread(first)} | the first {mine[0].published_images:,} | {seeds} | |"
+            yield _Row(recipe, first, mine[0].published_images or 0, whole=False)
 
 
 def _published(recipe: Recipe) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.recipes import main
 from lstm_np.training import Place, load_recipe, recipe_names
-from lstm_np.training.compare import RESULTS, CompareError, Result, compare, markdown
+from lstm_np.training.compare import RESULTS, CompareError, Result, columns, compare, markdown
 from lstm_np.training.recipes import Published
 
 TUTORIALS = ("tf1-projection", "keras-lstm128", "tf1-sgd", "tf1-lstm100", "torch-lstm128", "tf1-gru3")
@@ -122,6 +123,31 @@ def test_the_table_says_mean_deviation_and_range():
     assert "| tf1-sgd | 0.875 on 128 | not run | | | |" in table
 
 
+def test_the_table_of_a_terminal_has_80_columns():
+    result = Result("tf1-projection-fixed", 1, {}, 0.5, 10_000, None, None, 3, 1234.0, "numpy", ["reference"])
+    sgd = replace(result, recipe="tf1-sgd", test_accuracy=0.86, published_accuracy=0.87, published_images=128)
+    results = [replace(result, seed=seed, test_accuracy=a) for seed, a in ((1, 0.5), (2, 0.7), (3, 0.6))]
+    recipes = [load_recipe(name) for name in ("tf1-projection-fixed", "tf1-sgd", "tf1-lstm100")]
+    lines = columns(recipes, [*results, sgd]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines[1:]] == [
+        ["tf1-projection-fixed", "-", "0.6000", "0.1000", "0.5000", "0.7000", "10,000", "3", "1,234"],
+        ["tf1-sgd", "-", "0.8600", "-", "0.8600", "0.8600", "10,000", "1", "1,234"],
+        ["0.875", "0.8700", "-", "0.8700", "0.8700", "128", "1"],  # what was published, beside the images it was of
+        ["tf1-lstm100", "0.9281", "not", "run"],
+    ]
+    ends = [[match.end() for match in re.finditer(r"\S+", line)] for line in lines[:3]]
+    assert ends[0][1:] == ends[1][1:] == ends[2][1:]  # numbers stand below the ends of their heads
+
+
+def test_recipes_of_one_name_and_a_file_for_a_folder_are_refused(place, tmp_path):
+    with pytest.raises(CompareError, match="two of these recipes are called 'mnist-lstm128'"):
+        compare([small(), small(max_steps=2)], [1], tmp_path, place, lambda _: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(CompareError, match="file: a file, where the folder of results should be"):
+        compare([small()], [1], tmp_path / "file", place, lambda _: None)
+
+
 @pytest.mark.parametrize("content", ["[{}]", "{", '{"a": 1}', "[1]"])
 def test_a_results_file_that_is_none_is_refused(content, place, tmp_path):
     (tmp_path / RESULTS).write_text(content)
@@ -180,8 +206,11 @@ def test_the_command_compares(capsys, tmp_path):
     command = [*flags, str(recipe), "--out", str(tmp_path / "out")]  # a name may stand between the flags
     assert main(command) == 0
     out, err = capsys.readouterr()
-    assert out == (tmp_path / "out" / "results.md").read_text()
+    assert (tmp_path / "out" / "results.md").read_text().startswith("| recipe | published | here: ")
+    assert [line.split()[0] for line in out.splitlines()] == ["recipe", "tiny"]
     assert "2/2 tiny, seed 2" in err
+    assert main([*command, str(recipe)]) == 0  # named twice, it counts once
+    assert capsys.readouterr().out == out
     assert main([*command, "--json"]) == 0
     assert [result["seed"] for result in json.loads(capsys.readouterr().out)] == [1, 2]
 
