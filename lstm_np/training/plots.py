@@ -14,11 +14,15 @@ from lstm_np.training.records import Plan
 
 TRAIN, HELD, INK, GRID = "#9aa5b1", "#0b6e99", "#333f48", "#e4e7eb"
 
+FEW = 3  # epochs: with fewer, their means are no curve, and accuracy too is drawn as it went on within them
 STRETCHES = 60  # of the training loss, in the whole curve: more of them show the chance of the batches, not the trend
 
 
-def curves(history: Sequence[tuple[Epoch, Sequence[float]]], plan: Plan) -> bytes | None:
-    """PNG bytes of the curves of these epochs (each with the means of its losses); None without matplotlib."""
+def curves(history: Sequence[tuple[Epoch, Sequence[tuple[float, float]]]], plan: Plan) -> bytes | None:
+    """PNG bytes of the curves of these epochs, each with the means of loss and accuracy over its stretches, in order.
+
+    None without matplotlib.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,15 +38,18 @@ def curves(history: Sequence[tuple[Epoch, Sequence[float]]], plan: Plan) -> byte
     held = [(end, r.validation) for end, r in zip(ends, records, strict=True) if r.validation and r.validation.count]
     name = plan.held_out
 
-    xs, ys = _within(history, plan)
-    loss.plot(xs, ys, color=TRAIN, linewidth=1.8)
+    xs, means = _within(history, plan)
+    loss.plot(xs, means[:, 0], color=TRAIN, linewidth=1.8)
     _line(loss, [x for x, _ in held], [m.loss for _, m in held], HELD, name)
     loss.set_yscale("log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     loss.yaxis.set_minor_locator(NullLocator())
     loss.set_title("loss (cross-entropy)", loc="left", color=INK, fontsize=10)
-    _line(accuracy, ends, [100 * r.train.accuracy for r in records], TRAIN, "training")
+    if len(records) < FEW:
+        accuracy.plot(xs, 100 * means[:, 1], color=TRAIN, linewidth=1.8, label="training")
+    else:
+        _line(accuracy, ends, [100 * r.train.accuracy for r in records], TRAIN, "training")
     _line(accuracy, [x for x, _ in held], [100 * m.accuracy for _, m in held], HELD, name)
     accuracy.set_title("accuracy, %", loc="left", color=INK, fontsize=10)
     if held:
@@ -64,14 +71,16 @@ def _end(record: Epoch, plan: Plan) -> float:
     return record.steps / plan.steps_per_epoch
 
 
-def _within(history: Sequence[tuple[Epoch, Sequence[float]]], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """The training loss as it went on within the epochs: the mean of each stretch, at its middle."""
+def _within(
+    history: Sequence[tuple[Epoch, Sequence[tuple[float, float]]]], plan: Plan
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and accuracy (n, 2) as they went on within the epochs, in training: a stretch's mean, at its middle."""
     xs: list[np.ndarray] = []
     ys: list[np.ndarray] = []
     for record, means in history:
         begin, end, stretches = record.number - 1, _end(record, plan), min(len(means), -(-STRETCHES // len(history)))
         xs.append(begin + (end - begin) * (np.arange(stretches) + 0.5) / stretches)
-        ys.append(np.array([part.mean() for part in np.array_split(np.asarray(means), stretches)]))
+        ys.append(np.array([part.mean(axis=0) for part in np.array_split(np.asarray(means), stretches)]))
     return np.concatenate(xs), np.concatenate(ys)
 
 
@@ -91,7 +100,7 @@ def _tidy(axes: Any, last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(0, last * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=last >= 2, nbins=10))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=last >= 2, nbins=10, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch", color=INK)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -114,8 +114,8 @@ class _Run:
         self.reporter, self.interruption = reporter, interruption
         self.best: Best | None = None
         self.seen = Metrics(0.0, 0.0, 0, 0)  # of this epoch, at the last look
-        self.means: list[float] = []  # of the losses between two looks, this epoch's
-        self.history: list[tuple[Epoch, list[float]]] = []
+        self.means: list[tuple[float, float]] = []  # of loss and accuracy between two looks, this epoch's
+        self.history: list[tuple[Epoch, list[tuple[float, float]]]] = []
 
     def train(self, optimizer: Any) -> Outcome:
         settings, began = self.plan.recipe.train, time.perf_counter()
@@ -170,10 +170,11 @@ class _Run:
         self.reporter.step(step)
 
     def look(self, now: Metrics) -> None:
-        """Keep the mean loss of the samples since the last look."""
-        if now.count > self.seen.count:
+        """Keep the mean loss and accuracy of the samples since the last look."""
+        count = now.count - self.seen.count
+        if count:
             loss = now.loss * now.count - self.seen.loss * self.seen.count
-            self.means.append(loss / (now.count - self.seen.count))
+            self.means.append((loss / count, (now.correct - self.seen.correct) / count))
         self.seen = now
 
     def validate(self) -> Metrics:
@@ -186,7 +187,8 @@ class _Run:
         self.look(record.train)
         means, self.means, self.seen = self.means, [], Metrics(0.0, 0.0, 0, 0)
         self.history.append((record, means))
-        self.folder.append_metrics(epoch_row(record, self.plan.held_out), {"train_losses": means})
+        details = {"train_losses": [loss for loss, _ in means], "train_accuracies": [share for _, share in means]}
+        self.folder.append_metrics(epoch_row(record, self.plan.held_out), details)
         candidate = Best.candidate(record, self.plan.held_out)
         if candidate.beats(self.best):
             self.best = candidate

@@ -86,6 +86,7 @@ def test_the_run_folder(face, tmp_path, curves):
     assert [record["train_loss"] for record in records] == [float(row["train_loss"]) for row in rows]
     assert records[0]["test_loss"] is None
     assert np.mean(records[0]["train_losses"]) == pytest.approx(records[0]["train_loss"], rel=0.02)
+    assert np.mean(records[0]["train_accuracies"]) == pytest.approx(records[0]["train_accuracy"], abs=0.01)
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -283,7 +283,8 @@ def test_scaling_keeps_the_mean(tmp_path):
 
 @pytest.mark.parametrize("epochs", [1, 12])
 def test_curves(plan, epochs):
-    history = [(record(n), list(np.linspace(1, 0.5, 20) / n)) for n in range(1, epochs + 1)]
+    means = np.stack([np.linspace(1, 0.5, 20), np.linspace(0.1, 0.9, 20)], axis=1)
+    history = [(record(n), list(means / (n, 1))) for n in range(1, epochs + 1)]
     content = plots.curves(history, plan)
     from matplotlib import image
 
@@ -291,7 +292,12 @@ def test_curves(plan, epochs):
     assert pixels.shape[1] > 1200
     held = np.abs(pixels[..., :3] - np.array([0x0B, 0x6E, 0x99]) / 255).max(axis=2) < 0.02
     assert held.sum() > 200  # the curve of what was held back is there
+    right = pixels[:, pixels.shape[1] // 2 :, :3]
+    trained = (np.abs(right - np.array([0x9A, 0xA5, 0xB1]) / 255).max(axis=2) < 0.02).any(axis=0)
+    assert trained.sum() > 400  # accuracy in training is a curve, not a point, after one epoch too
 
 
 def test_curves_of_an_epoch_that_was_cut_short(plan):
-    assert plots.curves([(record(1, steps=7), [2.3]), (record(2, validation=False, steps=9), [2.2])], plan)
+    assert plots.curves(
+        [(record(1, steps=7), [(2.3, 0.1)]), (record(2, validation=False, steps=9), [(2.2, 0.2)])], plan
+    )
