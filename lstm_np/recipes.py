@@ -62,7 +62,9 @@ def _recipes(arguments: argparse.Namespace) -> int:
     if arguments.action == "compare":
         return _compare(recipes, arguments)
     if arguments.json:
-        described = [{key: value for key, value in asdict(recipe).items() if value is not None} for recipe in recipes]
+        described = [
+            {key: value for key, value in asdict(recipe).items() if value not in (None, ())} for recipe in recipes
+        ]
         print(json.dumps(described))
         return 0
     print("\n\n".join(map(_page, recipes)) if arguments.action == "show" else _list(recipes))

@@ -59,7 +59,8 @@ def curves(history: Sequence[tuple[Epoch, Sequence[tuple[float, float]]]], plan:
         _tidy(axes, max(ends))
     accuracy.legend(frameon=False, loc="lower right", labelcolor=INK)
     images = f"{plan.train_images:,} images of {plan.dataset.name}"
-    title = f"{plan.recipe.title}  ·  {images}, seed {plan.recipe.train.seed}"
+    changed = " (changed)" if plan.recipe.changes else ""
+    title = f"{plan.recipe.title}{changed}  ·  {images}, seed {plan.recipe.train.seed}"
     figure.suptitle(title, x=0.005, ha="left", color=INK, fontsize=11, fontweight="bold")
     content = io.BytesIO()
     figure.savefig(content, format="png")

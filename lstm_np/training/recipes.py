@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_np.training.settings import (
+    NONE,
     TABLES,
     DataSettings,
     ModelSettings,
@@ -55,6 +56,7 @@ class Recipe:
     data, model, optimizer, train   every setting
     published                  the original's own numbers, where it had any
     path                       the file that it was read from
+    changes                    settings that are not the file's any more, by name with their values; the seed is none
     """
 
     name: str
@@ -68,6 +70,7 @@ class Recipe:
     fault: str | None = None
     fix: str | None = None
     path: str = field(default="", compare=False)
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def tables(self) -> Tables:
@@ -76,8 +79,16 @@ class Recipe:
 
     def changed(self, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """The same recipe with the settings in `changes` (table -> name -> checked value)."""
-        tables = _overlay(self.tables, changes)
-        return replace(self, **{table: TABLES[table](**_complete(table, tables[table])) for table in TABLES})
+        before, tables = self.tables, _overlay(self.tables, changes)
+        settings = {table: TABLES[table](**_complete(table, tables[table])) for table in TABLES}
+        named = {entry.split()[0]: entry for entry in self.changes}
+        for table, values in settings.items():
+            for name, value in asdict(values).items():
+                left_open = table == "optimizer" and value is None  # an argument that only the other optimizer had
+                if value != before[table][name] and name != "seed" and not left_open:
+                    called = settings_of(table)[name].metadata["flag"] or name
+                    named[called] = f"{called} {NONE if value is None else value}"
+        return replace(self, **settings, changes=tuple(named.values()))
 
 
 def recipe_names() -> list[str]:

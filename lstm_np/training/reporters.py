@@ -95,6 +95,7 @@ class LineReporter(Reporter):
         limit = f", at most {train.max_steps:,}" if train.max_steps is not None else ""
         kernels = "/".join(sorted(set(plan.kernels)))
         self._line(f"{recipe.name}: {recipe.title}", "bold")
+        self._parts("changed", recipe.changes)
         self._line(
             f"data    {plan.train_images:,} images of {rows}x{columns}, read as {T} steps of {D}{_moved(recipe)}"
         )

@@ -22,9 +22,10 @@ def test_lines_of_a_run(face, tmp_path):
     assert result.err == ""
     lines = result.out.splitlines()
     assert lines[0] == "mnist-lstm128: an LSTM reads digits row by row"
-    assert lines[1] == "data    1,297 images of 8x8, read as 8 steps of 8"
-    assert lines[3] == "model   1 x lstm(16)"
-    assert lines[4].startswith("        1,770 parameters, float32, numpy backend, ")
+    assert lines[1] == "changed dataset digits, hidden_size 16, epochs 2, batch_size 64"
+    assert lines[2] == "data    1,297 images of 8x8, read as 8 steps of 8"
+    assert lines[4] == "model   1 x lstm(16)"
+    assert lines[5].startswith("        1,770 parameters, float32, numpy backend, ")
     assert "train   2 epochs of 21 steps" in lines
     assert "run     runs/mnist-lstm128-001" in lines
     rows = [line.split() for line in lines if re.match(r" +\d/2 ", line)]

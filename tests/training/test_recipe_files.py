@@ -145,3 +145,14 @@ def test_flags_replace_one_setting_each():
     assert changed.optimizer.betas == (0.5, 0.9)
     assert changed.optimizer.eps == 1e-8
     assert changed.model.hidden_size == 128
+
+
+def test_a_changed_recipe_says_what_is_not_the_files_any_more():
+    changed = load_recipe().changed(parse("--layers", 2, "--clip-norm", 1, "--bidirectional", "--betas", 0.5, 0.9))
+    assert changed.changes == ("layers 2", "bidirectional True", "betas (0.5, 0.9)", "clip_norm 1.0")
+    assert changed.changed(parse("--layers", 3, "--seed", 7)).changes[0] == "layers 3"
+    assert load_recipe().changed(parse("--seed", 7, "--layers", 1)).changes == ()
+    assert load_recipe().changed(parse("--optimizer", "sgd", "--momentum", 0.9)).changes == (
+        "optimizer sgd",
+        "momentum 0.9",
+    )
