@@ -22,7 +22,7 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.training.optimizer import arguments
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import Outcome, Plan
-from lstm_np.training.run_folder import BEST, CURVES, METRICS_CSV, METRICS_JSONL, WEIGHTS
+from lstm_np.training.run_folder import BEST, CURVES, EVENTS, METRICS_CSV, METRICS_JSONL, WEIGHTS
 from lstm_np.training.shapes import tensor_shapes
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
@@ -201,7 +201,8 @@ class LineReporter(Reporter):
             quality = "best" if outcome.best.by == "validation accuracy" else "lowest"
             self._line(f"        {BEST}: epoch {outcome.best.epoch}, {quality} {outcome.best.by}")
         drawn = f", {CURVES}" if outcome.curves else ""
-        self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}")
+        events = f", {EVENTS}/" if (folder / EVENTS).exists() else ""
+        self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}{events}")
         if not outcome.curves:
             self._line(f'        no {CURVES} without matplotlib: pip install "lstm_np[plot]"')
         self._line(f"next    python -m lstm_np.evaluate {folder}")

@@ -4,6 +4,7 @@ config.json           everything that is needed to run it again: recipe, data, m
 metrics.csv, .jsonl   one line per epoch, flushed as it is written
 weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
 curves.png            loss and accuracy over the epochs, where matplotlib is installed
+tensorboard           event files, where they were asked for
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lstm_np.weights import write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
-METRICS_CSV, METRICS_JSONL = "metrics.csv", "metrics.jsonl"
+METRICS_CSV, METRICS_JSONL, EVENTS = "metrics.csv", "metrics.jsonl", "tensorboard"
 RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES, "checkpoints")
 
 

@@ -9,8 +9,8 @@ from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.records import Outcome, Plan
 from lstm_np.training.reporters import Reporter
+from lstm_np.training.run_folder import EVENTS
 
-FOLDER = "tensorboard"
 STEPS_BETWEEN = 20  # a GPU is waited for when a loss is read, and a curve needs no more points
 
 
@@ -54,7 +54,7 @@ class TensorBoardReporter(Reporter):
     def start(self, plan: Plan) -> None:
         """Open the event file and store the recipe's settings as text."""
         self._held_out = plan.held_out
-        self._writer = self._make_writer(str(plan.folder / FOLDER))
+        self._writer = self._make_writer(str(plan.folder / EVENTS))
         lines = [
             f"    {table}.{name} = {value}" for table, s in plan.recipe.tables.items() for name, value in s.items()
         ]

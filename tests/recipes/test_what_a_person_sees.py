@@ -84,11 +84,12 @@ def test_show_shapes_prints_layers_and_tensors_first(tmp_path, capsys):
     assert out.index("output shape") < out.index("pre-activations: i, f, o, g") < out.index("epoch")
 
 
-def test_tensorboard_event_files(tmp_path):
+def test_tensorboard_event_files(tmp_path, capsys):
     pytest.importorskip("tensorboardX", reason='tensorboardX is not installed: pip install "lstm_np[tensorboard]"')
     folder = tmp_path / "r"
-    command = [*SMALL, "--epochs", "2", "--batch-size", "64", "--validation", "97", "--quiet", "--log", "tensorboard"]
+    command = [*SMALL, "--epochs", "2", "--batch-size", "64", "--validation", "97", "--log", "tensorboard"]
     assert train([*command, "--out", str(folder)]) == 0
+    assert ", tensorboard/\n" in capsys.readouterr().out
     (path,) = (folder / "tensorboard").iterdir()
     tags = read_events(path.read_bytes())
     assert tags["batch/loss"] == [1, 20]
