@@ -371,19 +371,26 @@ class SequenceClassifier:
 
     def summary(self) -> str:
         """A table of layers, output shapes and parameter counts, from a real pass over one sequence of two steps."""
-        stack = self.recurrent
-        x = self.backend.xp.zeros((self.input_size, 2, 1), dtype=self.dtype)
-        logits, _, _ = self._logits(x, save=True, dropout_key=None)
+        stack, xp = self.recurrent, self.backend.xp
+        x = xp.zeros((self.input_size, 2, 1), dtype=self.dtype)
         rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
         if self.config["input_projection"] is not None:
+            x = self._project(x)
             count = sum(array.size for array in self.params.section("projection").values())
-            rows.append(("dense projection", f"(B, T, {stack.input_size})", f"{count:,}", ""))
+            rows.append(("dense projection", f"(B, T, {x.shape[0]})", f"{count:,}", ""))
+        (zeros, *_) = stack._enter_state(None, 1)
         for layer in range(stack.num_layers):
             names = [prefix for prefix, _ in stack._of_layer(layer)]
+            passes = [
+                kernel.forward(stack._kernel_params(prefix), x, zeros, save=False)
+                for prefix, kernel in stack._of_layer(layer)
+            ]
+            x = xp.concat([y for y, _, _ in passes], axis=0)
             count = sum(array.size for name in names for array in stack.params.section(name).values())
             label = f"{self.config['cell']} layer {layer}" + (", both directions" if len(names) == 2 else "")
             kernel = stack.kernel_names[layer * stack.directions]
-            rows.append((label, f"(B, T, {stack.output_size})", f"{count:,}", kernel))
+            rows.append((label, f"(B, T, {x.shape[0]})", f"{count:,}", kernel))
+        logits = dense.forward(self.params.section("readout"), x[:, -1, :])
         count = sum(array.size for array in self.params.section("readout").values())
         rows.append(("dense read-out", f"(B, {logits.shape[0]})", f"{count:,}", ""))
         head = ("layer", "output shape", "parameters", "kernel")
