@@ -1,0 +1,109 @@
+"""How samples lie in memory is the kernel's own affair: every layout agrees with the reference, whatever the sizes."""
+
+import numpy as np
+import pytest
+
+from lstm_np.backends import get_backend
+from lstm_np.cells import lstm
+from lstm_np.kernels import LayerSpec, workers
+from lstm_np.kernels.columns import product_of
+from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel, choose_layout
+from lstm_np.kernels.reference import ReferenceKernel
+from lstm_np.kernels.rows import block_of_units
+
+# D, H, T, B, bias: blocks of whole tiles, of broken ones, several blocks; longer than one weight gradient's steps
+SIZES = [
+    (5, 12, 9, 1, True),
+    (28, 33, 500, 1, False),
+    (3, 64, 4, 2, True),
+    (28, 64, 70, 7, True),
+    (4, 72, 1, 3, False),
+    (6, 100, 20, 24, True),
+    (2, 192, 5, 16, True),
+    (9, 67, 6, 5, True),  # no block divides 67
+    (5, 40, 7, 30, True),
+]
+LAYOUTS = {1: "sample", 2: "rows", 7: "rows", 3: "rows", 24: "rows", 16: "rows", 5: "columns", 30: "columns"}
+
+
+def draw(D, H, T, B, bias, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape) / 3
+
+    params = {"W": normal(4 * H, D), "U": normal(4 * H, H), "b": normal(4 * H)}
+    if not bias:
+        del params["b"]
+    return params, normal(D, T, B), (normal(H, B), normal(H, B)), normal(H, T, B), (normal(H, B), normal(H, B))
+
+
+def results(kernel_type, sizes, *, threads=1, dtype="float64", with_dy=True):
+    D, H, _, _, bias = sizes
+    kernel = kernel_type(LayerSpec(lstm, D, H, bias, dtype), get_backend("numpy", threads=threads))
+    params, x, state, dy, dstate = draw(*sizes)
+    params = {name: array.astype(dtype) for name, array in params.items()}
+    x, dy = x.astype(dtype), dy.astype(dtype) if with_dy else None
+    state, dstate = (tuple(part.astype(dtype) for part in parts) for parts in (state, dstate))
+    y, final, saved = kernel.forward(params, x, state)
+    dx, dstate_0, grads = kernel.backward(params, saved, dy, dstate)
+    alone, final_alone, _ = kernel.forward(params, x, state, save=False)
+    gradients = dict(zip(("dx", "dh_0", "dc_0"), (dx, *dstate_0), strict=True)) | {f"d{n}": grads[n] for n in params}
+    return {"y": y, "h": final[0], "c": final[1], "y alone": alone, "h alone": final_alone[0]} | gradients
+
+
+def assert_close(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape, name
+        assert np.linalg.norm(found[name] - value) <= tolerance * np.linalg.norm(value), name
+
+
+@pytest.fixture
+def two_parts(monkeypatch):
+    monkeypatch.setattr(
+        workers, "share_out", lambda D, H, T, B, cores, save: workers.Plan(workers.cut(B, min(cores, B)), 1, True)
+    )
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+def test_every_layout_agrees_with_the_reference(kernel_type, sizes):
+    D, H, _, B, bias = sizes
+    assert choose_layout(H, D + bias + H, B)[0] == LAYOUTS[B]
+    assert_close(results(kernel_type, sizes), results(ReferenceKernel, sizes), 1e-12)
+    assert_close(results(kernel_type, sizes, dtype="float32"), results(ReferenceKernel, sizes), 2e-5)
+    alone = results(kernel_type, sizes, with_dy=False)
+    assert_close(alone, results(ReferenceKernel, sizes, with_dy=False), 1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(28, 64, 70, 7, True), (6, 100, 20, 24, True), (4, 72, 3, 4, False)], ids=str)
+def test_rows_in_two_processes_agree_with_the_reference(sizes, two_parts):
+    assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[3], SIZES[8]], ids=str)
+def test_gradients_are_written_where_the_caller_wants_them(sizes):
+    D, H, _, _, bias = sizes
+    kernel = NumpyFusedKernel(LayerSpec(lstm, D, H, bias, "float64"), get_backend("numpy", threads=1))
+    params, x, state, dy, dstate = draw(*sizes)
+    _, _, saved = kernel.forward(params, x, state)
+    expected = kernel.backward(params, saved, dy, dstate)[2]
+    into = {name: np.full_like(array, np.nan) for name, array in params.items()}
+    found = kernel.backward(params, saved, dy, dstate, into=into)[2]
+    for name, array in expected.items():
+        assert found[name] is into[name]
+        assert np.array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(("H", "block"), [(64, 64), (128, 64), (96, 48), (100, 50), (72, 36), (67, 0), (12, 0)])
+def test_a_block_divides_the_units_in_whole_tiles_if_it_can(H, block):
+    assert block_of_units(H, 5 + H, 4) == block
+
+
+def test_one_block_is_multiplied_as_a_matrix_and_many_as_a_stack():
+    blocks, z = np.random.default_rng(0).normal(size=(3, 4, 5)), np.ones((5, 2))
+    for stack in (blocks, blocks[:1]):
+        out = np.empty((len(stack), 4, 2))
+        product_of(stack)(z, out)
+        np.testing.assert_allclose(out, stack @ z)
