@@ -108,6 +108,9 @@ def closing_lines(document: dict[str, Any]) -> list[str]:
                 f"{peer}, {mode}: geometric mean {summary['geometric_mean']:.2f} over {summary['cells']} cells, "
                 f"worst {summary['worst']:.2f} ({summary['worst_cell']})"
             )
+    forced = document["machine"].get("blas_forced")
+    if forced is not None:
+        lines.append(f"OPENBLAS_CORETYPE={forced} is set: NumPy's products may run at half of this processor's speed")
     load, cores = document["machine"]["load_at_start"], document["machine"]["cores"]
     if load is not None and load[0] > BUSY * cores:
         lines.append(f"NOT QUIET: the load was {load[0]:.1f} on {cores} cores at the start; measure again alone")

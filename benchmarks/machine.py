@@ -13,19 +13,22 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import ROOT
+from lstm_np.kernels.blas_threads import libraries
 
 FORMAT = "lstm_np benchmark 1"
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system gives it, with its family and model where it does: names can be vague."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+        told = {name.strip(): value.strip() for name, _, value in pairs}
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        told = {}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return (
+        f"{name} (family {told['cpu family']}, model {told['model']})" if {"cpu family", "model"} <= set(told) else name
+    )
 
 
 def commit() -> dict[str, Any]:
@@ -65,6 +68,7 @@ def header(kind: str, threads: int) -> dict[str, Any]:
             "python": platform.python_version(),
             "numpy": np.__version__,
             "blas": _blas(),
+            "blas_forced": os.environ.get("OPENBLAS_CORETYPE"),
             "load_at_start": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         },
     }
@@ -72,4 +76,6 @@ def header(kind: str, threads: int) -> dict[str, Any]:
 
 def _blas() -> str:
     dependency = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{dependency.get('name', 'unknown')} {dependency.get('version', '')}".strip()
+    name = f"{dependency.get('name', 'unknown')} {dependency.get('version', '')}".strip()
+    kernels = next((getattr(library, "architecture", None) for library in libraries()), None)
+    return name if kernels is None else f"{name}, {kernels} kernels"
