@@ -18,7 +18,7 @@ import itertools
 import math
 import mmap
 import os
-from collections import deque
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from types import ModuleType
@@ -28,6 +28,7 @@ import numpy as np
 
 from lstm_np.kernels import columns, rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
+from lstm_np.kernels.line import WORKER, Line
 from lstm_np.kernels.workspace import CACHE_LINE, Derivatives, Job, aligned, round_up
 
 Array = Any
@@ -256,39 +257,48 @@ def mailbox(job: Job, memory: mmap.mmap) -> dict[str, Array]:
     return arrays
 
 
-def serve(descriptor: int) -> None:
-    """The life of a worker process: requests come over the socket `descriptor` until its other end is closed."""
+def serve(descriptor: int, memory: int) -> None:
+    """The life of a worker process, until the other end of the line over these file descriptors is gone."""
     np.seterr(all="ignore")  # what overflows does so in the parent's part as well, and is reported there
     parts: dict[int, tuple[Part, dict[str, Array]]] = {}
-    with blas_threads(1), suppress(ConnectionError):
-        for request, memories, answer in workers.requests(descriptor):
+    with socket.socket(fileno=descriptor) as connection, blas_threads(1), suppress(ConnectionError):
+        line = Line(connection, _mapped(memory), WORKER)
+        line.send({"number": 0})
+        while True:
+            request = line.receive()
+            answer = {"number": request["number"]}
             try:
-                _do(request, memories, parts)
+                for number in request["close"]:
+                    parts.pop(number, None)
+                _do(request, line, parts)
             except Exception as error:
-                answer({"error": f"{type(error).__name__}: {error}"})
-            else:
-                if request["do"] != "close":
-                    answer({})
+                answer["error"] = f"{type(error).__name__}: {error}"[:1000]
+            line.send(answer)
 
 
-def _do(request: dict[str, Any], memories: deque[int], parts: dict[int, tuple[Part, dict[str, Array]]]) -> None:
+def _mapped(descriptor: int) -> mmap.mmap:
+    """A shared memory from its file descriptor, which is closed."""
+    try:
+        return mmap.mmap(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _do(request: dict[str, Any], line: Line, parts: dict[int, tuple[Part, dict[str, Array]]]) -> None:
+    if request["do"] == "nothing":
+        return
     number = request["part"]
-    if request["do"] == "close":
-        parts.pop(number, None)
-    elif request["do"] == "open":
-        job, memory = Job(*request["job"]), memories.popleft()
-        try:
-            mail = mailbox(job, mmap.mmap(memory, 0))
-        finally:
-            os.close(memory)
+    if request["do"] == "open":
+        job = Job(*request["job"])
+        mail = mailbox(job, _mapped(line.take_descriptor()))
         parts[number] = Part(job, mail if job.packed else None), mail
+        return
+    part, mail = parts[number]
+    y, dy, dx = (mail[name] if name in request["with"] else None for name in ("y", "dy", "dx"))
+    if request["do"] == "forward":
+        part.forward(mail, mail["x"], mail["h"], mail["c"], y)
     else:
-        part, mail = parts[number]
-        y, dy, dx = (mail[name] if name in request["with"] else None for name in ("y", "dy", "dx"))
-        if request["do"] == "forward":
-            part.forward(mail, mail["x"], mail["h"], mail["c"], y)
-        else:
-            part.backward(mail, dy, mail["dh"], mail["dc"], dx, "state" in request["with"], mail["total"])
+        part.backward(mail, dy, mail["dh"], mail["dc"], dx, "state" in request["with"], mail["total"])
 
 
 class RemotePart:

@@ -1,8 +1,9 @@
 """Worker processes: how a batch is shared out, and how its parts reach the other cores.
 
 A worker is a Python process that this process starts when it first has use for it and keeps until it ends itself.  The
-arrays travel in shared memory; a line of JSON over a socket pair says what to do with them, and one comes back when
-it is done.  A worker whose other end of the socket is gone ends, so no process outlives its parent, however that died.
+arrays travel in shared memory; a line of JSON says what to do with them, and one comes back when it is done
+(`lstm_np.kernels.line`).  A worker whose other end of the line is gone ends, so no process outlives its parent, however
+that died.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import json
 import mmap
 import os
 import socket
@@ -18,17 +18,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from lstm_np.kernels import line
+
 START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-WATCHFUL = 1e-3  # seconds that both ends look out for a message before they sleep, since waking up takes 30 us
 WORTH_A_WORKER = 4e-4  # seconds of work that repay waking a worker and copying what it needs
 
 
@@ -66,15 +64,6 @@ def share_out(D: int, H: int, T: int, B: int, cores: int, save: bool) -> Plan:
     return Plan(cut(B, count), 1 if count > 1 else cores, True)
 
 
-def watch(receive: Callable[[int], Any]) -> Any:
-    """What `receive` returns when a message comes; its argument are the flags of `recv`."""
-    end = time.perf_counter() + WATCHFUL
-    while time.perf_counter() < end:
-        with contextlib.suppress(BlockingIOError):
-            return receive(socket.MSG_DONTWAIT)
-    return receive(0)
-
-
 # ---- the parent's side
 
 
@@ -82,57 +71,53 @@ class Worker:
     """A worker process.  Only one thread at a time may talk to it: hold `lock`."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        command = f"from lstm_np.kernels.numpy_part import serve; serve({theirs.fileno()})"
+        ours, theirs = socket.socketpair()
+        descriptor, memory = shared_memory(line.SIZE)
+        command = f"from lstm_np.kernels.numpy_part import serve; serve({theirs.fileno()}, {descriptor})"
         path = os.pathsep.join(filter(None, sys.path))
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", command],
                 env={**os.environ, **dict.fromkeys(BLAS_VARIABLES, "1"), "PYTHONPATH": path},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), descriptor],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the parent, with which a worker ends
             )
         except OSError:
-            self._socket.close()
+            ours.close()
             raise
         finally:
             theirs.close()
-        self._rest = b""
+            os.close(descriptor)
+        self._socket, self._line = ours, line.Line(ours, memory, line.PARENT)
         self._to_close: SimpleQueue[int] = SimpleQueue()
-        self.open, self._waiting = True, False
+        self.open, self._waiting, self._number = True, False, 0
         self._socket.settimeout(START_LIMIT)
         self.finish()
         self._socket.settimeout(None)
 
     def start(self, request: dict[str, Any], memory: int | None = None) -> None:
         """Send a request, with the file descriptor of a shared memory if it needs one."""
+        ended = []
+        self._number += 1
         while not self._to_close.empty():
-            self._send({"do": "close", "part": self._to_close.get()})
-        self._send(request, memory)
-        self._waiting = True
-
-    def _send(self, request: dict[str, Any], memory: int | None = None) -> None:
-        line = json.dumps(request).encode() + b"\n"
+            ended.append(self._to_close.get())
         try:
-            socket.send_fds(self._socket, [line], [] if memory is None else [memory])
+            self._line.send({**request, "number": self._number, "close": ended}, [] if memory is None else [memory])
         except OSError as error:
             raise self._ended() from error
+        self._waiting = True
 
     def finish(self) -> None:
         """Wait until the last request is done.  Raises WorkerError where it failed or the worker has ended."""
-        while b"\n" not in self._rest:
-            try:
-                found = watch(lambda flags: self._socket.recv(1 << 16, flags))
-            except OSError as error:
-                raise self._ended() from error
-            if not found:
-                raise self._ended()
-            self._rest += found
-        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            # an interruption may have left an older answer unread
+            while (answer := self._line.receive())["number"] != self._number:
+                pass
+        except OSError as error:
+            raise self._ended() from error
         self._waiting = False
-        answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(f"in a worker process: {answer['error']}")
 
@@ -151,9 +136,10 @@ class Worker:
         self._to_close.put(part)
         if lock.acquire(blocking=False):
             try:
-                while self.open and not self._to_close.empty():
+                if self.open and not self._to_close.empty():
                     with contextlib.suppress(WorkerError):
-                        self._send({"do": "close", "part": self._to_close.get()})
+                        self.start({"do": "nothing"})
+                        self.finish()
             finally:
                 lock.release()
 
@@ -234,26 +220,3 @@ def shared_memory(size: int) -> tuple[int, mmap.mmap]:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size)
     return descriptor, mmap.mmap(descriptor, size)
-
-
-# ---- the worker's side
-
-
-def requests(descriptor: int) -> Iterator[tuple[dict[str, Any], deque[int], Callable[[dict[str, Any]], None]]]:
-    """(request, file descriptors that have come, answer) until the parent is gone."""
-    with socket.socket(fileno=descriptor) as connection:
-        memories: deque[int] = deque()
-
-        def answer(message: dict[str, Any]) -> None:
-            connection.sendall(json.dumps(message).encode() + b"\n")
-
-        answer({})
-        rest = b""
-        while True:
-            found, descriptors, _, _ = watch(lambda flags: socket.recv_fds(connection, 1 << 16, 8, flags))
-            if not found:
-                return
-            memories.extend(descriptors)
-            *lines, rest = (rest + found).split(b"\n")
-            for line in lines:
-                yield json.loads(line), memories, answer
