@@ -27,7 +27,7 @@ from lstm_np.kernels import line
 
 START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-WORTH_A_WORKER = 4e-4  # seconds of work that repay waking a worker and copying what it needs
+WORTH_A_WORKER = 2e-4  # seconds of work that repay waking a worker and copying what it needs
 
 
 class WorkerError(RuntimeError):
