@@ -15,8 +15,12 @@ from lstm_np.kernels import workspace
 from lstm_np.kernels.workspace import TILE, Job, aligned, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
 Array = Any
-STRIP = 128  # samples at most, so that what one step works on fits the cache
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
+
+
+def strip(H: int) -> int:
+    """How many samples to compute together at most: what fits the cache, or more where the weights do not either."""
+    return 256 if H >= 768 else 128
 
 
 def features(array: Array) -> Array:

@@ -9,7 +9,7 @@ Each has
     Scratch   buffers, and the products themselves
     Ring      the two for inference, which keeps nothing
     features  the view (H, b) of a gate or a state
-    STRIP     how many samples a strip has at most
+    strip     how many samples a strip has at most
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Part:
         self.job = job
         self._half = np.array(0.5, job.dtype)
         T, dtype = job.T, job.dtype
-        self.spans = [slice(*ends) for ends in workers.cut(job.b, -(-job.b // layout.STRIP))]
+        self.spans = [slice(*ends) for ends in workers.cut(job.b, -(-job.b // layout.strip(job.H)))]
         widths = [span.stop - span.start for span in self.spans]
         self.widest = max(widths)
         self.weights = layout.Weights(job, self.widest, shared)

@@ -24,6 +24,11 @@ WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
 FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
 
 
+def strip(H: int) -> int:
+    """As `lstm_np.kernels.columns.strip`."""
+    return STRIP
+
+
 def features(array: Array) -> Array:
     """The (H, b) of a gate or a state (b, H)."""
     return array.T
