@@ -14,7 +14,7 @@ import numpy as np
 from lstm_np.backends.base import Backend
 
 PIECE = 1 << 16  # values; of an optimiser's five vectors that is what a core's own cache holds
-WORTH_A_THREAD = 8  # pieces that repay starting it: about a millisecond of Adam
+WORTH_A_THREAD = 12  # pieces that repay starting it; BLAS's own threads may still be busy waiting on that core
 
 
 def available_cores() -> int:

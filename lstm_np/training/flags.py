@@ -62,12 +62,21 @@ def add_data_flags(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """--backend, --kernel and --threads: where it is computed, not what."""
+    """--backend, --kernel (or --memory) and --threads: where and how it is computed, not what."""
     group = parser.add_argument_group("machine (what is learnt depends on it by rounding only)")
     group.add_argument("--backend", choices=BACKENDS, default="numpy", help="numpy (CPU) or cupy (NVIDIA GPU) [numpy]")
     kernels = ("auto", *KERNELS)
-    group.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest that can [auto]")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest that can [auto]")
+    text = "lean: of each step keep h alone and compute the gates again on the way back: --kernel lean [full]"
+    one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
     group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use at most [all]")
+
+
+def _kernel_of_memory(text: str) -> str:
+    if text not in ("full", "lean"):
+        raise argparse.ArgumentTypeError(f"must be full or lean, found {text!r}")
+    return "lean" if text == "lean" else "auto"
 
 
 def _or_none(kind: type) -> Any:

@@ -57,6 +57,7 @@ def test_settings(face, flags, line):
     [
         (("--hidden-size", "many"), "argument --hidden-size: invalid int value: 'many'"),
         (("--max-steps", "many"), "argument --max-steps: invalid int value: 'many'"),
+        (("--memory", "tiny"), "argument --memory: must be full or lean, found 'tiny'"),
         (("--hidden", 5), "unrecognized arguments: --hidden 5"),
         (("--learning-rate",), "argument --learning-rate: expected one argument"),
     ],

@@ -131,6 +131,12 @@ def test_another_seed_gives_other_weights(face, tmp_path):
     assert not np.array_equal(weights("runs/mnist-lstm128-001"), weights("runs/mnist-lstm128-002"))
 
 
+def test_lean_memory_is_the_lean_kernel_and_the_same_weights(face):
+    assert "fused kernel" in face("train", *QUICK, "--memory", "full", "--out", "full").out
+    assert "lean kernel" in face("train", *QUICK, "--memory", "lean", "--out", "lean").out
+    np.testing.assert_array_equal(weights("full"), weights("lean"))
+
+
 def test_it_is_the_training_that_the_library_does(face):
     """The command adds nothing to what its parts do when they are put together by hand."""
     assert face("train", *QUICK, "--clip-norm", 0.5, "--out", "run").status == 0
