@@ -26,9 +26,8 @@ def cpu_name() -> str:
     except OSError:
         told = {}
     name = told.get("model name") or platform.processor() or platform.machine()
-    return (
-        f"{name} (family {told['cpu family']}, model {told['model']})" if {"cpu family", "model"} <= set(told) else name
-    )
+    family, model = told.get("cpu family"), told.get("model")
+    return name if family is None or model is None else f"{name} (family {family}, model {model})"
 
 
 def commit() -> dict[str, Any]:

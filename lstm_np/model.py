@@ -28,11 +28,10 @@ from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
 Array = Any
-_ALWAYS = 1 << 62  # multiply-adds
 READ_OUTS = ("final_state", "last_output")
 
 
-def _one_blas_thread(multiply_adds: int) -> AbstractContextManager[None]:
+def _one_blas_thread(multiply_adds: float = math.inf) -> AbstractContextManager[None]:
     """For the products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
     milliseconds on the core that a kernel's worker needs."""
     return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
@@ -131,7 +130,7 @@ class SequenceClassifier:
         self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
         self.loss = LOSSES[loss]
         self.notes: dict[str, Any] = {}
-        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else lambda _: nullcontext()
+        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else lambda *_: nullcontext()
         drawn = {}
         if input_projection is not None:
             drawn["projection"] = initializers.dense(
@@ -289,7 +288,7 @@ class SequenceClassifier:
                     f"lower the learning rate (now {optimizer.lr:g}) or clip gradients (clip_norm)"
                 )
             if clip_norm is not None:
-                with self._on_one_core(_ALWAYS):
+                with self._on_one_core():
                     clip_by_global_norm(grads, clip_norm)
             optimizer.step(grads)
             return loss, correct, len(labels)

@@ -1,9 +1,9 @@
 """The line between two processes: one message at a time each way, in memory that both share.
 
-Who waits looks at a counter in that memory for a while, since a message by way of the system takes 20 to 50 us, as long
-as some steps of a small layer; then it says that it sleeps, and waits for a byte on a socket.  Who sends writes the
-text, then the counter, and sends the byte to one who sleeps.  The socket also carries file descriptors, and its end is
-the end of the line.
+Who waits looks at a counter in that memory for a while; then it says that it sleeps, and waits for a byte on a socket.
+Who sends writes the text, then the counter, and sends the byte to one who sleeps.  Measured: a message and its answer
+take 14 us while both look, and 80 to 125 us where one sleeps, as long as some steps of a small layer.  The socket also
+carries file descriptors, and its end is the end of the line.
 
 Another processor sees the text before the counter on x86, which keeps the order of stores; elsewhere every message goes
 with a byte.  Between one's own store and a look at the other's there must be a fence on every processor: locking
@@ -81,10 +81,10 @@ class Line:
         words[step] = 1
         with self._fence:
             pass
-        while words[0] == received or not ORDERED:
+        if not ORDERED:
+            self.take_byte()  # there is one for every message
+        while words[0] == received:
             self.take_byte()
-            if not ORDERED:
-                break
         words[step] = 0
 
     def take_byte(self) -> None:

@@ -57,7 +57,8 @@ class Weights:
         if shared is None:
             shared = {name: aligned(shape, job.dtype) for name, shape in room_for_weights(job).items()}
         self.forward, self.backward = shared["forward_weights"], shared["backward_weights"]
-        # W and U are transposed as products with the identity: BLAS moves tiles faster than a NumPy copy does
+        # W and U are transposed as products with the identity: BLAS moves tiles faster than a NumPy copy does.
+        # The price: a weight that is not finite makes its neighbours NaN
         self._tile = np.gcd(job.block, TILE)
         self._identity = np.zeros((4, 1, 1, self._tile, self._tile), job.dtype)
         self._identity[...] = np.eye(self._tile)
@@ -65,11 +66,8 @@ class Weights:
 
     def pack(self, params: Mapping[str, Array]) -> None:
         """Before a forward pass."""
-        (D, ones, H, w, tile), to = (
-            (self._job.D, self._job.ones, self._job.H, self._job.block, self._tile),
-            self.forward,
-        )
-        for name, first, count in (("W", 0, D), ("U", D + ones, H)):
+        D, H, w, tile, to = self._job.D, self._job.H, self._job.block, self._tile, self.forward
+        for name, first, count in (("W", 0, D), ("U", self._job.K - H, H)):
             tiles = params[name].reshape(4, H // w, w // tile, tile, count).swapaxes(-1, -2)
             target = to[:, :, first : first + count].reshape(4, H // w, count, w // tile, tile).swapaxes(2, 3)
             np.matmul(tiles, self._identity, target)
@@ -82,6 +80,12 @@ class Weights:
         self.backward[...] = params["U"].reshape(4, H, H // w, w).swapaxes(1, 2)
 
 
+def product_of(blocks: Array) -> Callable[[Array, Array], None]:
+    """What multiplies (b, K) by blocks (4, H / w, K, w) to (4, H / w, b, w)."""
+    matmul = np.matmul
+    return lambda z, products: matmul(z, blocks, products)
+
+
 class Strip:
     """``Z`` (T + 1, b, K): the operand of every product of b rows; a row is x, 1 if there is a bias, h, padding."""
 
@@ -92,10 +96,8 @@ class Strip:
         self.Z.fill(0)
         self.Z[:, :, job.D : first] = 1
         self._h = self.Z[:, :, first : job.K]
-        self.x, self.h = (
-            self.Z[:T, :, : job.D].transpose(2, 0, 1),
-            self._h.transpose(2, 0, 1),
-        )  # (D, T, b), (H, T + 1, b)
+        self.x = self.Z[:T, :, : job.D].transpose(2, 0, 1)  # (D, T, b)
+        self.h = self._h.transpose(2, 0, 1)  # (H, T + 1, b)
         self.steps = [(self.Z[t, :, : job.K], self._h[t + 1]) for t in range(T)]
 
     def inputs(self, start: int, stop: int) -> Array:
@@ -119,8 +121,7 @@ class Scratch(workspace.Scratch):
 
     def forward_product(self, weights: Weights) -> Callable[[Array, Any], None]:
         """Z_t [W b U]^T to where the gates are computed, from Z_t (b, K)."""
-        matmul, blocks = np.matmul, weights.forward
-        return lambda z, products: matmul(z, blocks, products)
+        return product_of(weights.forward)
 
     def backward_product(self, weights: Weights) -> Callable[[Array], None]:
         """da U to dh, from da (4, 1, b, H): the sum over the four gates."""
@@ -170,8 +171,7 @@ class Ring:
 
     def forward_product(self, weights: Weights) -> Callable[[Array, Any], None]:
         """As that of `Scratch`."""
-        matmul, blocks = np.matmul, weights.forward
-        return lambda z, products: matmul(z, blocks, products)
+        return product_of(weights.forward)
 
 
 def in_blocks_of_units(gates: Array, w: int) -> Array:
