@@ -194,7 +194,7 @@ class SequenceClassifier:
                 part = dh[direction * H : (direction + 1) * H]
                 dstate[direction - stack.directions] = (part, *nothing[1:])
         projected = self.config["input_projection"] is not None
-        into = self.params.like(xp.empty_like(self.params.flat)) if into is None else into
+        into = self.params.empty_like() if into is None else into
         flags = {"input_gradient": projected, "state_gradient": False}
         dx, _, grads = stack.run_backward(cache, dy, dstate, **flags, into=into)
         dense_grads = {"readout": readout}
@@ -271,7 +271,7 @@ class SequenceClassifier:
         The step raises NonFiniteLossError, before it changes a parameter, where the loss can be read without waiting
         (NumPy); on a device the parameters of a failed step are not kept apart.
         """
-        grads = self.params.like(self.backend.xp.empty_like(self.params.flat))
+        grads = self.params.empty_like()
         readable = self.backend.name == "numpy"
 
         def step(batch: tuple[Array, Array], number: int) -> tuple[Array, Array, int]:

@@ -18,7 +18,7 @@ Sources: Polyak, 1964; Nesterov, 1983, in the form of Sutskever et al., ICML 201
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_np.layers.parameters import Parameters
@@ -50,8 +50,9 @@ class Optimizer(ABC):
             raise TypeError(f"an optimizer takes a layer's or model's params, found {type(params).__name__}")
         _check("lr", lr, 0.0, None)
         self.params, self.xp, self.lr, self.steps = params, params.xp, lr, 0
-        self.slots = {name: self.xp.zeros_like(params.flat) for name in slots}
-        self._scratch = self.xp.empty_like(params.flat)
+        self.slots = {name: params.empty_vector() for name in slots}
+        for slot in self.slots.values():
+            slot[...] = 0
         self._gathered: Parameters | None = None
 
     def step(self, grads: Mapping[str, Array]) -> None:
@@ -60,8 +61,8 @@ class Optimizer(ABC):
         Raises ValueError when names or shapes differ.
         """
         self.steps += 1
-        vectors = self.params.flat, self._flat(grads), self._scratch, *self.slots.values()
-        self.params.backend.sweep(self._update, *vectors)
+        vectors = self.params.flat, self._flat(grads), *self.slots.values()
+        self.params.backend.sweep(self._update, self._constants(), *vectors)
 
     def _flat(self, grads: Mapping[str, Array]) -> Array:
         if isinstance(grads, Parameters) and grads.flat.shape == self.params.flat.shape:
@@ -69,12 +70,16 @@ class Optimizer(ABC):
         if list(grads) != list(self.params):
             raise ValueError(f"gradients must be named {', '.join(self.params)}; found {', '.join(grads)}")
         if self._gathered is None:
-            self._gathered = self.params.like(self.xp.empty_like(self.params.flat))
+            self._gathered = self.params.empty_like()
         self._gathered.update(grads)
         return self._gathered.flat
 
     @abstractmethod
-    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
+    def _constants(self) -> tuple[float, ...]:
+        """What `_update` needs of this step's numbers."""
+
+    @abstractmethod
+    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
         """Theta and the slots, in place, from the gradient g, all a piece of the vector; s is room to compute in."""
 
 
@@ -92,21 +97,24 @@ class SGD(Optimizer):
         super().__init__(params, lr, ("velocity",) if momentum else ())
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
-        xp = self.xp
-        if self.momentum == 0:
-            xp.multiply(g, self.lr, out=s)
-            xp.subtract(theta, s, out=theta)
+    def _constants(self) -> tuple[float, ...]:
+        return self.lr, self.momentum
+
+    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+        xp, (lr, momentum) = self.xp, constants
+        if not slots:
+            xp.multiply(g, lr, out=s)
+            theta -= s
             return
         (v,) = slots
-        v *= self.momentum
+        v *= momentum
         v += g
         if self.nesterov:
-            xp.multiply(v, self.momentum, out=s)
+            xp.multiply(v, momentum, out=s)
             s += g
-            s *= self.lr
+            s *= lr
         else:
-            xp.multiply(v, self.lr, out=s)
+            xp.multiply(v, lr, out=s)
         theta -= s
 
 
@@ -136,20 +144,24 @@ class Adam(Optimizer):
         super().__init__(params, lr, ("m", "v"))
         self.betas, self.eps, self.form = betas, eps, form
 
-    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
-        xp, (m, v), (b1, b2) = self.xp, slots, self.betas
+    def _constants(self) -> tuple[float, ...]:
+        (b1, b2), t = self.betas, self.steps
+        # both forms are  theta -= size * m / (sqrt(v) + eps'): dividing vhat's root out of "paper" leaves eps' below
+        root = (1 - b2**t) ** 0.5
+        eps, size = self.eps * root if self.form == "paper" else self.eps, self.lr * root / (1 - b1**t)
+        return b1, 1 - b1, b2, 1 - b2, eps, size
+
+    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+        xp, (m, v), (b1, rest1, b2, rest2, eps, size) = self.xp, slots, constants
         m *= b1
-        xp.multiply(g, 1 - b1, out=s)
+        xp.multiply(g, rest1, out=s)
         m += s
         v *= b2
         xp.multiply(g, g, out=s)
-        s *= 1 - b2
+        s *= rest2
         v += s
-        # both forms are  theta -= size * m / (sqrt(v) + eps'): dividing vhat's root out of "paper" leaves eps' below
-        root = (1 - b2**self.steps) ** 0.5
-        size = self.lr * root / (1 - b1**self.steps)
         xp.sqrt(v, out=s)
-        s += self.eps * root if self.form == "paper" else self.eps
+        s += eps
         xp.divide(m, s, out=s)
         s *= size
         theta -= s
@@ -184,30 +196,37 @@ class RMSProp(Optimizer):
         if form == "tf1":
             self.slots["mean_square"] += 1
 
-    def _update(self, theta: Array, g: Array, s: Array, *slots: Array) -> None:
-        xp, square = self.xp, slots[0]
-        square *= self.alpha
+    def _constants(self) -> tuple[float, ...]:
+        return self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum
+
+    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+        xp, (square, *velocity), (lr, alpha, rest, eps, momentum) = self.xp, slots, constants
+        square *= alpha
         xp.multiply(g, g, out=s)
-        s *= 1 - self.alpha
+        s *= rest
         square += s
         if self.form == "torch":
             xp.sqrt(square, out=s)
-            s += self.eps
+            s += eps
         else:
-            xp.add(square, self.eps, out=s)
+            xp.add(square, eps, out=s)
             xp.sqrt(s, out=s)
         xp.divide(g, s, out=s)
-        if self.momentum and self.form == "torch":  # the velocity gathers steps without lr, the others' with it
-            self._gather(s, slots[1])
-        s *= self.lr
-        if self.momentum and self.form != "torch":
-            self._gather(s, slots[1])
+        if self.form == "torch":  # the velocity gathers steps without lr, the others' with it
+            _gather(s, momentum, *velocity)
+            s *= lr
+        else:
+            s *= lr
+            _gather(s, momentum, *velocity)
         theta -= s
 
-    def _gather(self, s: Array, velocity: Array) -> None:
-        velocity *= self.momentum
-        velocity += s
-        s[...] = velocity
+
+def _gather(s: Array, momentum: Any, *velocity: Array) -> None:
+    """v = momentum v + s, and s = v; without a velocity s stays."""
+    for v in velocity:
+        v *= momentum
+        v += s
+        s[...] = v
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSProp}

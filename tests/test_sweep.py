@@ -48,29 +48,30 @@ def test_pieces_and_threads_change_no_bit(make, monkeypatch):
 def test_every_value_is_visited_once_by_at_most_so_many_threads(threads):
     count, workers = np.zeros(SIZE), set()
 
-    def update(piece):
+    def update(constants, room, piece):
+        assert len(room) == len(piece)
         workers.add(threading.get_ident())
         piece += 1
 
-    numpy_backend.sweep(threads, update, count)
+    numpy_backend.sweep(threads, update, (), count)
     assert (count == 1).all()
     assert len(workers) <= threads
 
 
 def test_a_failure_in_any_thread_reaches_the_caller():
-    def update(piece):
+    def update(constants, room, piece):
         if piece[0] == SIZE - SIZE % 64:  # the last piece
             raise FloatingPointError("planted")
 
     with pytest.raises(FloatingPointError, match="planted"):
-        numpy_backend.sweep(2, update, np.arange(float(SIZE)))
+        numpy_backend.sweep(2, update, (), np.arange(float(SIZE)))
 
 
 def test_the_callers_error_handling_holds_in_every_thread():
-    def update(piece):
+    def update(constants, room, piece):
         np.multiply(piece, 1e300, piece)
 
     with np.errstate(over="ignore"):
-        numpy_backend.sweep(3, update, np.full(SIZE, 1e300))
+        numpy_backend.sweep(3, update, (), np.full(SIZE, 1e300))
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-        numpy_backend.sweep(3, update, np.full(SIZE, 1e300))
+        numpy_backend.sweep(3, update, (), np.full(SIZE, 1e300))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 class BackendError(RuntimeError):
     """A backend that was asked for cannot be used here; the message says what is missing and what to do."""
-
-
-def call_once(update: Callable[..., None], *vectors: Any) -> None:
-    """update(*vectors)."""
-    update(*vectors)
 
 
 @dataclass(frozen=True)
@@ -27,8 +22,6 @@ class Backend:
     synchronize  wait until all work handed to the device is done
     kernels      names of the sequence kernels that run here, best first; the last is always "reference"
     threads      how many CPU cores may be used; None: all
-    sweep        sweep(update, *vectors) calls update(*vectors) on vectors of equal length, in pieces and on several
-                 cores where that is faster; update works in place, on each position by itself
     """
 
     name: str
@@ -38,4 +31,14 @@ class Backend:
     synchronize: Callable[[], None]
     kernels: tuple[str, ...]
     threads: int | None = None
-    sweep: Callable[..., None] = call_once
+
+    def empty_vector(self, size: int, dtype: Any) -> Any:
+        """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
+        return self.xp.empty(size, dtype=dtype)
+
+    def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Any) -> None:
+        """update(constants, room, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.
+
+        `update` works in place and on each position by itself; `room` is as long as the piece, to compute in.
+        """
+        update(constants, self.xp.empty_like(vectors[0]), *vectors)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels import workspace
-from lstm_np.kernels.workspace import TILE, Job, aligned, block_rows, in_blocks, ring_length, round_up, rows_of_steps
+from lstm_np.kernels.workspace import TILE, Job, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
 Array = Any
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
@@ -88,9 +89,9 @@ class Strip:
         self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]  # (D, T, b), (H, T + 1, b)
         self.steps = [(self.Z[: first + H, t], self.h[:, t + 1]) for t in range(T)]
 
-    def inputs(self, start: int, stop: int) -> Array:
-        """[x; 1; h; padding] of the steps from start to stop, side by side: (K, (stop - start) * b)."""
-        return self.Z.reshape(self.Z.shape[0], -1)[:, start * self.b : stop * self.b]
+    def inputs(self, start: int, stop: int, features: slice) -> Array:
+        """Some of [x; 1; h; padding] of the steps from start to stop, side by side: (K, (stop - start) * b)."""
+        return self.Z.reshape(self.Z.shape[0], -1)[features, start * self.b : stop * self.b]
 
 
 class Scratch(workspace.Scratch):

@@ -68,12 +68,12 @@ from typing import Any
 import numpy as np
 
 from lstm_np.backends import Backend
-from lstm_np.backends.numpy_backend import available_cores
+from lstm_np.backends.numpy_backend import aligned, available_cores
 from lstm_np.kernels import rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
 from lstm_np.kernels.numpy_part import Part, RemotePart
 from lstm_np.kernels.protocol import Array, LayerSpec, State
-from lstm_np.kernels.workspace import Job, Pool, Saved, aligned, round_up
+from lstm_np.kernels.workspace import Job, Pool, Saved, round_up
 
 
 class Workspace:
@@ -181,7 +181,11 @@ class NumpyFusedKernel:
         plan, T, B = workspace.plan, workspace.local.job.T, workspace.plan.parts[-1][1]
         dx = np.empty((D, T, B), dtype) if input_gradient else None
         dh, dc = (np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
-        total = self._totals.take(None, lambda: aligned((4 * H, round_up(D + ones + H)), dtype))
+        grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
+        # one sample's sum over all steps costs less than moving it: it is computed where it is wanted
+        direct = workspace.local.job.layout == "sample"
+        room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(D + ones + H)), dtype))
+        total = self._columns(grads) if direct else [(slice(None), room)]
         with talking_to_workers(plan), blas_threads(plan.blas_threads):
             wanted = {name for name, flag in (("dx", input_gradient), ("state", state_gradient)) if flag}
             weights = {}  # what a worker has not had since forward
@@ -199,10 +203,11 @@ class NumpyFusedKernel:
                 workspace.local.backward(params, dys, dh[:, own], dc[:, own], dxs, state_gradient, total)
                 for columns, part in workspace.remotes:
                     part.finish(dh=dh[:, columns], dc=dc[:, columns], dx=None if dx is None else dx[:, :, columns])
-        grads = self._merge([total] + [part.mail["total"] for _, part in workspace.remotes], params, into)
-        self._totals.give(None, total)
+        if not direct:
+            self._merge([room, *(part.mail["total"] for _, part in workspace.remotes)], grads)
+            self._totals.give(None, room)
         saved.release()
-        return dx, (dh, dc) if state_gradient else None, grads
+        return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
 
     def _plan(self, T: int, B: int, save: bool) -> workers.Plan:
         cores = self.backend.threads or available_cores()
@@ -227,22 +232,22 @@ class NumpyFusedKernel:
             pass  # a part was in a process that has ended
         return workspace
 
-    def _merge(
-        self, totals: list[Array], params: Mapping[str, Array], into: Mapping[str, Array] | None
-    ) -> dict[str, Array]:
+    def _columns(self, grads: Mapping[str, Array]) -> list[tuple[slice, Array]]:
+        """Where W, b and U stand in [W b U] (4H, K), and their gradients, b's as a column."""
+        D, K = self.spec.input_size, self.spec.input_size + int(self.spec.bias) + self.spec.hidden_size
+        columns = [(slice(0, D), grads["W"]), (slice(K - self.spec.hidden_size, K), grads["U"])]
+        return columns + ([(slice(D, D + 1), grads["b"][:, None])] if self.spec.bias else [])
+
+    def _merge(self, totals: list[Array], grads: Mapping[str, Array]) -> None:
         """The gradients from those of [W b U] (4H, K), added in the order of the parts."""
-        D, ones, H = self.spec.input_size, int(self.spec.bias), self.spec.hidden_size
-        parts = {"W": slice(0, D), "U": slice(D + ones, D + ones + H)} | ({"b": D} if ones else {})
-        grads = {name: np.empty_like(params[name]) if into is None else into[name] for name in parts}
-        for name, columns in parts.items():
+        for columns, grad in self._columns(grads):
             first, *others = (total[:, columns] for total in totals)
             if not others:
-                grads[name][...] = first
+                grad[...] = first
                 continue
-            np.add(first, others[0], grads[name])
+            np.add(first, others[0], grad)
             for other in others[1:]:
-                grads[name] += other
-        return grads
+                grad += other
 
 
 class NumpyLeanKernel(NumpyFusedKernel):

@@ -19,17 +19,18 @@ import math
 import mmap
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from lstm_np.backends.numpy_backend import CACHE_LINE, aligned
 from lstm_np.kernels import columns, rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
 from lstm_np.kernels.line import WORKER, Line
-from lstm_np.kernels.workspace import CACHE_LINE, Derivatives, Job, aligned, round_up
+from lstm_np.kernels.workspace import Derivatives, Job, round_up
 
 Array = Any
 Params = Mapping[str, Array]
@@ -165,16 +166,17 @@ class Part:
         dc: Array,
         dx: Array | None,
         state_gradient: bool,
-        total: Array,
+        total: Sequence[tuple[slice, Array]],
     ) -> None:
         """All steps in reverse from dy (H, T, b); dh and dc (H, b) are of h_T and c_T and become those of h_0 and c_0.
 
-        The gradient of [W b U] (4H, K) goes to `total`, that of x to dx (D, T, b).
+        The gradient of x goes to dx (D, T, b), that of [W b U] (4H, K) to `total`: some of its columns to each array.
         """
         if not self.job.packed:
             self.weights.pack_backward(params)
-        sums, features = (total, self._sum), self._layout.features
-        fresh = 0
+        features = self._layout.features
+        more = [(which, self._sum[:, which]) for which, _ in total]
+        sums = total
         for n, span in enumerate(self.spans):
             strip, scratch = self._strips[n], self._scratch_of(n)
             features(scratch.dh)[...], features(scratch.dc)[...] = dh[:, span], dc[:, span]
@@ -183,10 +185,12 @@ class Part:
                 derivatives = self._derivatives_of(n, start, stop)
                 dys = None if dy is None else dy[:, start:stop, span]
                 self._undo_steps(derivatives, dys, scratch, start > 0 or state_gradient)
-                scratch.weight_gradient(stop - start, strip.inputs(start, stop), sums[fresh])  # (1')
-                if fresh:
-                    np.add(*sums, sums[0])
-                fresh = 1
+                for which, array in sums:
+                    scratch.weight_gradient(stop - start, strip.inputs(start, stop, which), array)  # (1')
+                if sums is more:
+                    for (_, array), (_, summand) in zip(total, more, strict=True):
+                        np.add(array, summand, array)
+                sums = more
                 if dx is not None:
                     scratch.input_gradient(params["W"], dx[:, start:stop, span])  # (1')
             dh[:, span], dc[:, span] = features(scratch.dh), features(scratch.dc)
@@ -298,7 +302,7 @@ def _do(request: dict[str, Any], line: Line, parts: dict[int, tuple[Part, dict[s
     if request["do"] == "forward":
         part.forward(mail, mail["x"], mail["h"], mail["c"], y)
     else:
-        part.backward(mail, dy, mail["dh"], mail["dc"], dx, "state" in request["with"], mail["total"])
+        part.backward(mail, dy, mail["dh"], mail["dc"], dx, "state" in request["with"], [(slice(None), mail["total"])])
 
 
 class RemotePart:

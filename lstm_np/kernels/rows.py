@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels import workspace
 from lstm_np.kernels.blas_threads import unpacked_product_limit
-from lstm_np.kernels.workspace import TILE, Job, aligned, ring_length, round_up
+from lstm_np.kernels.workspace import TILE, Job, ring_length, round_up
 
 Array = Any
 STRIP = 24  # samples at most
@@ -100,9 +101,9 @@ class Strip:
         self.h = self._h.transpose(2, 0, 1)  # (H, T + 1, b)
         self.steps = [(self.Z[t, :, : job.K], self._h[t + 1]) for t in range(T)]
 
-    def inputs(self, start: int, stop: int) -> Array:
-        """[x, 1, h, padding] of the steps from start to stop, one below the other: ((stop - start) * b, K)."""
-        return self.Z[start:stop].reshape(-1, self.Z.shape[2])
+    def inputs(self, start: int, stop: int, features: slice) -> Array:
+        """Some of [x, 1, h, padding] of the steps from start to stop, one below the other: ((stop - start) * b, K)."""
+        return self.Z[start:stop].reshape(-1, self.Z.shape[2])[:, features]
 
 
 class Scratch(workspace.Scratch):

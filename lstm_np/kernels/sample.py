@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels import rows, workspace
-from lstm_np.kernels.workspace import Job, aligned
+from lstm_np.kernels.workspace import Job
 
 Array = Any
 INFER_STEPS = 64  # steps of inference whose input products are made together

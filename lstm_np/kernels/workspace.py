@@ -22,22 +22,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_np.backends.numpy_backend import CACHE_LINE, aligned
 from lstm_np.kernels.blas_threads import unpacked_product_limit
 
-CACHE_LINE = 64  # bytes
 TILE = 16  # rows; BLAS computes whole tiles, and a product with a broken last tile is slower than with a padded one
 FREE_LIMIT = 8  # items that wait for their shape to come again; more would hoard memory when T varies
 
 Array = Any
-
-
-def aligned(shape: tuple[int, ...], dtype: str) -> Array:
-    """An uninitialised array of this shape whose first element starts a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    size = int(np.prod(shape))
-    raw = np.empty(size + CACHE_LINE // itemsize, dtype)
-    start = -raw.ctypes.data % CACHE_LINE // itemsize
-    return raw[start : start + size].reshape(shape)
 
 
 def rows_of_steps(rows: int, steps: int, columns: int, dtype: str) -> Array:

@@ -34,8 +34,9 @@ class Parameters(dict):
     def from_host(cls, backend: Backend, arrays: Mapping[str, Any], dtype: str) -> Parameters:
         """Parameters on `backend` with the values of NumPy arrays, as `dtype`."""
         shapes = {name: array.shape for name, array in arrays.items()}
-        parts = [backend.from_host(array.astype(dtype)).reshape(-1) for array in arrays.values()]
-        return cls(backend, backend.xp.concat(parts), shapes)
+        params = cls(backend, backend.empty_vector(sum(map(prod, shapes.values())), dtype), shapes)
+        params.update({name: backend.from_host(array.astype(dtype)) for name, array in arrays.items()})
+        return params
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -45,6 +46,14 @@ class Parameters(dict):
     def like(self, flat: Array) -> Parameters:
         """The same names and shapes over another vector of the same length (gradients, moments)."""
         return Parameters(self.backend, flat, self.shapes)
+
+    def empty_like(self) -> Parameters:
+        """The same names and shapes over a vector that is not yet written."""
+        return self.like(self.empty_vector())
+
+    def empty_vector(self) -> Array:
+        """A vector of the same length and dtype that is not yet written."""
+        return self.backend.empty_vector(self.flat.shape[0], self.flat.dtype)
 
     def section(self, prefix: str) -> dict[str, Array]:
         """The views whose names start with `prefix` and a dot, without it: section("layer0") has "W", "U", "b"."""
@@ -76,7 +85,9 @@ class Parameters(dict):
 
     def copy(self) -> Parameters:
         """The same names and values over a vector of their own."""
-        return self.like(self.flat.copy())
+        other = self.empty_like()
+        other.flat[...] = self.flat
+        return other
 
 
 def merge(prefixed: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
