@@ -258,7 +258,7 @@ def mailbox(job: Job, memory: mmap.mmap) -> dict[str, Array]:
         count = math.prod(shape)
         arrays[name] = np.frombuffer(memory, dtype, count, start).reshape(shape)
         start += -(-count * dtype.itemsize // CACHE_LINE) * CACHE_LINE
-    return arrays
+    return rows.weights_in(job, arrays) if job.packed else arrays
 
 
 def serve(descriptor: int, memory: int) -> None:

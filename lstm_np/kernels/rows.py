@@ -9,6 +9,7 @@ AVX-512, in GFLOP/s (H = 128, 512, 1024; the other layout in brackets): 8 sample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,9 +46,21 @@ def block_of_units(H: int, K: int, b: int) -> int:
 
 
 def room_for_weights(job: Job) -> dict[str, tuple[int, ...]]:
-    """The arrays of `Weights` by name: of each gate and block of w units the weights (K, w) and (H, w)."""
+    """The arrays of `Weights` by name: of each gate and block of w units the weights (K, w) and (H, w).
+
+    Where nothing is computed forward again in a backward pass, `weights_in` puts the latter in the place of the former.
+    """
     w = job.block
-    return {"forward_weights": (4, job.H // w, job.K, w), "backward_weights": (4, job.H // w, job.H, w)}
+    shapes: dict[str, tuple[int, ...]] = {"forward_weights": (4, job.H // w, job.K, w)}
+    if job.keep == "lean":
+        shapes["backward_weights"] = (4, job.H // w, job.H, w)
+    return shapes
+
+
+def weights_in(job: Job, room: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays by name, the backward weights too, from those of `room_for_weights`."""
+    forward, shape = room["forward_weights"], (4, job.H // job.block, job.H, job.block)
+    return {"backward_weights": forward.reshape(-1)[: math.prod(shape)].reshape(shape), **room}
 
 
 class Weights:
@@ -56,7 +69,7 @@ class Weights:
     def __init__(self, job: Job, widest: int, shared: Mapping[str, Array] | None = None) -> None:
         self._job = job
         if shared is None:
-            shared = {name: aligned(shape, job.dtype) for name, shape in room_for_weights(job).items()}
+            shared = weights_in(job, {name: aligned(shape, job.dtype) for name, shape in room_for_weights(job).items()})
         self.forward, self.backward = shared["forward_weights"], shared["backward_weights"]
         # W and U are transposed as products with the identity: BLAS moves tiles faster than a NumPy copy does.
         # The price: a weight that is not finite makes its neighbours NaN
