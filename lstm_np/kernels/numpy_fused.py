@@ -71,11 +71,12 @@ from lstm_np.backends import Backend
 from lstm_np.backends.numpy_backend import aligned, available_cores
 from lstm_np.kernels import rows, sample, workers
 from lstm_np.kernels.blas_threads import blas_threads
-from lstm_np.kernels.numpy_part import Part, RemotePart
+from lstm_np.kernels.numpy_part import OWN_GATES, Params, Part, RemotePart
 from lstm_np.kernels.protocol import Array, LayerSpec, State
 from lstm_np.kernels.workspace import Job, Pool, Saved, round_up
 
 LARGE_GRADIENT = 1 << 20  # values
+WORTH_PACKING_TOGETHER = 1 << 18  # weights
 
 
 class Workspace:
@@ -120,6 +121,22 @@ def sums_in_place(job: Job) -> bool:
     its result from there costs more (B = 16, H = 512: 4 % of a step).
     """
     return job.layout == "sample" or (job.layout == "rows" and 4 * job.H * job.K >= LARGE_GRADIENT)
+
+
+def pack_together(workspace: Workspace, do: str, params: Params, unknown: Params) -> None:
+    """Pack the weights that all parts read, half of them in a worker where that repays telling it.
+
+    do       "pack" or "pack_backward", the methods of `rows.Weights`
+    unknown  those of the parameters that the worker has not had since they changed
+    """
+    job, own = workspace.local.job, getattr(workspace.local.weights, do)
+    if 4 * job.H * job.K < WORTH_PACKING_TOGETHER:
+        own(params)
+        return
+    _, part = workspace.remotes[0]
+    part.start_packing(do, unknown)
+    own(params, OWN_GATES)
+    part.finish()
 
 
 class NumpyFusedKernel:
@@ -198,13 +215,13 @@ class NumpyFusedKernel:
         total = self._columns(grads) if direct else [(slice(None), room)]
         with talking_to_workers(plan), blas_threads(plan.blas_threads):
             wanted = {name for name, flag in (("dx", input_gradient), ("state", state_gradient)) if flag}
-            weights = {}  # what a worker has not had since forward
-            if workspace.local.job.packed:
-                workspace.local.weights.pack_backward(params)
-                weights = {"backward_weights": workspace.local.weights.backward}
-                if input_gradient:
-                    weights["W"] = params["W"]
             with answers_awaited(workspace):
+                weights = {}  # what a worker has not had since forward
+                if workspace.local.job.packed:
+                    pack_together(workspace, "pack_backward", params, {})
+                    weights = {"backward_weights": workspace.local.weights.backward}
+                    if input_gradient:
+                        weights["W"] = params["W"]
                 for columns, part in workspace.remotes:
                     sent = {**weights, "dh": dh[:, columns], "dc": dc[:, columns]}
                     part.start("backward", sent | ({} if dy is None else {"dy": dy[:, :, columns]}), wanted)
@@ -233,7 +250,7 @@ class NumpyFusedKernel:
         """What each worker packs for itself, or what is packed here for all."""
         if not workspace.local.job.packed:
             return params
-        workspace.local.weights.pack(params)
+        pack_together(workspace, "pack", params, params)
         return {"forward_weights": workspace.local.weights.forward}
 
     def _take(self, key: Any) -> Workspace:

@@ -34,6 +34,7 @@ from lstm_np.kernels.workspace import Derivatives, Job, round_up
 
 Array = Any
 Params = Mapping[str, Array]
+OWN_GATES, THEIR_GATES = slice(0, 2), slice(2, 4)  # whose weights are packed here, and by a worker
 LAYOUTS: dict[str, ModuleType] = {"columns": columns, "rows": rows, "sample": sample}
 
 
@@ -298,6 +299,9 @@ def _do(request: dict[str, Any], line: Line, parts: dict[int, tuple[Part, dict[s
         parts[number] = Part(job, mail if job.packed else None), mail
         return
     part, mail = parts[number]
+    if request["do"] in ("pack", "pack_backward"):
+        getattr(part.weights, request["do"])(mail, THEIR_GATES)
+        return
     y, dy, dx = (mail[name] if name in request["with"] else None for name in ("y", "dy", "dx"))
     if request["do"] == "forward":
         part.forward(mail, mail["x"], mail["h"], mail["c"], y)
@@ -326,6 +330,13 @@ class RemotePart:
             if array is not self.mail[name]:
                 self.mail[name][...] = array
         self.worker.start({"do": do, "part": self._number, "with": [*sent, *wanted]})
+
+    def start_packing(self, do: str, params: Params) -> None:
+        """`do`: "pack" or "pack_backward", the last two gates' weights; params are what it has not had of them."""
+        for name, array in params.items():
+            theirs = slice(len(array) // 2, None)
+            self.mail[name][theirs] = array[theirs]
+        self.worker.start({"do": do, "part": self._number})
 
     def finish(self, **results: Array | None) -> None:
         """Wait, and fetch arrays by their names in the mailbox; None is not wanted."""

@@ -23,6 +23,7 @@ from lstm_np.kernels.workspace import TILE, Job, ring_length, round_up
 Array = Any
 STRIP = 24  # samples at most
 WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
+ALL_GATES = slice(0, 4)
 FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
 
 
@@ -78,20 +79,21 @@ class Weights:
         self._identity[...] = np.eye(self._tile)
         self._identity[:3] *= 0.5
 
-    def pack(self, params: Mapping[str, Array]) -> None:
-        """Before a forward pass."""
-        D, H, w, tile, to = self._job.D, self._job.H, self._job.block, self._tile, self.forward
+    def pack(self, params: Mapping[str, Array], gates: slice = ALL_GATES) -> None:
+        """Before a forward pass: the weights of some gates, or of all."""
+        D, H, w, tile, to = self._job.D, self._job.H, self._job.block, self._tile, self.forward[gates]
         for name, first, count in (("W", 0, D), ("U", self._job.K - H, H)):
-            tiles = params[name].reshape(4, H // w, w // tile, tile, count).swapaxes(-1, -2)
-            target = to[:, :, first : first + count].reshape(4, H // w, count, w // tile, tile).swapaxes(2, 3)
-            np.matmul(tiles, self._identity, target)
+            tiles = params[name].reshape(4, H // w, w // tile, tile, count)[gates].swapaxes(-1, -2)
+            target = to[:, :, first : first + count].reshape(-1, H // w, count, w // tile, tile).swapaxes(2, 3)
+            np.matmul(tiles, self._identity[gates], target)
         if self._job.ones:
-            np.multiply(params["b"].reshape(4, H // w, w), self._identity[:, 0, 0, :1, :1], to[:, :, D])
+            b = params["b"].reshape(4, H // w, w)[gates]
+            np.multiply(b, self._identity[gates, 0, 0, :1, :1], to[:, :, D])
 
-    def pack_backward(self, params: Mapping[str, Array]) -> None:
-        """Before a backward pass."""
+    def pack_backward(self, params: Mapping[str, Array], gates: slice = ALL_GATES) -> None:
+        """Before a backward pass, likewise."""
         H, w = self._job.H, self._job.block
-        self.backward[...] = params["U"].reshape(4, H, H // w, w).swapaxes(1, 2)
+        self.backward[gates] = params["U"].reshape(4, H, H // w, w)[gates].swapaxes(1, 2)
 
 
 def product_of(blocks: Array) -> Callable[[Array, Array], None]:

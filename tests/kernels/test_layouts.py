@@ -5,7 +5,7 @@ import pytest
 
 from lstm_np.backends import get_backend
 from lstm_np.cells import lstm
-from lstm_np.kernels import LayerSpec, workers
+from lstm_np.kernels import LayerSpec, numpy_fused, workers
 from lstm_np.kernels.columns import product_of
 from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel, choose_layout
 from lstm_np.kernels.reference import ReferenceKernel
@@ -60,7 +60,7 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.fixture
-def two_parts(monkeypatch):
+def one_part_a_core(monkeypatch):
     monkeypatch.setattr(
         workers, "share_out", lambda D, H, T, B, cores, save: workers.Plan(workers.cut(B, min(cores, B)), 1, True)
     )
@@ -78,8 +78,24 @@ def test_every_layout_agrees_with_the_reference(kernel_type, sizes):
 
 
 @pytest.mark.parametrize("sizes", [(28, 64, 70, 7, True), (6, 100, 20, 24, True), (4, 72, 3, 4, False)], ids=str)
-def test_rows_in_two_processes_agree_with_the_reference(sizes, two_parts):
-    assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "as if large"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_in_several_processes_agree_with_the_reference(
+    sizes, kernel_type, large, threads, one_part_a_core, monkeypatch
+):
+    if large:  # the weights are packed together, and gradients summed in place
+        monkeypatch.setattr(numpy_fused, "WORTH_PACKING_TOGETHER", 0)
+        monkeypatch.setattr(numpy_fused, "LARGE_GRADIENT", 0)
+    assert_close(results(kernel_type, sizes, threads=threads), results(ReferenceKernel, sizes), 1e-12)
+
+
+@pytest.mark.parametrize("steps", [9, 500])
+def test_one_samples_gradients_are_the_same_wherever_they_are_summed(steps, monkeypatch):
+    sizes = (5, 12, steps, 1, True)
+    in_place = results(NumpyFusedKernel, sizes)
+    monkeypatch.setattr(numpy_fused, "sums_in_place", lambda job: False)
+    assert_close(in_place, results(NumpyFusedKernel, sizes), 1e-15)
 
 
 @pytest.mark.parametrize("sizes", [SIZES[0], SIZES[3], SIZES[8]], ids=str)
