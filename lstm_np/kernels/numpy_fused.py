@@ -49,10 +49,13 @@ Workers
 Three layouts
     Many samples are columns (`lstm_np.kernels.columns`), up to 24 are rows (`lstm_np.kernels.rows`), where the same
     products run up to twice as fast, and one is multiplied as it is (`lstm_np.kernels.sample`).  The equations, and
-    the passes above, are the same lines for all three.  Rows in several processes read one copy of the weights, which
-    is packed here: with a copy each, H = 1024 took 54 ms a step instead of 41 (B = 16, T = 28).
+    the passes above, are the same lines for all three.  Rows in several processes read one copy of the weights: with a
+    copy each, H = 1024 took 54 ms a step instead of 41 (B = 16, T = 28).  It is packed here, and half of it by a worker
+    where it is large.
     Cutting a small batch into units instead of samples, with a meeting of the processes at every step, was tried:
-    5 to 10 % faster for B = 16 and H >= 256, not enough for another way of sharing out.
+    5 to 10 % faster for B = 16 and H >= 256; the forward loop of one sample 3.3 to 4.3 us a step instead of 4.3
+    (H = 128), 6.8 instead of 11.5 (H = 256).  But then every step waits for whichever core another program is using,
+    as now only a whole pass does: too much to lose for that.
 
 The loops are in `lstm_np.kernels.numpy_part`, the buffers in `lstm_np.kernels.workspace`, the processes in
 `lstm_np.kernels.workers`.
