@@ -272,15 +272,11 @@ class NumpyFusedKernel:
     def _merge(self, totals: list[Array], grads: Mapping[str, Array], begun: bool) -> None:
         """The gradients from those of [W b U] (4H, K), added in the order of the parts; `begun`: to what they hold."""
         for columns, grad in self._columns(grads):
-            summands = [total[:, columns] for total in totals]
-            if not begun:
-                first, *summands = summands
-                if summands:
-                    np.add(first, summands.pop(0), grad)
-                else:
-                    grad[...] = first
-            for summand in summands:
-                np.add(grad, summand, grad)
+            first, *others = ([grad] if begun else []) + [total[:, columns] for total in totals]
+            for other in others:
+                first = np.add(first, other, grad)
+            if first is not grad:
+                grad[...] = first
 
 
 class NumpyLeanKernel(NumpyFusedKernel):
