@@ -53,9 +53,9 @@ Three layouts
     copy each, H = 1024 took 54 ms a step instead of 41 (B = 16, T = 28).  It is packed here, and half of it by a worker
     where it is large.
     Cutting a small batch into units instead of samples, with a meeting of the processes at every step, was tried:
-    5 to 10 % faster for B = 16 and H >= 256; the forward loop of one sample 3.3 to 4.3 us a step instead of 4.3
-    (H = 128), 6.8 instead of 11.5 (H = 256).  But then every step waits for whichever core another program is using,
-    as now only a whole pass does: too much to lose for that.
+    5 to 10 % faster for B = 16 and H >= 256; the forward loop of one sample takes 3.6 us a step instead of 4.2 for
+    H = 128, and 6.7 instead of 11.5 for H = 256.  But then every step waits for whichever core another program is
+    using, as now only a whole pass does: too much to lose for that.
 
 The loops are in `lstm_np.kernels.numpy_part`, the buffers in `lstm_np.kernels.workspace`, the processes in
 `lstm_np.kernels.workers`.
@@ -78,8 +78,8 @@ from lstm_np.kernels.numpy_part import OWN_GATES, Params, Part, RemotePart
 from lstm_np.kernels.protocol import Array, LayerSpec, State
 from lstm_np.kernels.workspace import Job, Pool, Saved, round_up
 
-LARGE_GRADIENT = 1 << 20  # values
-WORTH_PACKING_TOGETHER = 1 << 18  # weights
+LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
+WORTH_PACKING_TOGETHER = 1 << 18  # weights; with few, telling the worker costs more (3 % of a step at H = 64)
 
 
 class Workspace:

@@ -5,7 +5,7 @@ import pytest
 
 from lstm_np.backends import get_backend
 from lstm_np.cells import lstm
-from lstm_np.kernels import LayerSpec, numpy_fused, workers
+from lstm_np.kernels import LayerSpec, numpy_fused, rows, workers
 from lstm_np.kernels.columns import product_of
 from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel, choose_layout
 from lstm_np.kernels.reference import ReferenceKernel
@@ -15,6 +15,7 @@ from lstm_np.kernels.rows import block_of_units
 SIZES = [
     (5, 12, 9, 1, True),
     (28, 33, 500, 1, False),
+    (5, 12, 500, 1, True),
     (3, 64, 4, 2, True),
     (28, 64, 70, 7, True),
     (4, 72, 1, 3, False),
@@ -90,15 +91,31 @@ def test_rows_in_several_processes_agree_with_the_reference(
     assert_close(results(kernel_type, sizes, threads=threads), results(ReferenceKernel, sizes), 1e-12)
 
 
-@pytest.mark.parametrize("steps", [9, 500])
-def test_one_samples_gradients_are_the_same_wherever_they_are_summed(steps, monkeypatch):
-    sizes = (5, 12, steps, 1, True)
-    in_place = results(NumpyFusedKernel, sizes)
+def test_one_samples_gradients_are_the_same_wherever_they_are_summed(monkeypatch):
+    in_place = results(NumpyFusedKernel, SIZES[0])
     monkeypatch.setattr(numpy_fused, "sums_in_place", lambda job: False)
-    assert_close(in_place, results(NumpyFusedKernel, sizes), 1e-15)
+    assert_close(in_place, results(NumpyFusedKernel, SIZES[0]), 1e-15)
 
 
-@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[3], SIZES[8]], ids=str)
+@pytest.mark.parametrize("do", ["pack", "pack_backward"])
+def test_a_failure_while_weights_are_packed_together_leaves_no_answer_behind(do, one_part_a_core, monkeypatch):
+    monkeypatch.setattr(numpy_fused, "WORTH_PACKING_TOGETHER", 0)
+    sizes = (28, 64, 7, 16, True)
+
+    def failing(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(rows.Weights, do, failing)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            results(NumpyFusedKernel, sizes, threads=2)
+    # the traceback still holds the workspace, so that nothing but the kernel itself has waited for the worker
+    assert caught.tb is not None
+    assert not workers.get_workers(1)[0]._waiting
+    assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[4], SIZES[9]], ids=str)
 def test_gradients_are_written_where_the_caller_wants_them(sizes):
     D, H, _, _, bias = sizes
     kernel = NumpyFusedKernel(LayerSpec(lstm, D, H, bias, "float64"), get_backend("numpy", threads=1))
