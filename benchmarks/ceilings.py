@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.figures import quantile
 from benchmarks.workloads import Cell
-from lstm_np.kernels.blas_threads import blas_threads
+from lstm_np.backends.blas_threads import blas_threads
 
 ROUNDS = 9
 SLOT = 0.05  # seconds of calls per measurement

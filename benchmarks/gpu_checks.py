@@ -163,6 +163,6 @@ def mnist(
             "no_graph_because": step.graph_refused,
         }  # fmt: skip
     if data is not None:
-        on_host = model.twin(backend="numpy", kernel="reference")
+        on_host = model.copy(backend="numpy", kernel="reference")
         found = on_host.predict(data.test_images * np.float32(1 / 255), batch_size=1000)
         yield {"test_accuracy": float((found == data.test_labels).mean()), "test_images": len(found)}

@@ -10,7 +10,7 @@ import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.ours import make_model
 from benchmarks.workloads import LEARNING_RATE, Batch, Cell, Weights, as_images, batches_of_images, mean_cross_entropy
-from lstm_np.kernels.device_step import DeviceTrainingStep, Update
+from lstm_np.device.step import DeviceTrainingStep, Update
 
 REPEATED = 32  # batches on the device, so that a whole measurement is one pass over them
 

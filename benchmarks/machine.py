@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import ROOT
-from lstm_np.kernels.blas_threads import libraries
+from lstm_np.backends.blas_threads import libraries
 
 FORMAT = "lstm_np benchmark 1"
 

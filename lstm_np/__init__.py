@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lstm_np import data
 from lstm_np.backends import Backend, BackendError, get_backend
-from lstm_np.certificate import GradientReport, gradcheck
+from lstm_np.gradcheck import GradientReport, gradcheck
 from lstm_np.layers import GRU, LSTM, RNN, Parameters
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError
 from lstm_np.model import SequenceClassifier

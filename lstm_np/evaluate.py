@@ -7,13 +7,13 @@ import json
 import sys
 import time
 
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, run_command, say
+from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
+from lstm_np.display.pictures import confusion_matrix, save_picture
 from lstm_np.training.evaluation import evaluate
-from lstm_np.training.faces import Parser, add_run_arguments, backend_of, run_face, say
-from lstm_np.training.flags import add_data_flags, add_machine_flags
 from lstm_np.training.material import in_order
-from lstm_np.training.pictures import confusion_matrix, save_picture
 from lstm_np.training.trained import load_trained
 
 
@@ -37,7 +37,7 @@ def make_parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_face(make_parser(), argv, _evaluate)
+    return run_command(make_parser(), argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -17,14 +17,14 @@ import numpy as np
 
 from lstm_np import initializers
 from lstm_np.backends import Backend, get_backend
+from lstm_np.backends.blas_threads import SERIAL_PRODUCT, blas_threads
 from lstm_np.data import Batches
-from lstm_np.kernels.blas_threads import SERIAL_PRODUCT, blas_threads
 from lstm_np.layers import LAYERS, Parameters, dense
-from lstm_np.layers.parameters import merge
 from lstm_np.layers.recurrent import check_choice, check_size
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, train
 from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
 from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
+from lstm_np.parameters import merge
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
 Array = Any
@@ -359,7 +359,7 @@ class SequenceClassifier:
 
     # ---- description and storage
 
-    def twin(self, **changes: Any) -> SequenceClassifier:
+    def copy(self, **changes: Any) -> SequenceClassifier:
         """A model with the same parameter values and other settings (dtype, kernel, backend ...)."""
         backend = changes.pop("backend", self.backend)
         other = type(self)(**{**self.config, **changes}, backend=backend)

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lstm_np.layers.parameters import Parameters
+from lstm_np.parameters import Parameters
 
 Array = Any
 

@@ -11,13 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, run_command, say
+from lstm_np.cli.flags import add_data_flags, add_machine_flags
+from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
-from lstm_np.training import terminal
-from lstm_np.training.faces import Parser, add_run_arguments, backend_of, run_face, say
-from lstm_np.training.flags import add_data_flags, add_machine_flags
-from lstm_np.training.images import read_pictures
-from lstm_np.training.pictures import digit_grid, save_picture
+from lstm_np.display import text
+from lstm_np.display.pictures import digit_grid, save_picture
 from lstm_np.training.trained import Trained, load_trained
 
 
@@ -54,7 +54,7 @@ def make_parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_face(make_parser(), argv, _predict)
+    return run_command(make_parser(), argv, _predict)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -116,8 +116,8 @@ def _answer(question: Question, row: np.ndarray, console: Console) -> list[Text]
             f", which is wrong: the label is {question.label}"
         )  # fmt: skip
     heading = Text(f"{question.source}: {guess} ({row[guess]:.2%}){verdict}", style="bold")
-    picture = terminal.drawing(question.pixels, console)
-    return [heading, *terminal.side_by_side(picture, terminal.bars(row.tolist(), console)), Text()]
+    picture = text.drawing(question.pixels, console)
+    return [heading, *text.side_by_side(picture, text.bars(row.tolist(), console)), Text()]
 
 
 if __name__ == "__main__":

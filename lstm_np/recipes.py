@@ -9,13 +9,13 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
+from lstm_np.cli.command import Parser, backend_of, run_command
+from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.training import Place, Recipe, load_recipe, recipe_names
-from lstm_np.training.compare import TABLE, columns, compare, write_table
-from lstm_np.training.faces import Parser, backend_of, run_face
-from lstm_np.training.flags import add_data_flags, add_machine_flags
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments as settled
 from lstm_np.training.recipes import Tables
+from lstm_np.training.recipes.compare import TABLE, columns, compare, write_table
 
 
 class _Parser(Parser):
@@ -50,7 +50,7 @@ def make_parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_face(make_parser(), argv, _recipes)
+    return run_command(make_parser(), argv, _recipes)
 
 
 def _recipes(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
+from lstm_np.cli.command import Parser, backend_of, run_command
+from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
 from lstm_np.training import Place, load_recipe, recipe_names, run
-from lstm_np.training.faces import Parser, backend_of, run_face
-from lstm_np.training.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.recipes import DEFAULT
 from lstm_np.training.reporters import LineReporter, Reporter
@@ -49,7 +49,7 @@ def make_parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_face(make_parser(), argv, _train)
+    return run_command(make_parser(), argv, _train)
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from lstm_np.files import write_atomically
 
 FORMAT = 1
 KEY = "lstm_np"  # one key in the metadata, since safetensors writes several in varying order: same weights, same bytes
@@ -21,43 +22,6 @@ HEADER_LIMIT = 1 << 20  # bytes; ours take a few KiB, so a larger one is not our
 
 class WeightsError(ValueError):
     """A weights file that cannot be used; one line: which file, what was found, what was expected."""
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part.
-
-    Raises OSError, which names this file.
-    """
-    path = Path(path)
-    try:
-        _write_and_replace(path, content)
-    except OSError as error:  # of the temporary file beside it, which is nobody's business
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_and_replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_weights(

@@ -1,4 +1,4 @@
-"""The plan of the house, held by reading the syntax trees: who may import whom, and what no room may do."""
+"""The architecture, checked by reading the syntax trees: who may import whom, and what no package may do."""
 
 from __future__ import annotations
 
@@ -12,42 +12,37 @@ import lstm_np
 PACKAGE = Path(lstm_np.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-# A room imports only rooms on its own floor (itself) or below.  The longest matching prefix counts.
-FLOORS = {
-    "streams": 0,
-    "cells": 0,
-    "backends": 0,
-    "kernels": 1,
-    "layers": 2,
-    "losses": 2,
-    "optimizers": 2,
-    "initializers": 2,
-    "weights": 2,
-    "loop": 2,
-    "data": 2,
-    "model": 3,
-    "certificate": 4,
-    "training": 4,
-    "explain": 5,
-    "interop": 5,
-    "train": 6,
-    "evaluate": 6,
-    "predict": 6,
-    "gradcheck": 6,
-    "recipes": 6,
+# A package imports only packages on a lower level, and itself.
+LEVELS = {
+    name: level
+    for level, names in enumerate(
+        (
+            ("options", "streams", "files", "backends", "workers"),
+            ("display", "parameters", "cells", "weights", "data"),
+            ("kernels", "initializers", "losses", "optimizers", "loop"),
+            ("trace", "device", "checkpoints", "distributed"),
+            ("layers",),
+            ("model",),
+            ("gradcheck", "interop", "training"),
+            ("explain", "text", "sklearn"),
+            ("cli",),
+            ("train", "evaluate", "predict", "recipes"),  # the commands, and every __main__.py
+        )
+    )
+    for name in names
 }
-# rooms of one floor that lean on each other, in this direction only
-SAME_FLOOR = {
-    ("layers", "initializers"),
-    ("optimizers", "layers"),
-    ("training", "certificate"),
-}
+COMMANDS = max(LEVELS.values())
 NAMESPACE_FREE = ("cells/", "layers/", "kernels/reference.py", "losses.py", "optimizers.py")
 
 
-def room_of(name: str) -> str:
+def package_of(name: str) -> str:
     """ "kernels/reference.py" -> "kernels"; "model.py" -> "model"."""
     return name.split("/")[0].removesuffix(".py")
+
+
+def level_of(name: str) -> int:
+    """The level of a file: that of its package, or that of the commands for a __main__.py."""
+    return COMMANDS if name.endswith("__main__.py") else LEVELS[package_of(name)]
 
 
 def imports(path: Path) -> list[tuple[str, int]]:
@@ -63,19 +58,19 @@ def imports(path: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "__init__.py"])
-def test_a_room_imports_only_rooms_below(name):
-    room = room_of(name)
-    assert room in FLOORS, f"{name} stands on no floor: add its room to FLOORS and to docs/architecture.md"
+def test_a_package_imports_only_lower_levels(name):
+    package = package_of(name)
+    assert package in LEVELS, f"{name} is on no level: add its package to LEVELS and to docs/architecture.md"
     for module, line in imports(FILES[name]):
         parts = module.split(".")
         if parts[0] != "lstm_np" or len(parts) == 1:
             continue
         other = parts[1]
-        if other not in FLOORS:  # a public name of the package, from the top
-            assert FLOORS[room] >= 6, f"{name}:{line} imports {module} from the package's top"
+        if other not in LEVELS:  # a public name of the package, from the top
+            assert level_of(name) == COMMANDS, f"{name}:{line} imports {module} from the package's top"
             continue
-        allowed = other == room or FLOORS[other] < FLOORS[room] or (room, other) in SAME_FLOOR
-        assert allowed, f"{name}:{line} (floor {FLOORS[room]}) imports {module} (floor {FLOORS[other]})"
+        allowed = other == package or LEVELS[other] < level_of(name)
+        assert allowed, f"{name}:{line} (level {level_of(name)}) imports {module} (level {LEVELS[other]})"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(NAMESPACE_FREE)])
@@ -86,7 +81,7 @@ def test_the_math_uses_the_namespace_it_is_given(name):
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_only_backends_and_device_kernels_import_cupy(name):
-    at_home = name == "backends/cupy_backend.py" or name.startswith(("kernels/cupy_", "kernels/device_"))
+    at_home = name == "backends/cupy_backend.py" or name.startswith(("kernels/gpu/", "device/"))
     for module, line in imports(FILES[name]):
         assert at_home or module.split(".")[0] not in {"cupy", "cupyx", "cupy_backends"}, f"{name}:{line}"
 

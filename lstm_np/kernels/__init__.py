@@ -1,4 +1,4 @@
-"""Whole sequences: the time loop and the matrix products.  `reference` is the law; the others are faster."""
+"""Whole sequences: the time loop and the matrix products.  Every kernel is tested against `reference`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["KERNELS", "Kernel", "LayerSpec", "choose_kernel"]
 # name -> (module, class); a module is imported when its kernel is asked for, since some need CuPy
 KERNELS = {
     "reference": ("lstm_np.kernels.reference", "ReferenceKernel"),
-    "fused": ("lstm_np.kernels.numpy_fused", "NumpyFusedKernel"),
-    "lean": ("lstm_np.kernels.numpy_fused", "NumpyLeanKernel"),
-    "persistent": ("lstm_np.kernels.cupy_persistent", "PersistentKernel"),
-    "cuda_fused": ("lstm_np.kernels.cupy_fused", "CudaFusedKernel"),
+    "fused": ("lstm_np.kernels.cpu.fused", "NumpyFusedKernel"),
+    "lean": ("lstm_np.kernels.cpu.fused", "NumpyLeanKernel"),
+    "persistent": ("lstm_np.kernels.gpu.persistent", "PersistentKernel"),
+    "cuda_fused": ("lstm_np.kernels.gpu.fused", "CudaFusedKernel"),
 }
 
 

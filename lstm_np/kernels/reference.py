@@ -1,4 +1,4 @@
-"""The law: the time loop and backpropagation through time, over any cell, on any backend.
+"""The reference kernel: the time loop and backpropagation through time, over any cell, on any backend.
 
 Forward, per time step, one product gives all pre-activations, with the weights packed side by side::
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from lstm_np.layers.parameters import Parameters
 from lstm_np.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from lstm_np.parameters import Parameters
 
 __all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Parameters", "Recurrent"]
 

@@ -15,7 +15,7 @@ from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import CELLS
 from lstm_np.kernels import LayerSpec, choose_kernel
 from lstm_np.layers import dropout as dropout_masks
-from lstm_np.layers.parameters import Parameters, merge
+from lstm_np.parameters import Parameters, merge
 
 Array = Any
 DTYPES = ("float32", "float64", "complex128")
@@ -127,7 +127,7 @@ class Recurrent:
         """Features of y: H, or 2H when bidirectional."""
         return self.directions * self.hidden_size
 
-    def twin(self, **changes: Any) -> Recurrent:
+    def copy(self, **changes: Any) -> Recurrent:
         """A layer with the same parameter values and other settings (dtype, kernel, backend ...)."""
         backend = changes.pop("backend", self.backend)
         other = type(self)(**{**self.config, **changes}, backend=backend)

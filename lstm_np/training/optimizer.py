@@ -7,7 +7,7 @@ from typing import Any
 
 from lstm_np.layers import Parameters
 from lstm_np.optimizers import OPTIMIZERS, Optimizer
-from lstm_np.training.settings import OptimizerSettings, settings_of
+from lstm_np.training.recipes.settings import OptimizerSettings, settings_of
 
 _ARGUMENTS = {name: "lr" if name == "learning_rate" else name for name in settings_of("optimizer") if name != "name"}
 

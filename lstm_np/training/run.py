@@ -16,7 +16,7 @@ from lstm_np.backends import Backend
 from lstm_np.data import Batches, Dataset, load_dataset
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, Step
 from lstm_np.model import SequenceClassifier
-from lstm_np.training import plots, run_folder
+from lstm_np.training import curves, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.material import Material, fingerprint, in_order, prepare
@@ -249,7 +249,7 @@ class _Run:
         return f"the weights are not finite either{kept}"
 
     def draw_curves(self) -> bool:
-        content = plots.curves(self.history, self.plan)
+        content = curves.draw_curves(self.history, self.plan)
         if content is not None:
             self.folder.write(CURVES, content)
         return content is not None

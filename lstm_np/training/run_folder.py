@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lstm_np.weights import write_atomically
+from lstm_np.files import write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lstm_np.data import Batches
-from lstm_np.kernels.device_memory import Update
-from lstm_np.kernels.device_step import DeviceTrainingStep
+from lstm_np.device.memory import Update
+from lstm_np.device.step import DeviceTrainingStep
 from lstm_np.loop import Metrics, Running, mean_of
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, Optimizer

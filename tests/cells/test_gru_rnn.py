@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_np.cells import CELLS, gru, gru_reset_before, rnn, rnn_relu
-from lstm_np.certificate import gradcheck
+from lstm_np.gradcheck import gradcheck
 from lstm_np.kernels import reference
 from lstm_np.layers import GRU, RNN
 from tests.faults import with_fault

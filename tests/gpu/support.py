@@ -11,8 +11,8 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.cells import lstm
 from lstm_np.kernels import LayerSpec
-from lstm_np.kernels.cupy_fused import CudaFusedKernel
-from lstm_np.kernels.cupy_persistent import PersistentKernel
+from lstm_np.kernels.gpu.fused import CudaFusedKernel
+from lstm_np.kernels.gpu.persistent import PersistentKernel
 from lstm_np.kernels.reference import ReferenceKernel
 from tests.gpu.host_cupy import COMPILER, FakeDevice, make_backend, make_cupy
 

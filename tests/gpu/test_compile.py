@@ -2,8 +2,8 @@
 
 import pytest
 
-from lstm_np.kernels import cuda_source
-from lstm_np.kernels.launch_plan import DEVICES, plan_persistent
+from lstm_np.kernels.gpu import cuda_source
+from lstm_np.kernels.gpu.launch_plan import DEVICES, plan_persistent
 from tests.gpu import compilers
 
 pytestmark = pytest.mark.skipif(

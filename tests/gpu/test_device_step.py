@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lstm_np.kernels.cublas import StreamProducts
-from lstm_np.kernels.device_step import DeviceTrainingStep, Update
+from lstm_np.device.step import DeviceTrainingStep, Update
+from lstm_np.kernels.gpu.cublas import StreamProducts
 from lstm_np.optimizers import SGD, Adam
 from tests.gpu.host_cupy import FakeCublas, FakeDevice, make_backend, make_cupy
 from tests.gpu.support import needs_compiler
@@ -46,7 +46,7 @@ def test_agrees_without_the_persistent_kernel_and_without_a_graph():
 @pytest.mark.parametrize("capture", [True, False])
 def test_agrees_with_cublas_called_directly(monkeypatch, capture):
     device = FakeDevice()
-    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: FakeCublas(device))
+    monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", lambda xp: FakeCublas(device))
     step, _ = assert_training_agrees(persistent=False, direct_blas=True, capture=capture)
     assert device.launches.count("gemm") == 6 * (1 + 4 + 3 + 3)  # W x; U h; U^T da but for step 0; dW, dU, db
     assert (step.graph_refused is None) == capture
@@ -57,7 +57,7 @@ def test_agrees_where_the_cublas_library_is_not_found(monkeypatch, error):
     def missing(xp):
         raise error("libcublas.so.13: cannot open shared object file")
 
-    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", missing)
+    monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", missing)
     assert_training_agrees(persistent=False, direct_blas=True)
 
 
@@ -86,7 +86,7 @@ def test_cublas_is_opened_after_cupy_has_found_it(monkeypatch):
 
 def test_the_handle_of_cublas_goes_with_its_owner(monkeypatch):
     library = FakeCublas(FakeDevice())
-    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: library)
+    monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", lambda xp: library)
     products = StreamProducts(make_cupy(), "float32", SimpleNamespace(ptr=77))
     assert library.handles == 1
     del products
@@ -96,7 +96,7 @@ def test_the_handle_of_cublas_goes_with_its_owner(monkeypatch):
 def test_an_error_of_cublas_is_not_passed_over(monkeypatch):
     library = FakeCublas(FakeDevice())
     monkeypatch.setattr(library, "cublasSetWorkspace_v2", lambda *args: 7)
-    monkeypatch.setattr("lstm_np.kernels.cublas.open_library", lambda xp: library)
+    monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", lambda xp: library)
     with pytest.raises(RuntimeError, match="cuBLAS reports status 7"):
         assert_training_agrees(persistent=False, direct_blas=True)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_np.kernels.launch_plan import DEVICES, Device, describe_device, parts_of_sum, plan_persistent
+from lstm_np.kernels.gpu.launch_plan import DEVICES, Device, describe_device, parts_of_sum, plan_persistent
 from tests.gpu.host_cupy import FakeDevice, make_cupy
 
 POWERS = (1, 2, 4, 8, 16, 32)

@@ -9,7 +9,7 @@ import pytest
 
 from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend
 from lstm_np.data import Batches
-from lstm_np.training import Place, load_recipe, plots, run
+from lstm_np.training import Place, curves, load_recipe, run
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.steps import DeviceSteps, ModelSteps, choose_steps, update_of
 from tests.gpu.host_cupy import DeviceArray, FakeDevice, make_backend, make_cupy
@@ -57,7 +57,7 @@ class Listener(Reporter):
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plots, "curves", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
     return load_recipe().changed(
         {
             "data": {"dataset": "digits", "limit_train": 230},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np import SequenceClassifier
-from lstm_np.kernels.device_step import DeviceTrainingStep, Update
+from lstm_np.device.step import DeviceTrainingStep, Update
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
 

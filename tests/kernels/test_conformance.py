@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_np.backends import BACKENDS, Backend, BackendError, get_backend
+from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.cells import CELLS
 from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
-from lstm_np.kernels.blas_threads import blas_threads
 from lstm_np.kernels.reference import ReferenceKernel
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # relative to the norm

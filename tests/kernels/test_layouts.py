@@ -5,11 +5,13 @@ import pytest
 
 from lstm_np.backends import get_backend
 from lstm_np.cells import lstm
-from lstm_np.kernels import LayerSpec, numpy_fused, rows, workers
-from lstm_np.kernels.columns import product_of
-from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel, choose_layout
+from lstm_np.kernels import LayerSpec
+from lstm_np.kernels.cpu import cut, fused, rows
+from lstm_np.kernels.cpu.columns import product_of
+from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel, choose_layout
+from lstm_np.kernels.cpu.rows import block_of_units
 from lstm_np.kernels.reference import ReferenceKernel
-from lstm_np.kernels.rows import block_of_units
+from lstm_np.workers import process
 
 # D, H, T, B, bias: blocks of whole tiles, of broken ones, several blocks; longer than one weight gradient's steps
 SIZES = [
@@ -63,7 +65,7 @@ def assert_close(found, expected, tolerance):
 @pytest.fixture
 def one_part_a_core(monkeypatch):
     monkeypatch.setattr(
-        workers, "share_out", lambda D, H, T, B, cores, save: workers.Plan(workers.cut(B, min(cores, B)), 1, True)
+        cut, "share_out", lambda D, H, T, B, cores, save: cut.Plan(cut.pieces(B, min(cores, B)), 1, True)
     )
 
 
@@ -86,20 +88,20 @@ def test_rows_in_several_processes_agree_with_the_reference(
     sizes, kernel_type, large, threads, one_part_a_core, monkeypatch
 ):
     if large:  # the weights are packed together, and gradients summed in place
-        monkeypatch.setattr(numpy_fused, "WORTH_PACKING_TOGETHER", 0)
-        monkeypatch.setattr(numpy_fused, "LARGE_GRADIENT", 0)
+        monkeypatch.setattr(fused, "WORTH_PACKING_TOGETHER", 0)
+        monkeypatch.setattr(fused, "LARGE_GRADIENT", 0)
     assert_close(results(kernel_type, sizes, threads=threads), results(ReferenceKernel, sizes), 1e-12)
 
 
 def test_one_samples_gradients_are_the_same_wherever_they_are_summed(monkeypatch):
     in_place = results(NumpyFusedKernel, SIZES[0])
-    monkeypatch.setattr(numpy_fused, "sums_in_place", lambda job: False)
+    monkeypatch.setattr(fused, "sums_in_place", lambda job: False)
     assert_close(in_place, results(NumpyFusedKernel, SIZES[0]), 1e-15)
 
 
 @pytest.mark.parametrize("do", ["pack", "pack_backward"])
 def test_a_failure_while_weights_are_packed_together_leaves_no_answer_behind(do, one_part_a_core, monkeypatch):
-    monkeypatch.setattr(numpy_fused, "WORTH_PACKING_TOGETHER", 0)
+    monkeypatch.setattr(fused, "WORTH_PACKING_TOGETHER", 0)
     sizes = (28, 64, 7, 16, True)
 
     def failing(*_):
@@ -111,7 +113,7 @@ def test_a_failure_while_weights_are_packed_together_leaves_no_answer_behind(do,
             results(NumpyFusedKernel, sizes, threads=2)
     # the traceback still holds the workspace, so that nothing but the kernel itself has waited for the worker
     assert caught.tb is not None
-    assert not workers.get_workers(1)[0]._waiting
+    assert not process.get_workers(1)[0]._waiting
     assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_np.backends import get_backend
+from lstm_np.backends import blas_threads, get_backend
 from lstm_np.cells import gru, lstm
-from lstm_np.kernels import LayerSpec, blas_threads, choose_kernel, numpy_part, workers
-from lstm_np.kernels.columns import transposed
-from lstm_np.kernels.numpy_fused import NumpyFusedKernel, NumpyLeanKernel
-from lstm_np.kernels.workspace import Pool, aligned, block_rows, rows_of_steps
+from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.kernels.cpu import cut, part
+from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
+from lstm_np.kernels.cpu.columns import transposed
+from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
+from lstm_np.workers import process
 
 D, H, T, B = 5, 12, 9, 40
 BOTH = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
@@ -62,9 +64,9 @@ def shared(monkeypatch):
 
     def share_out(D, H, T, B, cores, save):
         count = max(1, min(cores, B // 8))
-        return workers.Plan(workers.cut(B, count), 1 if count > 1 else cores, True)
+        return cut.Plan(cut.pieces(B, count), 1 if count > 1 else cores, True)
 
-    monkeypatch.setattr(workers, "share_out", share_out)
+    monkeypatch.setattr(cut, "share_out", share_out)
 
 
 def fail_here(monkeypatch, error):
@@ -73,7 +75,7 @@ def fail_here(monkeypatch, error):
     def failing(*arguments):
         raise error
 
-    monkeypatch.setattr(numpy_part.np, "tanh", failing)
+    monkeypatch.setattr(part.np, "tanh", failing)
 
 
 # ---- bits
@@ -316,7 +318,7 @@ def test_an_exception_in_a_worker_reaches_the_caller_and_harms_nothing(kernel_ty
     saved = case.forward()[2]
     (_, part), *_ = saved.acquire().remotes
     number, part._number = part._number, -1
-    with pytest.raises(workers.WorkerError, match="in a worker process: KeyError: -1"):
+    with pytest.raises(process.WorkerError, match="in a worker process: KeyError: -1"):
         case.backward(saved)
     part._number = number
     assert same_bits(case.backward(saved)[2].values(), expected[-3:])
@@ -327,8 +329,8 @@ def test_a_killed_worker_is_reported_and_replaced(shared):
     case = Case()
     expected = case.everything()
     saved = case.forward()[2]
-    os.kill(workers._workers[0].process.pid, signal.SIGKILL)
-    with pytest.raises(workers.WorkerError, match="a worker process has ended"):
+    os.kill(process._workers[0].process.pid, signal.SIGKILL)
+    with pytest.raises(process.WorkerError, match="a worker process has ended"):
         case.backward(saved)
     assert same_bits(case.everything(), expected)
 
@@ -336,17 +338,17 @@ def test_a_killed_worker_is_reported_and_replaced(shared):
 def test_workers_that_were_closed_start_again(shared):
     case = Case()
     expected = case.everything()
-    processes = [worker.process for worker in workers._workers]
-    workers.close()
+    processes = [worker.process for worker in process._workers]
+    process.close()
     assert all(process.returncode == 0 for process in processes)
     assert same_bits(case.everything(), expected)
 
 
 def test_where_no_worker_starts_this_process_works_alone(monkeypatch):
     expected = Case(threads=1, H=64, B=128).everything()
-    workers.close()
+    process.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    monkeypatch.setattr(workers, "_can_start", True)
+    monkeypatch.setattr(process, "_can_start", True)
     case = Case(threads=2, H=64, B=128)
     with pytest.warns(UserWarning, match="no worker process could be started"):
         found = case.everything()
@@ -377,18 +379,18 @@ def test_a_forked_child_starts_its_own_workers(shared):
     assert same_bits(case.everything(), expected)
 
 
-BIG_CASE = "from tests.kernels.test_numpy_fused import Case, workers; Case(H=128, B=128, T=28).everything(); "
+BIG_CASE = "from tests.kernels.test_numpy_fused import Case, process; Case(H=128, B=128, T=28).everything(); "
 
 
 def test_a_process_with_workers_ends_at_once_and_quietly():
-    script = BIG_CASE + "print(len(workers._workers))"
+    script = BIG_CASE + "print(len(process._workers))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_workers_end_with_a_parent_that_was_killed():
-    script = BIG_CASE + "import os; print(workers._workers[0].process.pid, flush=True); os.kill(os.getpid(), 9)"
+    script = BIG_CASE + "import os; print(process._workers[0].process.pid, flush=True); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     stat = Path(f"/proc/{int(done.stdout)}/stat")
     end = time.monotonic() + 20
@@ -400,7 +402,7 @@ def test_workers_end_with_a_parent_that_was_killed():
 def test_what_a_worker_holds_is_freed_with_the_kernel(shared):
     case = Case(H=64, T=200, B=64)
     case.everything()
-    memory = Path(f"/proc/{workers._workers[0].process.pid}/statm")
+    memory = Path(f"/proc/{process._workers[0].process.pid}/statm")
 
     def pages():
         return int(memory.read_text().split()[1])
@@ -424,7 +426,7 @@ def test_what_a_worker_holds_is_freed_with_the_kernel(shared):
 @pytest.mark.parametrize("hidden", [1, 32, 128, 1024])
 def test_a_plan_covers_every_column_once_and_uses_no_more_cores_than_it_may(cores, columns, hidden):
     for save in (True, False):
-        plan = workers.share_out(28, hidden, 28, columns, cores, save)
+        plan = cut.share_out(28, hidden, 28, columns, cores, save)
         assert [column for part in plan.parts for column in range(*part)] == list(range(columns))
         assert len(plan.parts) == 1 or plan.blas_threads == 1
         assert max(len(plan.parts), plan.blas_threads) <= cores
@@ -437,7 +439,7 @@ def test_threads_limit_the_workers(threads, parts):
 
 
 def test_small_work_is_not_shared_out():
-    assert len(workers.share_out(28, 32, 28, 16, 8, False).parts) == 1
+    assert len(cut.share_out(28, 32, 28, 16, 8, False).parts) == 1
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(512, 157, 64), (7, 3, 2), (388, 541, 300), (64, 10**6, 64)])

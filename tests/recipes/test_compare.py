@@ -12,8 +12,8 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.recipes import main
 from lstm_np.training import Place, load_recipe, recipe_names
-from lstm_np.training.compare import RESULTS, CompareError, Result, columns, compare, markdown
 from lstm_np.training.recipes import Published
+from lstm_np.training.recipes.compare import RESULTS, CompareError, Result, columns, compare, markdown
 
 TUTORIALS = ("tf1-projection", "keras-lstm128", "tf1-sgd", "tf1-lstm100", "torch-lstm128", "tf1-gru3")
 

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 
+from lstm_np.display import pictures
 from lstm_np.evaluate import main as evaluate
 from lstm_np.model import SequenceClassifier
 from lstm_np.predict import main as predict
 from lstm_np.train import main as train
-from lstm_np.training import load_recipe, pictures, recipe_names, shapes
+from lstm_np.training import load_recipe, recipe_names, shapes
 from lstm_np.training.shapes import tensor_shapes
 
 SMALL = ["--dataset", "digits", "--hidden-size", "6", "--epochs", "1", "--threads", "1"]

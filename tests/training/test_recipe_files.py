@@ -7,9 +7,10 @@ import dataclasses
 
 import pytest
 
-from lstm_np.training import flags, recipes, settings
+from lstm_np.cli import flags
+from lstm_np.training import recipes
 from lstm_np.training.optimizer import arguments
-from lstm_np.training.recipes import DEFAULT, RecipeError, load_recipe, recipe_names
+from lstm_np.training.recipes import DEFAULT, RecipeError, load_recipe, recipe_names, settings
 
 ABOUT = 'title = "T"\ndescription = "D"\n'
 
@@ -57,7 +58,7 @@ def test_another_optimizer_inherits_nothing(write):
 
 def test_a_recipe_based_on_another(write, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "FOLDER", tmp_path)
-    original = (recipes.Path(recipes.__file__).parent / "recipes" / f"{DEFAULT}.toml").read_text()
+    original = (recipes.Path(recipes.__file__).parent / f"{DEFAULT}.toml").read_text()
     write(original, DEFAULT)
     write(f'{ABOUT}fault = "F"\n[model]\nhidden_size = 7\nnum_layers = 2\n', "one")
     write(f'{ABOUT}based_on = "one"\nfix = "X"\n[model]\nnum_layers = 3\n', "two")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lstm_np import NonFiniteLossError, get_backend
-from lstm_np.training import Place, load_recipe, plots, run, run_folder
+from lstm_np.training import Place, curves, load_recipe, run, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize
 from lstm_np.training.interruption import Interrupted, Interruption
 from lstm_np.training.material import fingerprint
@@ -23,7 +23,7 @@ from lstm_np.training.reporters import Reporter
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plots, "curves", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from lstm_np import data
+from lstm_np.data.images import read_pictures
+from lstm_np.display import text
 from lstm_np.loop import Epoch, Metrics
-from lstm_np.training import plots, reporters, terminal
-from lstm_np.training.images import read_pictures
+from lstm_np.training import curves, reporters
 from lstm_np.training.recipes import load_recipe, recipe_names
 from lstm_np.training.records import Best, Outcome, Plan
 
@@ -188,44 +189,44 @@ def console(**options):
 def test_half_blocks():
     image = corner(16)
     image[8] = 1.0
-    lines = [line.plain for line in terminal.drawing(image, console())]
+    lines = [line.plain for line in text.drawing(image, console())]
     assert lines == ["█" * 8 + " " * 8] * 4 + ["▀" * 16] + [" " * 16] * 3
 
 
 def test_an_odd_number_of_rows():
     image = np.zeros((17, 16))
     image[16] = 1.0
-    lines = [line.plain for line in terminal.drawing(image, console())]
+    lines = [line.plain for line in text.drawing(image, console())]
     assert lines[-1] == "▀" * 16
     assert len(lines) == 9
 
 
 def test_small_images_are_enlarged():
-    lines = [line.plain for line in terminal.drawing(corner(8), console())]
+    lines = [line.plain for line in text.drawing(corner(8), console())]
     assert lines == ["█" * 8 + " " * 8] * 4 + [" " * 16] * 4
 
 
 def test_ascii_where_the_encoding_has_no_blocks():
     image = np.linspace(0, 1, 16)[None].repeat(16, axis=0)
-    lines = [line.plain for line in terminal.drawing(image, console(encoding="ascii"))]
+    lines = [line.plain for line in text.drawing(image, console(encoding="ascii"))]
     assert len(set(lines)) == 1
     assert lines[0][0] == " "
     assert lines[0][-1] == "@"
-    assert [terminal._RAMP.index(character) for character in lines[0]] == sorted(
-        terminal._RAMP.index(character) for character in lines[0]
+    assert [text._RAMP.index(character) for character in lines[0]] == sorted(
+        text._RAMP.index(character) for character in lines[0]
     )
-    assert terminal.bars([0.25, 0.75], console(encoding="latin-1"), width=4)[1].plain == "1 ###   75.00%"
+    assert text.bars([0.25, 0.75], console(encoding="latin-1"), width=4)[1].plain == "1 ###   75.00%"
 
 
 def test_grey_shades_where_there_are_colours():
-    lines = terminal.drawing(corner(16) * 0.5, console(force_terminal=True, color_system="truecolor"))
+    lines = text.drawing(corner(16) * 0.5, console(force_terminal=True, color_system="truecolor"))
     assert lines[0].plain == "▀" * 16
     shades = [str(span.style) for span in lines[0].spans]
     assert shades == ["rgb(128,128,128) on rgb(128,128,128)"] * 8 + ["rgb(0,0,0) on rgb(0,0,0)"] * 8
 
 
 def test_blocks_side_by_side():
-    lines = terminal.side_by_side(terminal.drawing(corner(16), console()), terminal.bars([1.0], console(), width=2))
+    lines = text.side_by_side(text.drawing(corner(16), console()), text.bars([1.0], console(), width=2))
     assert [line.plain for line in lines][3] == "████████            0 ██ 100.00%"
     assert lines[0].plain == "████████"
 
@@ -270,7 +271,7 @@ def test_dark_on_light_is_inverted_and_the_right_size_left_alone(tmp_path):
 
 
 def test_scaling_keeps_the_mean(tmp_path):
-    from lstm_np.training.images import _area_weights
+    from lstm_np.data.images import _area_weights
 
     for before, after in ((100, 20), (7, 20), (33, 10), (5, 5)):
         weights = _area_weights(before, after)
@@ -285,7 +286,7 @@ def test_scaling_keeps_the_mean(tmp_path):
 def test_curves(plan, epochs):
     means = np.stack([np.linspace(1, 0.5, 20), np.linspace(0.1, 0.9, 20)], axis=1)
     history = [(record(n), list(means / (n, 1))) for n in range(1, epochs + 1)]
-    content = plots.curves(history, plan)
+    content = curves.draw_curves(history, plan)
     from matplotlib import image
 
     pixels = image.imread(io.BytesIO(content))
@@ -298,6 +299,6 @@ def test_curves(plan, epochs):
 
 
 def test_curves_of_an_epoch_that_was_cut_short(plan):
-    assert plots.curves(
+    assert curves.draw_curves(
         [(record(1, steps=7), [(2.3, 0.1)]), (record(2, validation=False, steps=9), [(2.2, 0.2)])], plan
     )

@@ -1,0 +1,95 @@
+"""Flags of the commands: those of a recipe, made from its settings tables, and a few that are no recipe's matter."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lstm_np.backends import BACKENDS
+from lstm_np.kernels import KERNELS
+from lstm_np.training.recipes import DEFAULT, Tables, load_recipe
+from lstm_np.training.recipes.settings import NONE, TABLES, convert, kind_of, settings_of
+
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting of a recipe; what is not given stays as the recipe has it."""
+    defaults = load_recipe().tables
+    for table in TABLES:
+        group = parser.add_argument_group(f"{table}, from the recipe ({DEFAULT} in brackets)")
+        for name, item in settings_of(table).items():
+            kind, optional = kind_of(table, name)
+            text = f"{item.metadata['help']} [{_shown(defaults[table][name])}]".replace("%", "%%")
+            about_flag: dict[str, Any] = {"dest": f"{table}.{name}", "default": argparse.SUPPRESS, "help": text}
+            if kind is bool:
+                about_flag["action"] = argparse.BooleanOptionalAction
+            elif kind is tuple:
+                about_flag.update(nargs=2, type=float, metavar=("X", "Y"))
+            elif item.metadata["choices"]:
+                about_flag.update(choices=(*item.metadata["choices"], *((NONE,) if optional else ())))
+            else:
+                about_flag.update(type=_or_none(kind) if optional else kind, metavar=_METAVARS[kind])
+            group.add_argument(flag_of(table, name), **about_flag)
+
+
+def flag_of(table: str, name: str) -> str:
+    """What a setting is called on the command line: --hidden-size."""
+    return "--" + (settings_of(table)[name].metadata["flag"] or name).replace("_", "-")
+
+
+def settings_from_flags(arguments: argparse.Namespace) -> Tables:
+    """The settings that were given on the command line, checked.  Raises ValueError with one line."""
+    given = vars(arguments)
+    return {
+        table: {
+            name: convert(table, name, given[f"{table}.{name}"], flag_of(table, name))
+            for name in settings_of(table)
+            if f"{table}.{name}" in given
+        }
+        for table in TABLES
+    }
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> Any:
+    """--data-dir and --offline; the group, for more."""
+    group = parser.add_argument_group("where the images are")
+    group.add_argument(
+        "--data-dir", metavar="FOLDER", help="the folder with the MNIST files [$LSTM_NP_DATA, else the cache folder]"
+    )
+    group.add_argument("--offline", action="store_true", help="never download")
+    return group
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """--backend, --kernel (or --memory) and --threads: where and how it is computed, not what."""
+    group = parser.add_argument_group("machine (what is learnt depends on it by rounding only)")
+    group.add_argument("--backend", choices=BACKENDS, default="numpy", help="numpy (CPU) or cupy (NVIDIA GPU) [numpy]")
+    kernels = ("auto", *KERNELS)
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest that can [auto]")
+    text = "lean: of each step keep h alone and compute the gates again on the way back: --kernel lean [full]"
+    one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
+    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use at most [all]")
+
+
+def _kernel_of_memory(text: str) -> str:
+    if text not in ("full", "lean"):
+        raise argparse.ArgumentTypeError(f"must be full or lean, found {text!r}")
+    return "lean" if text == "lean" else "auto"
+
+
+def _or_none(kind: type) -> Any:
+    def parse(text: str) -> Any:
+        return text if text == NONE else kind(text)
+
+    parse.__name__ = kind.__name__  # what argparse calls a value that does not fit
+    return parse
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,1 @@
+"""A training step that stays on the GPU."""

@@ -1,0 +1,1 @@
+"""Text, bars and pictures of plain arrays."""

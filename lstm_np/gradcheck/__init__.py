@@ -1,0 +1,272 @@
+"""The gradient certificate: every gradient of a layer or model against two derivatives that know nothing of it.
+
+Complex step     df/dv = Im f(v + i eps) / eps with eps = 1e-30: no difference is taken, so nothing cancels and the
+                 derivative is exact to rounding.  It needs the forward pass alone, run in complex128.
+                 (Squire and Trapp, SIAM Review 40(1), 1998; Martins, Sturdza and Alonso, ACM TOMS 29(3), 2003)
+central          (f(v + eps) - f(v - eps)) / (2 eps) with eps = 1e-5 * max(1, |v|): the classic check, good to about
+                 1e-9, and independent of complex arithmetic.
+
+The loss of a layer is the sum of its outputs and its final state weighted with random numbers; that of a model is its
+own.  Everything is random and non-zero: inputs, initial state, biases, upstream gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lstm_np import streams
+from lstm_np.layers import Recurrent
+from lstm_np.model import SequenceClassifier
+
+COMPLEX_STEP_LIMIT = 1e-12
+CENTRAL_LIMIT = 1e-7
+COMPLEX_STEP = 1e-30
+CENTRAL_STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """One tensor's worst errors, relative to its gradient's largest entry, over `checked` of its `size` entries."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    checked: int
+    complex_step: float
+    central: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether both errors are within their limits (nan is not)."""
+        return self.complex_step <= COMPLEX_STEP_LIMIT and self.central <= CENTRAL_LIMIT
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The certificate: `ok`, the worst errors, and a line per tensor; `str` draws the table."""
+
+    subject: str
+    tensors: tuple[TensorCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor passes."""
+        return all(tensor.ok for tensor in self.tensors)
+
+    @property
+    def worst_complex_step(self) -> float:
+        """The largest relative error against the complex step."""
+        return _worst(tensor.complex_step for tensor in self.tensors)
+
+    @property
+    def worst_central(self) -> float:
+        """The largest relative error against central differences."""
+        return _worst(tensor.central for tensor in self.tensors)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        width = max(len("gradient of"), *(len(tensor.name) for tensor in self.tensors))
+        lines = [self.subject, f"{'gradient of':<{width}}  {'shape':<14} {'checked':>11}  complex step   central"]
+        for t in self.tensors:
+            shape = "x".join(map(str, t.shape))
+            checked = f"{t.checked}/{t.size}"
+            verdict = "ok" if t.ok else "WRONG"
+            lines.append(
+                f"{t.name:<{width}}  {shape:<14} {checked:>11}  {t.complex_step:12.1e} {t.central:9.1e}  {verdict}"
+            )
+        limits = f"limit {COMPLEX_STEP_LIMIT:.0e} and {CENTRAL_LIMIT:.0e}, relative to each gradient's largest entry"
+        verdict = "PASS: every gradient agrees" if self.ok else "FAIL: at least one gradient is wrong"
+        worst = f"worst {self.worst_complex_step:.1e} (complex step), {self.worst_central:.1e} (central)"
+        return "\n".join([*lines, verdict, worst, limits])
+
+
+def gradcheck(
+    subject: Recurrent | SequenceClassifier,
+    *,
+    batch_size: int = 3,
+    steps: int = 4,
+    seed: int = 0,
+    entries: int | None = None,
+    dropout_key: Sequence[int | str] | None = None,
+) -> GradientReport:
+    """Check every gradient of a layer or model, in float64, whatever dtype it has; the report is true when all agree.
+
+    The gradients checked are those of `subject`'s own kernel and backend.  Its parameters are not touched: the check
+    runs on copies whose values are random and non-zero (weights as they are, biases redrawn).
+
+    batch_size, steps  B and T of the random batch
+    seed               of everything random here
+    entries            check at most so many entries of each tensor, evenly spread (None: all of them)
+    dropout_key        hold the dropout masks of this key fixed (None: no dropout)
+
+    Raises ValueError for a batch_size, steps or entries below 1, TypeError for anything that is no layer or model.
+    """
+    for name, value in (("batch_size", batch_size), ("steps", steps), ("entries", entries)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, found {value}")
+    if isinstance(subject, SequenceClassifier):
+        problem: _Problem = _ModelProblem(subject, batch_size, steps, seed, dropout_key)
+    elif isinstance(subject, Recurrent):
+        problem = _LayerProblem(subject, batch_size, steps, seed, dropout_key)
+    else:
+        raise TypeError(f"gradcheck takes a layer or a SequenceClassifier, found {type(subject).__name__}")
+    analytic = problem.gradients()
+    tensors = tuple(_check(name, problem, analytic[name], entries) for name in problem.values)
+    return GradientReport(problem.describe(), tensors)
+
+
+def _check(name: str, problem: _Problem, analytic: np.ndarray, entries: int | None) -> TensorCheck:
+    value = problem.values[name]
+    count = value.size if entries is None else min(entries, value.size)
+    picked = np.unique(np.linspace(0, value.size - 1, count).round().astype(int))
+    exact, central = np.empty(picked.size), np.empty(picked.size)
+    for k, index in enumerate(picked):
+        where = np.unravel_index(index, value.shape)
+
+        def moved(step: complex, where: Any = where) -> dict[str, np.ndarray]:
+            changed = value.astype(np.result_type(value, type(step)))
+            changed[where] += step
+            return {**problem.values, name: changed}
+
+        exact[k] = problem.complex_loss(moved(1j * COMPLEX_STEP)).imag / COMPLEX_STEP
+        step = CENTRAL_STEP * max(1.0, abs(float(value[where])))
+        central[k] = (problem.loss(moved(step)) - problem.loss(moved(-step))) / (2 * step)
+    found = analytic.reshape(-1)[picked]
+    scale = max(float(np.abs(analytic).max()), float(np.abs(exact).max()), np.finfo(np.float64).tiny)
+    # a difference of two losses carries their rounding, about 1e-11 of a loss per step, however small the gradient is
+    coarse = max(scale, 1e-3 * abs(problem.loss(problem.values)))
+    return TensorCheck(
+        name,
+        value.shape,
+        value.size,
+        picked.size,
+        float(np.abs(found - exact).max()) / scale,
+        float(np.abs(found - central).max()) / coarse,
+    )
+
+
+class _Problem:
+    """A scalar function of named NumPy arrays (`values`), its analytic gradient, and its complex extension."""
+
+    values: dict[str, np.ndarray]
+
+    def __init__(self, subject: Any, seed: int, dropout_key: Sequence[int | str] | None) -> None:
+        self.real = subject.copy(dtype="float64")
+        self.complex = subject.copy(dtype="complex128", kernel="reference", backend="numpy")
+        self.rng = streams.generator(seed, "gradcheck")
+        self.dropout_key = dropout_key
+        to_host = self.real.backend.to_host
+        self.values = {name: to_host(array).copy() for name, array in self.real.params.items()}
+        for name, value in self.values.items():
+            if name.rpartition(".")[2] in ("b", "b_h", "b_n"):
+                value[:] = 0.5 * self.normal(*value.shape)
+
+    def normal(self, *shape: int) -> np.ndarray:
+        """Random numbers, none of them zero."""
+        return self.rng.standard_normal(shape)
+
+    def set_params(self, owner: Any, values: dict[str, np.ndarray]) -> None:
+        """Give `owner` the parameters among `values`."""
+        owner.params.update({name: owner.backend.from_host(values[name].astype(owner.dtype)) for name in owner.params})
+
+    def evaluate(self, owner: Any, values: dict[str, np.ndarray]) -> Any:
+        """The loss, computed by `owner` in its own dtype."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def loss(self, values: dict[str, np.ndarray]) -> float:
+        """The loss in float64, by the kernel under test."""
+        return float(self.evaluate(self.real, values))
+
+    def complex_loss(self, values: dict[str, np.ndarray]) -> complex:
+        """The loss in complex128, by the reference kernel."""
+        return complex(self.evaluate(self.complex, values))
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """The analytic gradient of every value, by the kernel under test."""
+        raise TypeError(f"{type(self).__name__} has no gradients")
+
+    def describe(self) -> str:
+        """One line: what is checked."""
+        raise TypeError(f"{type(self).__name__} has no description")
+
+
+class _LayerProblem(_Problem):
+    def __init__(self, layer: Recurrent, B: int, T: int, seed: int, dropout_key: Any) -> None:
+        super().__init__(layer, seed, dropout_key)
+        self.B, self.T = B, T
+        rows = len(layer.kernel_names)
+        shape = (rows, B, layer.hidden_size)
+        self.parts = layer.cell.STATE
+        self.values["x"] = self.normal(B, T, layer.input_size)
+        for part in self.parts:
+            self.values[f"{part}_0"] = 0.5 * self.normal(*shape)
+        self.dy = self.normal(B, T, layer.output_size)
+        self.dstate = tuple(self.normal(*shape) for _ in self.parts)
+
+    def _forward(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
+        self.set_params(owner, values)
+        state = tuple(values[f"{part}_0"] for part in self.parts)
+        return owner.forward(values["x"], state, dropout_key=self.dropout_key)
+
+    def evaluate(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
+        y, final, _ = self._forward(owner, values)
+        final = final if len(self.parts) > 1 else (final,)
+        to_host = owner.backend.to_host
+        total = (to_host(y) * self.dy).sum()
+        return total + sum((to_host(part) * weight).sum() for part, weight in zip(final, self.dstate, strict=True))
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        to_host = self.real.backend.to_host
+        _, _, cache = self._forward(self.real, self.values)
+        dx, dstate_0, grads = self.real.backward(cache, self.dy, self.dstate)
+        dstate_0 = dstate_0 if len(self.parts) > 1 else (dstate_0,)
+        found = {name: to_host(array) for name, array in grads.items()}
+        found["x"] = to_host(dx)
+        return found | {f"{part}_0": to_host(d) for part, d in zip(self.parts, dstate_0, strict=True)}
+
+    def describe(self) -> str:
+        layer = self.real
+        both = ", bidirectional" if layer.directions == 2 else ""
+        return (
+            f"{type(layer).__name__}: D={layer.input_size} H={layer.hidden_size} L={layer.num_layers}{both}, "
+            f"B={self.B} T={self.T}, kernel {'/'.join(sorted(set(layer.kernel_names)))}, {layer.backend.name}"
+        )
+
+
+class _ModelProblem(_Problem):
+    def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Any) -> None:
+        super().__init__(model, seed, dropout_key)
+        self.B, self.T = B, T
+        self.x = self.normal(B, T, model.input_size)
+        self.labels = self.rng.integers(0, model.num_classes, B)
+
+    def evaluate(self, owner: SequenceClassifier, values: dict[str, np.ndarray]) -> Any:
+        self.set_params(owner, values)
+        xp, from_host = owner.backend.xp, owner.backend.from_host
+        x = from_host(self.x.astype(owner.dtype)).transpose(2, 1, 0)
+        logits, _, _ = owner._logits(x, save=False, dropout_key=self.dropout_key)
+        return owner.backend.to_host(owner.loss(xp, logits, from_host(self.labels))[0])
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        self.set_params(self.real, self.values)
+        _, grads = self.real.loss_and_gradients(self.x, self.labels, dropout_key=self.dropout_key)
+        return {name: self.real.backend.to_host(array) for name, array in grads.items()}
+
+    def describe(self) -> str:
+        stack = self.real.recurrent
+        return (
+            f"SequenceClassifier ({self.real.config['cell']}): D={self.real.input_size} H={stack.hidden_size} "
+            f"L={stack.num_layers} K={self.real.num_classes}, B={self.B} T={self.T}, "
+            f"kernel {'/'.join(sorted(set(stack.kernel_names)))}, {self.real.backend.name}"
+        )
+
+
+def _worst(errors: Any) -> float:
+    found = list(errors)
+    return float("nan") if any(error != error for error in found) else max(found)

@@ -1,0 +1,311 @@
+"""The LSTM on a CPU, fast: the equations of `lstm_np.cells.lstm` with as few passes over memory as NumPy allows.
+
+One product per step
+    ``Z`` (K, T + 1, b), K = D + 1 + H, holds [x_t; 1; h_{t-1}] of each step, and a step writes its h_t where the next
+    step reads it, so (1) is a = [W b U] Z_t straight into a buffer, and the gradient of all three is one product
+    da Z^T over many steps.
+
+One tanh for four gates
+    sigmoid(a) = (1 + tanh(a/2)) / 2.  The halves go into the weights: the rows of i, f and o in [W b U] are halved once
+    per call, tanh runs over all 4H rows in place, and i, f, o = 1/2 tanh + 1/2.
+
+What backward needs, computed while it is in the cache
+    With u = i g and v = f c_{t-1} (the two terms of c_t), and since di/da_i = i (1 - i) and dg/da_g = 1 - g^2::
+
+        da_i = dc_t p_i    p_i = g i (1 - i)          = u (1 - i)
+        da_f = dc_t p_f    p_f = c_{t-1} f (1 - f)    = v (1 - f)
+        da_o = dh_t p_o    p_o = tanh(c_t) o (1 - o)  = h_t (1 - o)
+        da_g = dc_t p_g    p_g = i (1 - g^2)          = i - u g
+        dc_t += dh_t q     q   = o (1 - tanh(c_t)^2)  = o - h_t tanh(c_t)
+        dc_{t-1} = dc_t f
+
+    The forward pass stores p_i, p_f, p_o, p_g, f, q instead of the gates: with h_t in Z, 7H values per time step and
+    sample, beside a copy of the input.  In units of one pass over (H, b), forward makes 11 and 5 of tanh, and 10 for
+    the derivatives; backward makes 7, or 8 with dy.  That is 12 and 6 calls of NumPy per step, beside the products.
+
+Products that BLAS need not pack
+    OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
+    matrices for more.  Here the weights come back 2T times, so products are cut into blocks of rows below that limit,
+    which one `matmul` of stacked blocks does in one call: measured 113 against 97 GFLOP/s per core.  For the weight
+    gradient Z is turned first, some steps at a time, since only products of untransposed matrices gain.
+
+Workers
+    Columns (samples) are independent, so the batch is cut into one part per core, which goes from the first step to
+    the last alone, in strips that fit the cache, with one BLAS thread, and sums its own weight gradient; the sums are
+    added in order at the end.  Who computes what is fixed by the shapes and the number of cores: the same number gives
+    the same bits.  The parts beside the first run in worker processes, and the arrays they need travel through shared
+    memory.  Processes, not threads: of two threads each waits at almost every call for Python's lock.  Measured on two
+    cores, T = 28, forward and backward in milliseconds:
+
+        H, B          half alone   2 processes   2 threads   whole on one core
+        128, 128      9.5          9.4           11.1        18.7
+        64, 128       3.3          3.3           5.9         6.2
+        32, 128       1.5          1.5           4.6         2.5
+        128, 16       1.7          1.7           4.2         2.8
+
+    (without the copies to and from a worker and the 0.014 ms of a call).  What is too small to repay them stays here.
+    A helper thread that follows behind with the derivatives and the weight gradient does not pay either.
+
+Three layouts
+    Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same
+    products run up to twice as fast, and one is multiplied as it is (`sample.py`).  The equations, and
+    the passes above, are the same lines for all three.  Rows in several processes read one copy of the weights: with a
+    copy each, H = 1024 took 54 ms a step instead of 41 (B = 16, T = 28).  It is packed here, and half of it by a worker
+    where it is large.
+    Cutting a small batch into units instead of samples, with a meeting of the processes at every step, was tried:
+    5 to 10 % faster for B = 16 and H >= 256; the forward loop of one sample takes 3.6 us a step instead of 4.2 for
+    H = 128, and 6.7 instead of 11.5 for H = 256.  But then every step waits for whichever core another program is
+    using, as now only a whole pass does: too much to lose for that.
+
+The loops are in `lstm_np.kernels.cpu.part`, the buffers in `lstm_np.kernels.cpu.buffers`, the processes in
+`lstm_np.workers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lstm_np.backends import Backend
+from lstm_np.backends.blas_threads import blas_threads
+from lstm_np.backends.numpy_backend import aligned, available_cores
+from lstm_np.kernels.cpu import cut, rows, sample
+from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
+from lstm_np.kernels.cpu.part import OWN_GATES, Params, Part, RemotePart
+from lstm_np.kernels.protocol import Array, LayerSpec, State
+from lstm_np.workers import process
+
+LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
+WORTH_PACKING_TOGETHER = 1 << 18  # weights; with few, telling the worker costs more (3 % of a step at H = 64)
+
+
+class Workspace:
+    """The parts of a batch: the first in this process, the others in workers."""
+
+    def __init__(self, spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> None:
+        D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
+        sizes = [stop - start for start, stop in plan.parts]
+        layout, block = choose_layout(H, D + ones + H, max(sizes))
+        packed = layout == "rows" and len(sizes) > 1
+        jobs = [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
+        self.remotes = [
+            (slice(*columns), RemotePart(job, worker))
+            for columns, job, worker in zip(plan.parts[1:], jobs[1:], process.get_workers(len(jobs) - 1), strict=True)
+        ]
+        self.plan, self.local = plan, Part(jobs[0], self.remotes[0][1].mail if packed else None)
+        self.holder: object = None  # of the latest right to this
+
+    @property
+    def usable(self) -> bool:
+        """Whether no worker process has ended."""
+        return all(part.worker.open for _, part in self.remotes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for backward that grow with T, in all processes."""
+        return self.local.nbytes * self.plan.parts[-1][1] // self.plan.parts[0][1]
+
+
+def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
+    """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
+    if b == 1:
+        return "sample", 0
+    block = rows.block_of_units(H, K, b) if b <= rows.STRIP else 0
+    return ("rows", block) if block else ("columns", 0)
+
+
+def sums_in_place(job: Job) -> bool:
+    """Whether this part sums the gradients of W, b and U where they are wanted, by a product each.
+
+    One product for the three is faster, but where little is computed, and where it does not stay in the cache, moving
+    its result from there costs more (B = 16, H = 512: 4 % of a step).
+    """
+    return job.layout == "sample" or (job.layout == "rows" and 4 * job.H * job.K >= LARGE_GRADIENT)
+
+
+def pack_together(workspace: Workspace, do: str, params: Params, unknown: Params) -> None:
+    """Pack the weights that all parts read, half of them in a worker where that repays telling it.
+
+    do       "pack" or "pack_backward", the methods of `rows.Weights`
+    unknown  those of the parameters that the worker has not had since they changed
+    """
+    job, own = workspace.local.job, getattr(workspace.local.weights, do)
+    if 4 * job.H * job.K < WORTH_PACKING_TOGETHER:
+        own(params)
+        return
+    _, part = workspace.remotes[0]
+    part.start_packing(do, unknown)
+    own(params, OWN_GATES)
+    part.finish()
+
+
+class NumpyFusedKernel:
+    """One LSTM layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes, this module for how."""
+
+    name = "fused"
+    keep = "all"
+
+    def __init__(self, spec: LayerSpec, backend: Backend) -> None:
+        self.spec, self.backend = spec, backend
+        self._workspaces, self._totals = Pool(), Pool()
+
+    @staticmethod
+    def supports(spec: LayerSpec, backend: Backend) -> bool:
+        """Whether it is an LSTM in float32 or float64 on the NumPy backend."""
+        lstm = spec.cell.__name__ == "lstm_np.cells.lstm"
+        return lstm and spec.dtype in ("float32", "float64") and backend.name == "numpy"
+
+    def forward(
+        self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
+    ) -> tuple[Array | None, State, Any]:
+        """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
+        _, T, B = x.shape
+        h, c = (np.array(part, self.spec.dtype, order="C") for part in state)
+        y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
+        plan = self._plan(T, B, save)
+        with talking_to_workers(plan), blas_threads(plan.blas_threads):
+            if B == 1 and not save:
+                count = min(T, sample.INFER_STEPS)
+                make = partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype)
+                one = self._workspaces.take(count, make)
+                one.run(params, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
+                self._workspaces.give(count, one)
+                return y, (h, c), None
+            key = T, plan, save
+            workspace = self._take(key)
+            with answers_awaited(workspace):
+                weights = self._weights_to_send(workspace, params)
+                for columns, part in workspace.remotes:
+                    sent = {**weights, "x": x[:, :, columns], "h": h[:, columns], "c": c[:, columns]}
+                    part.start("forward", sent, {"y"} if sequence else set())
+                own = slice(*plan.parts[0])
+                ys = None if y is None else y[:, :, own]
+                workspace.local.forward(params, x[:, :, own], h[:, own], c[:, own], ys)
+                for columns, part in workspace.remotes:
+                    ys = None if y is None else y[:, :, columns]
+                    part.finish(h=h[:, columns], c=c[:, columns], y=ys)
+        if save:
+            return y, (h, c), Saved(workspace, self._workspaces, key)
+        self._workspaces.give(key, workspace)
+        return y, (h, c), None
+
+    def backward(
+        self,
+        params: Mapping[str, Array],
+        saved: Any,
+        dy: Array | None,
+        dstate: State,
+        *,
+        input_gradient: bool = True,
+        state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
+    ) -> tuple[Array | None, State | None, dict[str, Array]]:
+        """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
+
+        May be called again for the same `saved`, until a forward call has reused its memory: then RuntimeError.
+        """
+        D, ones, H, dtype = self.spec.input_size, int(self.spec.bias), self.spec.hidden_size, self.spec.dtype
+        workspace = saved.acquire()
+        plan, T, B = workspace.plan, workspace.local.job.T, workspace.plan.parts[-1][1]
+        dx = np.empty((D, T, B), dtype) if input_gradient else None
+        dh, dc = (np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
+        grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
+        direct = sums_in_place(workspace.local.job)
+        room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(D + ones + H)), dtype))
+        total = self._columns(grads) if direct else [(slice(None), room)]
+        with talking_to_workers(plan), blas_threads(plan.blas_threads):
+            wanted = {name for name, flag in (("dx", input_gradient), ("state", state_gradient)) if flag}
+            with answers_awaited(workspace):
+                weights = {}  # what a worker has not had since forward
+                if workspace.local.job.packed:
+                    pack_together(workspace, "pack_backward", params, {})
+                    weights = {"backward_weights": workspace.local.weights.backward}
+                    if input_gradient:
+                        weights["W"] = params["W"]
+                for columns, part in workspace.remotes:
+                    sent = {**weights, "dh": dh[:, columns], "dc": dc[:, columns]}
+                    part.start("backward", sent | ({} if dy is None else {"dy": dy[:, :, columns]}), wanted)
+                own = slice(*plan.parts[0])
+                dys, dxs = (None if array is None else array[:, :, own] for array in (dy, dx))
+                workspace.local.backward(params, dys, dh[:, own], dc[:, own], dxs, state_gradient, total)
+                for columns, part in workspace.remotes:
+                    part.finish(dh=dh[:, columns], dc=dc[:, columns], dx=None if dx is None else dx[:, :, columns])
+        totals = [part.mail["total"] for _, part in workspace.remotes]
+        self._merge(totals if direct else [room, *totals], grads, direct)
+        if room is not None:
+            self._totals.give(None, room)
+        saved.release()
+        return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
+
+    def _plan(self, T: int, B: int, save: bool) -> cut.Plan:
+        cores = self.backend.threads or available_cores()
+        sizes = self.spec.input_size, self.spec.hidden_size, T, B, cores, save
+        plan = cut.share_out(*sizes)
+        if len(plan.parts) > 1 and not process.can_start(len(plan.parts) - 1):
+            return cut.share_out(*sizes)
+        return plan
+
+    @staticmethod
+    def _weights_to_send(workspace: Workspace, params: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What each worker packs for itself, or what is packed here for all."""
+        if not workspace.local.job.packed:
+            return params
+        pack_together(workspace, "pack", params, params)
+        return {"forward_weights": workspace.local.weights.forward}
+
+    def _take(self, key: Any) -> Workspace:
+        T, plan, save = key
+        make = partial(Workspace, self.spec, T, plan, self.keep if save else "nothing")
+        while not (workspace := self._workspaces.take(key, make)).usable:
+            pass  # a part was in a process that has ended
+        return workspace
+
+    def _columns(self, grads: Mapping[str, Array]) -> list[tuple[slice, Array]]:
+        """Where W, b and U stand in [W b U] (4H, K), and their gradients, b's as a column."""
+        D, K = self.spec.input_size, self.spec.input_size + int(self.spec.bias) + self.spec.hidden_size
+        columns = [(slice(0, D), grads["W"]), (slice(K - self.spec.hidden_size, K), grads["U"])]
+        return columns + ([(slice(D, D + 1), grads["b"][:, None])] if self.spec.bias else [])
+
+    def _merge(self, totals: list[Array], grads: Mapping[str, Array], begun: bool) -> None:
+        """The gradients from those of [W b U] (4H, K), added in the order of the parts; `begun`: to what they hold."""
+        for columns, grad in self._columns(grads):
+            first, *others = ([grad] if begun else []) + [total[:, columns] for total in totals]
+            for other in others:
+                first = np.add(first, other, grad)
+            if first is not grad:
+                grad[...] = first
+
+
+class NumpyLeanKernel(NumpyFusedKernel):
+    """The same with a seventh of the memory: of each step only h_t and x_t are kept, and c before every chunk of steps.
+
+    Backward runs each chunk forward again from its c: the same operations, so the same bits as `NumpyFusedKernel`.
+    """
+
+    name = "lean"
+    keep = "lean"
+
+
+@contextmanager
+def talking_to_workers(plan: cut.Plan) -> Iterator[None]:
+    """One call at a time may talk to workers; one without workers need not wait."""
+    if len(plan.parts) == 1:
+        yield
+    else:
+        with process.lock:
+            yield
+
+
+@contextmanager
+def answers_awaited(workspace: Workspace) -> Iterator[None]:
+    """After an exception in this process no answer is left under way, which the next call would take for its own."""
+    try:
+        yield
+    except BaseException:
+        for _, part in workspace.remotes:
+            part.worker.drain()
+        raise

@@ -1,0 +1,76 @@
+"""LSTM on a GPU with the whole sequence in one launch, for hidden sizes whose recurrent weights fit on a
+multiprocessor.
+
+Samples do not depend on each other, so a block that owns a few of them needs no other block: it keeps the recurrent
+weights in its registers and shared memory and goes through all time steps with one barrier of its own threads per
+step.  A small LSTM is bound by the latency of its dependent steps, and this removes launches and memory from them.  The
+idea of weights that stay on the chip: Diamos et al., "Persistent RNNs", ICML 2016.
+
+Products over all steps at once (W x, and the gradients of the weights) are those of `lstm_np.kernels.gpu.fused`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstm_np.backends import Backend
+from lstm_np.kernels.gpu import cuda_source
+from lstm_np.kernels.gpu.fused import CudaFusedKernel
+from lstm_np.kernels.gpu.launch_plan import Mapping, PersistentPlan, describe_device, plan_persistent
+from lstm_np.kernels.protocol import Array, LayerSpec
+
+
+def load(xp: Any, plan: PersistentPlan, dtype: str) -> tuple[Any, Any]:
+    """The kernels (forward, backward) of a plan, with the shared memory it asks for allowed."""
+    names = ("lstm_persistent_forward", "lstm_persistent_backward")
+    kernels = tuple(cuda_source.kernel(xp, ("persistent",), name, dtype, plan.macros()) for name in names)
+    for kernel, mapping in zip(kernels, (plan.forward, plan.backward), strict=True):
+        cuda_source.allow_shared_memory(kernel, mapping.shared_bytes)
+    return kernels
+
+
+def launch(kernel: Any, mapping: Mapping, B: int, args: tuple[Any, ...]) -> None:
+    """One launch over a batch of B."""
+    kernel((mapping.grid(B),), (mapping.threads,), args, shared_mem=mapping.shared_bytes)
+
+
+class PersistentKernel(CudaFusedKernel):
+    """One LSTM layer over a whole sequence in one launch; see `lstm_np.kernels.protocol` for shapes."""
+
+    name = "persistent"
+
+    def __init__(self, spec: LayerSpec, backend: Backend) -> None:
+        super().__init__(spec, backend)
+        self._limits = describe_device(self.xp)
+        self._loaded: dict[PersistentPlan, tuple[Any, Any]] = {}
+
+    @staticmethod
+    def supports(spec: LayerSpec, backend: Backend) -> bool:
+        """An LSTM in float32 or float64 whose recurrent weights fit on one multiprocessor of the current device."""
+        if not CudaFusedKernel.supports(spec, backend):
+            return False
+        return plan_persistent(describe_device(backend.xp), spec.hidden_size, spec.dtype, 1) is not None
+
+    def _planned(self, B: int) -> tuple[PersistentPlan, tuple[Any, Any]]:
+        # a batch of 1 has a plan (`supports`), and what fits for one sample per block is a choice for every batch
+        plan = plan_persistent(self._limits, self.spec.hidden_size, self.spec.dtype, B)
+        assert plan is not None
+        if plan not in self._loaded:
+            self._loaded[plan] = load(self.xp, plan, self.spec.dtype)
+        return plan, self._loaded[plan]
+
+    def _run_forward(self, U: Array, bias: Array, gates: Array, c: Array, h: Array, save: bool) -> None:
+        T, B = gates.shape[:2]
+        plan, (forward, _) = self._planned(B)
+        launch(forward, plan.forward, B, (np.int32(T), np.int32(B), np.int32(save), U, bias, gates, c, h))
+
+    def _run_backward(
+        self, U: Array, gates: Array, c: Array, dy: Array | None, dh: Array, dc: Array, da: Array, state_gradient: bool
+    ) -> None:
+        T, B = gates.shape[:2]
+        plan, (_, backward) = self._planned(B)
+        flags = (np.int32(dy is not None), np.int32(state_gradient))
+        arrays = (self.xp.ascontiguousarray(U.T), gates, c, dh if dy is None else dy, dh, dc, da)
+        launch(backward, plan.backward, B, (np.int32(T), np.int32(B), *flags, *arrays))
