@@ -2,8 +2,10 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+import lstm_np.startup  # noqa: F401  first, since it acts where a command starts
 from lstm_np import data
 from lstm_np.backends import Backend, BackendError, get_backend
+from lstm_np.errors import LstmNpError
 from lstm_np.gradcheck import GradientReport, gradcheck
 from lstm_np.layers import GRU, LSTM, RNN, Parameters
 from lstm_np.loop import Epoch, Metrics, NonFiniteLossError
@@ -26,6 +28,7 @@ __all__ = [
     "BackendError",
     "Epoch",
     "GradientReport",
+    "LstmNpError",
     "Metrics",
     "NonFiniteLossError",
     "Parameters",

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
 from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
@@ -66,13 +66,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "weights": str(trained.path),
             "seconds": round(seconds, 3),
         }
-        print(json.dumps(summary))
+        emit(json.dumps(summary))
         return 0
-    print(f"{trained.path} on {dataset.source}")
+    emit(f"{trained.path} on {dataset.source}")
     counts = f"{result.correct:,} of {result.count:,} test images"
-    print(f"accuracy {result.accuracy:.2%} ({counts}), loss {result.loss:.4f}")
-    print(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
-    print(result.table())
+    emit(f"accuracy {result.accuracy:.2%} ({counts}), loss {result.loss:.4f}")
+    emit(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
+    emit(result.table())
     return 0
 
 

@@ -1,10 +1,12 @@
-"""Files written so that a reader sees the old content or the new, never a part."""
+"""Files written whole or not at all, and streams that can no longer be written."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -42,3 +44,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def discard_buffered(stream: Any) -> None:
+    """Let what a text stream still holds, and what is written to it later, go nowhere.
+
+    For one that cannot be written any more: the interpreter would complain when it flushes it at its end.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

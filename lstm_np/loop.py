@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lstm_np.backends import Backend
+from lstm_np.errors import LstmNpError
 
 Array = Any
 
@@ -34,7 +35,7 @@ def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
     return Metrics(loss_sum / count, correct / count, count, correct)
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(LstmNpError, ArithmeticError):
     """The loss is no longer a finite number; one line: where, and what usually helps."""
 
 

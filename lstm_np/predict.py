@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
 from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
@@ -75,7 +75,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             }
             for question, row in zip(questions, probabilities, strict=True)
         ]
-        print(json.dumps({"weights": str(trained.path), "predictions": answers}))
+        emit(json.dumps({"weights": str(trained.path), "predictions": answers}))
         return 0
     console = Console(highlight=False)
     for question, row in zip(questions, probabilities, strict=True):
@@ -83,7 +83,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             if console.is_terminal:
                 console.print(line, soft_wrap=True)
             else:
-                print(line.plain)
+                emit(line.plain)
     return 0
 
 

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from lstm_np.cli.command import Parser, backend_of, run_command
+from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.training import Place, Recipe, load_recipe, recipe_names
 from lstm_np.training.interruption import Interruption
@@ -65,9 +65,9 @@ def _recipes(arguments: argparse.Namespace) -> int:
         described = [
             {key: value for key, value in asdict(recipe).items() if value not in (None, ())} for recipe in recipes
         ]
-        print(json.dumps(described))
+        emit(json.dumps(described))
         return 0
-    print("\n\n".join(map(_page, recipes)) if arguments.action == "show" else _list(recipes))
+    emit("\n\n".join(map(_page, recipes)) if arguments.action == "show" else _list(recipes))
     return 0
 
 
@@ -132,7 +132,7 @@ def _compare(recipes: list[Recipe], arguments: argparse.Namespace) -> int:
             interruption,
         )
     write_table(arguments.out, recipes, results)
-    print(json.dumps([asdict(result) for result in results]) if arguments.json else columns(recipes, results))
+    emit(json.dumps([asdict(result) for result in results]) if arguments.json else columns(recipes, results))
     print(f"recipes: {arguments.out}/{TABLE} holds this table for a document", file=sys.stderr)
     if interruption.requested is not None:
         print("recipes: interrupted; the same command goes on where it stopped", file=sys.stderr)

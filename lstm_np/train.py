@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from lstm_np.cli.command import Parser, backend_of, run_command
+from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
 from lstm_np.training import Place, load_recipe, recipe_names, run
 from lstm_np.training.interruption import Interruption
@@ -70,7 +70,7 @@ def _train(arguments: argparse.Namespace) -> int:
         )
         outcome = run(recipe, place, reporter, interruption)
     if arguments.json:
-        print(json.dumps(outcome.as_json()))
+        emit(json.dumps(outcome.as_json()))
     if outcome.interrupted is not None:
         kept = f"weights and metrics are in {outcome.plan.folder}"
         reporter.note(f"train: interrupted after {outcome.steps:,} steps; {kept}")

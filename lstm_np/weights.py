@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lstm_np.errors import LstmNpError
+from lstm_np.extras import load as load_package
 from lstm_np.files import write_atomically
 
 FORMAT = 1
@@ -20,7 +22,7 @@ KEY = "lstm_np"  # one key in the metadata, since safetensors writes several in 
 HEADER_LIMIT = 1 << 20  # bytes; ours take a few KiB, so a larger one is not ours
 
 
-class WeightsError(ValueError):
+class WeightsError(LstmNpError, ValueError):
     """A weights file that cannot be used; one line: which file, what was found, what was expected."""
 
 
@@ -28,7 +30,7 @@ def write_weights(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], config: Mapping[str, object]
 ) -> None:
     """Write named NumPy arrays and a model's configuration to one safetensors file.  Raises OSError."""
-    from safetensors.numpy import save  # here, so that the engine computes where only NumPy and CuPy are installed
+    save = load_package("safetensors.numpy", "", "weights files need").save
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     write_atomically(path, save(contiguous, metadata={KEY: json.dumps({"format": FORMAT, "config": dict(config)})}))
@@ -44,8 +46,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         ) from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); expected a weights.safetensors file") from error
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    SafetensorError = load_package("safetensors", "", "weights files need").SafetensorError
+    load = load_package("safetensors.numpy", "", "weights files need").load
 
     config = _config(path, content)
     try:

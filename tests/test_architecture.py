@@ -17,7 +17,8 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         (
-            ("options", "streams", "files", "backends", "workers"),
+            ("errors", "startup"),
+            ("options", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),
             ("trace", "device", "checkpoints", "distributed"),

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lstm_np.errors import LstmNpError
 
-class BackendError(RuntimeError):
+
+class BackendError(LstmNpError, RuntimeError):
     """A backend that was asked for cannot be used here; the message says what is missing and what to do."""
 
 

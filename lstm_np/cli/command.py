@@ -8,17 +8,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from threadpoolctl import threadpool_limits
 
-from lstm_np.backends import Backend, BackendError, get_backend
+from lstm_np import startup
+from lstm_np.backends import Backend, get_backend
+from lstm_np.errors import LstmNpError
+from lstm_np.files import discard_buffered
 from lstm_np.loop import NonFiniteLossError
 from lstm_np.training.interruption import Interrupted
 
-EXIT_STATUS = "Exit status: 0 done, 1 {one}, 2 bad input or a fault of the machine, 130 and 143 interrupted."
+EXIT_STATUS = "Exit status: 0 done, 1 {one}, 2 bad input or a fault of the machine, 129, 130 and 143 interrupted."
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,38 +45,76 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(parser: Parser, argv: list[str] | None, body: Callable[[argparse.Namespace], int]) -> int:
-    """Parse, run `body`, and return the exit status; errors that a user can act on become one line on stderr."""
+    """Parse, run `body`, and return the exit status; errors that a user can act on become one line on stderr.
+
+    With the environment variable LSTM_NP_DEBUG set to anything but 0, the traceback of such an error comes first.
+    """
+    startup.take_default(signal.SIG_DFL, signal.default_int_handler)
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
     arguments = parser.parse_args(argv)
     try:
-        status = body(arguments)
-        sys.stdout.flush()
-        return status
+        return body(arguments)
     except BrokenPipeError:  # whoever read our output has gone, as `head` does: nobody is left to be told
-        abandon_stdout()
+        discard_buffered(sys.stdout)
         return 141
-    except KeyboardInterrupt as interrupt:
-        number = interrupt.number if isinstance(interrupt, Interrupted) else 2
-        return _fail(parser, f"interrupted{_detail(interrupt)}", 128 + number)
-    except NonFiniteLossError as error:
-        return _fail(parser, str(error), 1)
-    except MemoryError as error:
-        return _fail(parser, f"not enough memory{_detail(error)}; choose a smaller model or batch", 2)
+    except BaseException as error:
+        outcome = explain(error)
+        if outcome is None:
+            raise
+        if os.environ.get("LSTM_NP_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        message, status = outcome
+        if isinstance(error, OutputError):
+            discard_buffered(sys.stdout)
+        return _fail(parser, message, status)
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """(one line, exit status) for an error that a user can act on; None for a fault of the program itself."""
+    match error:
+        case KeyboardInterrupt():
+            number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+            return f"interrupted{_detail(error)}", 128 + number
+        case NonFiniteLossError():
+            return str(error), 1
+        case MemoryError():
+            return f"not enough memory{_detail(error)}; choose a smaller model or batch", 2
+        case OSError() if error.errno is not None:
+            return f"{error.filename or 'input or output'}: {error.strerror}", 2
+        case LstmNpError() | OSError() | ValueError():
+            return str(error), 2
+    return None
+
+
+class OutputError(LstmNpError, OSError):
+    """Standard output cannot be written, and what was to be written there is the command's result."""
+
+
+def emit(text: str) -> None:
+    """Print a command's result.  Raises OutputError where it cannot be written (a full disk behind `>`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        known = error.errno is not None
-        return _fail(parser, f"{error.filename or 'a file'}: {error.strerror}" if known else str(error), 2)
-    except (ValueError, BackendError) as error:
-        return _fail(parser, str(error), 2)
+        raise OutputError(f"standard output: {error.strerror}; the result could not be printed") from error
 
 
-def abandon_stdout() -> None:
-    """Let what is still written to stdout go nowhere (else the interpreter complains when it flushes at its end)."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def open_missing_streams() -> None:
+    """Give a process that was started without standard streams (`>&-`, pythonw) ones that lead nowhere.
+
+    Their file descriptors are taken too: the next file that is opened would otherwise be written to by every print.
+    """
+    with contextlib.suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 @contextlib.contextmanager

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_np import streams
+from lstm_np.errors import LstmNpError
 
 VIEWS = ("rows", "columns", "pixels", "permuted")
 
 
-class DatasetError(ValueError):
+class DatasetError(LstmNpError, ValueError):
     """A data set, split or view that cannot be given; `str()` is one line that says what is asked for instead."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from lstm_np.data.idx import looks_like_web_page
 from lstm_np.data.mnist import FILES, PinnedFile
 from lstm_np.data.transport import Limits, RefusedAddressError, open_url
+from lstm_np.errors import LstmNpError
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
@@ -27,7 +28,7 @@ _PART = ".part"
 _STALE_SECONDS = 3600.0  # no download lives that long (see Limits.total), so its writer was killed
 
 
-class DownloadError(OSError):
+class DownloadError(LstmNpError, OSError):
     """The files could not be fetched; `str()` is one line.
 
     `causes` holds one line for each attempt, "mirror: what went wrong"; `help()` says how to do it by hand.

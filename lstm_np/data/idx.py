@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from lstm_np.errors import LstmNpError
+
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 4
 MAX_SIZE = 2**31  # sizes are signed 4-byte integers in the description of the format
@@ -38,7 +40,7 @@ _LOOKALIKES = (
 )
 
 
-class IDXError(ValueError):
+class IDXError(LstmNpError, ValueError):
     """A file that is not the IDX file it should be.
 
     `file` (str), `offset` (int, the byte at fault; counted in the unpacked data, except for faults of the gzip packing

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lstm_np.errors import LstmNpError
+
 INK_SHARE = {"digits": 1.0}  # of the frame's side that the ink takes; the digits' authors scaled the ink to all of it
 MNIST_INK_SHARE = 20 / 28
 INK = 0.2  # what is brighter counts as ink when the crop is sought
 LARGEST_SIDE = 8192  # pixels; no photograph of a digit needs more
 
 
-class ImageError(ValueError):
+class ImageError(LstmNpError, ValueError):
     """An image that cannot be used; one line: which file, what was found, what was expected."""
 
 

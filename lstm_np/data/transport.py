@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from lstm_np.errors import LstmNpError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,7 +31,7 @@ class Limits:
     pause: float = 1.0
 
 
-class RefusedAddressError(ValueError):
+class RefusedAddressError(LstmNpError, ValueError):
     """An address that is not asked: not https, or a redirect that would leave https."""
 
 

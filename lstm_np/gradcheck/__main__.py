@@ -13,7 +13,7 @@ from typing import Any
 
 from lstm_np import streams
 from lstm_np.backends import Backend
-from lstm_np.cli.command import Parser, backend_of, run_command
+from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_machine_flags
 from lstm_np.gradcheck import CENTRAL_LIMIT, COMPLEX_STEP_LIMIT, GradientReport, gradcheck
 from lstm_np.layers import LAYERS
@@ -66,14 +66,14 @@ def _gradcheck(arguments: argparse.Namespace) -> int:
         for subject, sizes in subjects(arguments, backend):
             reports.append(gradcheck(subject, **sizes))
             if arguments.configurations is None and not arguments.json:
-                print(f"{reports[-1]}\n")
+                emit(f"{reports[-1]}\n")
     ok = all(bool(report) for report in reports)
     if arguments.json:
-        print(json.dumps({"ok": ok, "checked": len(reports), "reports": [_as_json(report) for report in reports]}))
+        emit(json.dumps({"ok": ok, "checked": len(reports), "reports": [_as_json(report) for report in reports]}))
     elif arguments.configurations is not None:
         failed = sum(not report.ok for report in reports)
-        print(f"{max(reports, key=_badness)}\n")
-        print(f"the worst of {len(reports)} random configurations, {failed} of which fail")
+        emit(f"{max(reports, key=_badness)}\n")
+        emit(f"the worst of {len(reports)} random configurations, {failed} of which fail")
     return 0 if ok else 1
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a long job finishes its step and saves; asked twice, it stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): a long job finishes its step and saves; asked twice, it stops."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """While it is entered, SIGINT and SIGTERM end what is running with `Interrupted` - but inside `held()` the first
-    one only sets `requested`, so that the work can come to a point where nothing is lost.
+    """While it is entered, SIGINT, SIGTERM and SIGHUP end what is running with `Interrupted` - but inside `held()` the
+    first one only sets `requested`, so that the work can come to a point where nothing is lost.  One that is ignored
+    (SIGHUP under nohup, SIGINT in the background of a script) stays ignored.
 
     The handlers that were there before come back at the end.  Outside the main thread, which alone is told of signals,
     it changes nothing.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.requested: int | None = None
@@ -35,7 +36,8 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            wanted = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:

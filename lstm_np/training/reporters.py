@@ -6,10 +6,11 @@ read them waits for a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lstm_np.data.progress import download_bars
+from lstm_np.files import discard_buffered
 from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.optimizer import arguments
@@ -34,8 +36,9 @@ class Reporter:
     """Says nothing but what must be said (`note`): the reporter of --quiet, and the form of the others."""
 
     def note(self, text: str) -> None:
-        """Something the user should know though nothing failed; on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        """Something the user should know though nothing failed; on stderr, if that can be written."""
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
     def downloading(self) -> AbstractContextManager[Any]:
         """A context that gives the progress function of a download, or None."""
@@ -126,7 +129,7 @@ class LineReporter(Reporter):
                 redirect_stderr=False,
             )
             self._bar.add_task("", total=plan.steps_per_epoch, numbers="")
-            self._bar.start()
+            self._show(self._bar.start)
 
     def step(self, step: Step) -> None:
         """A line about the batch, where the recipe wants one; the bar, if the last time is long enough ago."""
@@ -156,9 +159,10 @@ class LineReporter(Reporter):
             self._draw(f"{what} images", "", self._plan.steps_per_epoch)
 
     def _draw(self, description: str, numbers: str, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=description, completed=done, numbers=numbers)
-            self._bar.refresh()
+        if self._bar is not None and self._listening:
+            bar = self._bar
+            bar.update(bar.task_ids[0], description=description, completed=done, numbers=numbers)
+            self._show(bar.refresh)
 
     def epoch(self, record: Epoch) -> None:
         """A line of the table."""
@@ -175,7 +179,7 @@ class LineReporter(Reporter):
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.stop()
+            self._show(self._bar.stop)
             self._bar = None
 
     def finish(self, outcome: Outcome) -> None:
@@ -215,14 +219,32 @@ class LineReporter(Reporter):
             self._line(f"{head if k == 0 else '':<{MARGIN}}{line}")
 
     def _line(self, text: str, style: str | None = None) -> None:
-        """One line; a reader that has gone, as `head` does, is not told any more, and training goes on."""
+        """One line, where anybody can still read it."""
         if self._console.is_terminal:
-            self._console.print(text, style=style, markup=False, soft_wrap=True)
-        elif self._listening:
-            try:
-                print(text, file=self._stream, flush=True)
-            except BrokenPipeError:
-                self._listening = False
+            self._show(lambda: self._console.print(text, style=style, markup=False, soft_wrap=True))
+        else:
+            self._show(lambda: print(text, file=self._stream, flush=True))
+
+    def _show(self, write: Callable[[], object]) -> None:
+        """Write, unless that has failed before: training goes on without a reader.
+
+        One that has gone, as `head` does, is no fault; a full disk behind `>` or a terminal that is gone is said once,
+        on stderr.
+        """
+        if not self._listening:
+            return
+        try:
+            write()
+        except BrokenPipeError:
+            self._stop_listening()
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            self._stop_listening()
+            reason = getattr(error, "strerror", None) or str(error)
+            self.note(f"train: the lines about this run cannot be written ({reason}); it goes on without them")
+
+    def _stop_listening(self) -> None:
+        self._listening = False
+        discard_buffered(self._stream)
 
 
 def _moved(recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lstm_np.errors import LstmNpError
 from lstm_np.files import write_atomically
 
 RUNS = "runs"
@@ -26,7 +27,7 @@ METRICS_CSV, METRICS_JSONL, EVENTS = "metrics.csv", "metrics.jsonl", "tensorboar
 RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES, "checkpoints")
 
 
-class RunFolderError(OSError):
+class RunFolderError(LstmNpError, OSError):
     """A run folder that cannot be made, written or found; one line: which, why, what to do."""
 
 
@@ -135,5 +136,7 @@ def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> P
             raise RunFolderError(f"{path}: a file; --best needs a run folder")
         return path
     if not (path / name).is_file():
+        if name == WEIGHTS and (path / BEST).is_file():
+            raise RunFolderError(f"{path}: this run did not end, so it has no {WEIGHTS}; --best takes its {BEST}")
         raise RunFolderError(f"{path}: no {name} in this folder; expected the folder of a run that was trained")
     return path / name

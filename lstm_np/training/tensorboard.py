@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lstm_np.extras import load
 from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.records import Outcome, Plan
@@ -14,10 +15,6 @@ from lstm_np.training.run_folder import EVENTS
 STEPS_BETWEEN = 20  # a GPU is waited for when a loss is read, and a curve needs no more points
 
 
-class TensorBoardError(ValueError):
-    """Event files cannot be written; one line: what to install."""
-
-
 class TensorBoardReporter(Reporter):
     """Tells `inner` everything, and writes event files to the folder `tensorboard` of the run:
 
@@ -25,17 +22,12 @@ class TensorBoardReporter(Reporter):
         train/loss, train/accuracy, train/error            every epoch; and the same under validation/ or test/
         test/...                                           at the end, with the final weights
 
-    The step counts over the whole run.  Raises TensorBoardError where tensorboardX is missing.
+    The step counts over the whole run.  Raises MissingPackageError where tensorboardX is missing.
     """
 
     def __init__(self, inner: Reporter) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise TensorBoardError(
-                'event files need tensorboardX, which is not installed: pip install "lstm_np[tensorboard]"'
-            ) from None
-        self._inner, self._make_writer = inner, SummaryWriter
+        self._inner = inner
+        self._make_writer = load("tensorboardX", "tensorboard", "event files need").SummaryWriter
         self._writer: Any = None
         self._held_out = "test"
 

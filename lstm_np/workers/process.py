@@ -21,13 +21,14 @@ import warnings
 from queue import SimpleQueue
 from typing import Any
 
+from lstm_np.errors import LstmNpError
 from lstm_np.workers import channel
 
 START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-class WorkerError(RuntimeError):
+class WorkerError(LstmNpError, RuntimeError):
     """A worker process failed or ended; the message says how."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lstm_np.errors import LstmNpError
 from lstm_np.training.recipes.settings import (
     NONE,
     TABLES,
@@ -35,7 +36,7 @@ TEXTS = ("title", "description", "based_on", "fault", "fix")
 Tables = dict[str, dict[str, Any]]
 
 
-class RecipeError(ValueError):
+class RecipeError(LstmNpError, ValueError):
     """A recipe that cannot be used; one line: which file and key, what was found, what was expected."""
 
 

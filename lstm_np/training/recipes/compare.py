@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lstm_np.errors import LstmNpError
 from lstm_np.files import write_atomically
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.recipes import Recipe
@@ -24,7 +25,7 @@ from lstm_np.training.run import Place, run
 RESULTS, TABLE = "results.json", "results.md"
 
 
-class CompareError(ValueError):
+class CompareError(LstmNpError, ValueError):
     """Recipes, or a results file, that cannot be compared; one line: which, and what to do."""
 
 

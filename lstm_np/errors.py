@@ -1,0 +1,9 @@
+"""The base of every error that lstm_np raises on purpose."""
+
+
+class LstmNpError(Exception):
+    """Something that was asked for cannot be done; one line: what was found, what was expected, what to do.
+
+    Each kind also derives from the built-in exception that fits it (`WeightsError` is a ValueError, `RunFolderError` an
+    OSError), so that code which catches those goes on working.
+    """

@@ -1,0 +1,44 @@
+"""What must happen before anything else is imported when a command starts (`python -m lstm_np.train`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import signal
+import sys
+import threading
+
+COMMANDS_NEED = ("rich", "safetensors", "threadpoolctl")  # the engine itself needs NumPy alone
+
+
+def command_name(arguments: list[str]) -> str | None:
+    """The command that an interpreter's command line starts: "train" for [python, -m, lstm_np.train, ...]."""
+    for flag, module in itertools.pairwise(arguments):
+        if flag == "-m":
+            return module.removeprefix("lstm_np.") if module.startswith("lstm_np.") else None
+    return None
+
+
+def prepare() -> None:
+    """Where a command starts: Ctrl-C during the imports ends it without a traceback, and a missing package is one line.
+
+    Raises SystemExit with status 2 where a package is missing.  Does nothing where a program imports lstm_np.
+    """
+    name = command_name(sys.orig_argv)
+    if name is None or sys.argv[:1] != ["-m"]:  # which Python replaces when the command's own module begins to run
+        return
+    if threading.current_thread() is threading.main_thread():
+        take_default(signal.default_int_handler, signal.SIG_DFL)
+    missing = [package for package in COMMANDS_NEED if importlib.util.find_spec(package) is None]
+    if missing:
+        print(f"{name}: needs {' and '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def take_default(of: object, handler: object) -> None:
+    """Set SIGINT's handler, if it is `of` now: nobody else's handler is replaced."""
+    if signal.getsignal(signal.SIGINT) is of:
+        signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+
+
+prepare()
