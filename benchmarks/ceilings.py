@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import quantile
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 from lstm_np.backends.blas_threads import blas_threads
 
 ROUNDS = 9
@@ -92,9 +92,9 @@ def product(m: int, k: int, n: int, threads: int) -> dict[str, Any]:
     }
 
 
-def measure(cell: Cell, threads: int) -> dict[str, Any]:
-    """Products, tanh and memory, and the floor of the cell's training step (one layer)."""
-    D, H, T, B = cell.D, cell.H, cell.T, cell.B
+def measure(case: Case, threads: int) -> dict[str, Any]:
+    """Products, tanh and memory, and the floor of the case's training step (one layer)."""
+    D, H, T, B = case.D, case.H, case.T, case.B
     forward = product(4 * H, D + 1 + H, B, threads)  # W x + U h + b of a time step
     backward = product(H, 4 * H, B, threads)  # dh of a time step
     weights = product(4 * H, B * T, D + 1 + H, threads)  # all weight gradients at once
@@ -117,7 +117,7 @@ def measure(cell: Cell, threads: int) -> dict[str, Any]:
         "tanh": 5 * T * B * H * per_element,
     }
     return {
-        "cell": cell.as_dict(),
+        "case": case.as_dict(),
         "forward_product": forward,
         "backward_product": backward,
         "weights_product": weights,

@@ -3,7 +3,7 @@
 Each line on stdin is a JSON object, each answer one JSON line on stdout:
 
     {"do": "describe"}                      name, versions, settings, the form of Adam it uses
-    {"do": "prepare", "cell": {...}}        make the model, copy the initial weights in; a digest of weights and batches
+    {"do": "prepare", "case": {...}}        make the model, copy the initial weights in; a digest of weights and batches
     {"do": "losses", "steps": n, ...}       the loss curve from the initial weights (which it leaves)
     {"do": "time", "steps": n, "warm": k}   k untimed steps, then the seconds of each of n steps
     {"do": "quit"}
@@ -23,25 +23,25 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from benchmarks import workloads
-from benchmarks.workloads import Batch, Cell, Weights
+from benchmarks.workloads import Batch, Case, Weights
 
 # name -> module and class; each needs its own packages, which only its own process imports
 CONTESTANTS = {
     "ours": ("benchmarks.ours", "Ours"),
     "reference": ("benchmarks.ours", "Reference"),
     "ours-lean": ("benchmarks.ours", "Lean"),
-    "torch": ("benchmarks.peer_torch", "Torch"),
-    "jax": ("benchmarks.peer_jax", "Jax"),
-    "keras": ("benchmarks.peer_keras", "Keras"),
-    "thinc": ("benchmarks.peer_thinc", "Thinc"),
+    "torch": ("benchmarks.peers.torch", "Torch"),
+    "jax": ("benchmarks.peers.jax", "Jax"),
+    "keras": ("benchmarks.peers.keras", "Keras"),
+    "thinc": ("benchmarks.peers.thinc", "Thinc"),
     "mnist-ours": ("benchmarks.mnist_ours", "MnistOurs"),
-    "mnist-torch": ("benchmarks.mnist_torch", "MnistTorch"),
-    "gpu-ours": ("benchmarks.gpu_ours", "DeviceStep"),
-    "gpu-torch": ("benchmarks.gpu_torch", "Eager"),
-    "gpu-torch-graph": ("benchmarks.gpu_torch", "Graphed"),
-    "gpu-torch-tf32": ("benchmarks.gpu_torch", "EagerTF32"),
-    "gpu-torch-graph-tf32": ("benchmarks.gpu_torch", "GraphedTF32"),
-    "gpu-jax": ("benchmarks.gpu_jax", "Jax"),
+    "mnist-torch": ("benchmarks.peers.mnist_torch", "MnistTorch"),
+    "gpu-ours": ("benchmarks.gpu.ours", "DeviceStep"),
+    "gpu-torch": ("benchmarks.gpu.torch", "Eager"),
+    "gpu-torch-graph": ("benchmarks.gpu.torch", "Graphed"),
+    "gpu-torch-tf32": ("benchmarks.gpu.torch", "EagerTF32"),
+    "gpu-torch-graph-tf32": ("benchmarks.gpu.torch", "GraphedTF32"),
+    "gpu-jax": ("benchmarks.gpu.jax", "Jax"),
 }
 
 
@@ -56,14 +56,14 @@ class Contestant(ABC):
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.cell: Cell | None = None
+        self.case: Case | None = None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """{"versions": {...}, "settings": what it was given to be at its best, "remark": what a reader must know}."""
 
     @abstractmethod
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """A model with these weights, the batches as it likes them, and a fresh Adam; whatever was there is dropped."""
 
     @abstractmethod
@@ -89,12 +89,12 @@ class Contestant(ABC):
         """What it is."""
         return {"adam": list(self.adam), "remark": "", "loss_tolerance": None, **self.describe()}
 
-    def do_prepare(self, cell: dict[str, Any], adam: list[Any] | None = None) -> dict[str, Any]:
-        """Make the model of a cell."""
-        self.cell = Cell(**cell)
-        weights, batches = workloads.make_weights(self.cell), workloads.make_batches(self.cell)
+    def do_prepare(self, case: dict[str, Any], adam: list[Any] | None = None) -> dict[str, Any]:
+        """Make the model of a case."""
+        self.case = Case(**case)
+        weights, batches = workloads.make_weights(self.case), workloads.make_batches(self.case)
         form, eps = adam or self.adam
-        self.build(self.cell, weights, batches, (form, eps))
+        self.build(self.case, weights, batches, (form, eps))
         return {"digest": workloads.digest(weights, batches)}
 
     def do_losses(self, steps: int) -> dict[str, Any]:

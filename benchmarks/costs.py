@@ -11,16 +11,17 @@ from typing import Any
 
 from benchmarks import machine, results
 from benchmarks.figures import exponent, in_words, quantile
+from benchmarks.flags import pythons_of
 from benchmarks.processes import ROOT, ContestantError, Racer
 from benchmarks.race import Pace
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 
 MIB = 1 << 20
-MEMORY_CELLS = (
-    Cell("train", 128, 128),
-    Cell("train", 128, 128, T=784),
-    Cell("train", 128, 512),
-    Cell("infer", 128, 128),
+MEMORY_CASES = (
+    Case("train", 128, 128),
+    Case("train", 128, 128, T=784),
+    Case("train", 128, 512),
+    Case("infer", 128, 128),
 )
 LENGTHS = (28, 56, 112, 224, 448, 784)
 WIDTHS = (32, 64, 128, 256, 512, 1024)
@@ -28,33 +29,31 @@ WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 def memory(arguments: argparse.Namespace) -> int:
     """Peak memory of three steps, in a process of its own; with and without the values kept for backward."""
-    from benchmarks.__main__ import pythons_of
-
     pythons = pythons_of(arguments.python_of)
     document = machine.header("memory", arguments.threads)
     document["cases"] = []
     who = ["ours", "ours-lean"] + ([arguments.peer] if arguments.peer != "none" else [])
     print(f"{'':<28} {'':<10} {'peak':>9} {'of that before':>15} {'time per step':>14}")
-    for cell in MEMORY_CELLS:
+    for case in MEMORY_CASES:
         for name in who:
-            if name == "ours-lean" and cell.mode == "infer":
+            if name == "ours-lean" and case.mode == "infer":
                 continue
-            case: dict[str, Any] = {"cell": cell.as_dict(), "name": name}
+            record: dict[str, Any] = {"case": case.as_dict(), "name": name}
             with Racer(name, arguments.threads, pythons.get(name, sys.executable)) as racer:
                 try:
                     racer.ask("describe")
-                    case["before"] = racer.ask("peak")["bytes"]
-                    racer.ask("prepare", cell=cell.as_dict())
-                    case["seconds"] = quantile(racer.ask("time", steps=3, warm=1)["seconds"], 0.5)
-                    case["peak"] = racer.ask("peak")["bytes"]
+                    record["before"] = racer.ask("peak")["bytes"]
+                    racer.ask("prepare", case=case.as_dict())
+                    record["seconds"] = quantile(racer.ask("time", steps=3, warm=1)["seconds"], 0.5)
+                    record["peak"] = racer.ask("peak")["bytes"]
                     print(
-                        f"{cell!s:<28} {name:<10} {case['peak'] / MIB:>5.0f} MiB {case['before'] / MIB:>11.0f} MiB "
-                        f"{in_words(case['seconds']):>14}"
+                        f"{case!s:<28} {name:<10} {record['peak'] / MIB:>5.0f} MiB {record['before'] / MIB:>11.0f} MiB "
+                        f"{in_words(record['seconds']):>14}"
                     )
                 except ContestantError as error:
-                    case["failed"] = str(error)
-                    print(f"{cell!s:<28} {name:<10} {error}")
-            document["cases"].append(case)
+                    record["failed"] = str(error)
+                    print(f"{case!s:<28} {name:<10} {error}")
+            document["cases"].append(record)
     print(f"written: {results.write(document, arguments.out)}")
     return 0
 
@@ -62,20 +61,20 @@ def memory(arguments: argparse.Namespace) -> int:
 def scaling(arguments: argparse.Namespace) -> int:
     """Cost of a training step against T (B=32, H=128) and against H (B=128, T=28), with exponents and pictures."""
     document = machine.header("scaling", arguments.threads)
-    series = {"T": [Cell("train", 32, 128, T=T) for T in LENGTHS], "H": [Cell("train", 128, H) for H in WIDTHS]}
+    series = {"T": [Case("train", 32, 128, T=T) for T in LENGTHS], "H": [Case("train", 128, H) for H in WIDTHS]}
     document["series"] = {}
     pace = Pace(rounds=5)
     with Racer("ours", arguments.threads) as racer:
-        for name, cells in series.items():
+        for name, cases in series.items():
             seconds = []
-            for cell in cells:
-                racer.ask("prepare", cell=cell.as_dict())
+            for case in cases:
+                racer.ask("prepare", case=case.as_dict())
                 racer.ask("time", steps=1)
                 timed, warm = pace.steps(racer.ask("time", steps=1)["seconds"][0])
                 slots = [racer.ask("time", steps=timed, warm=warm)["seconds"] for _ in range(pace.rounds)]
                 seconds.append(quantile([quantile(slot, 0.5) for slot in slots], 0.5))
-                print(f"{cell!s:<28} {in_words(seconds[-1]):>10}")
-            sizes = [getattr(cell, name) for cell in cells]
+                print(f"{case!s:<28} {in_words(seconds[-1]):>10}")
+            sizes = [getattr(case, name) for case in cases]
             p = exponent(sizes, seconds)
             document["series"][name] = {"sizes": sizes, "seconds": seconds, "exponent": p}
             print(f"time grows as {name}^{p:.2f}")
@@ -117,12 +116,12 @@ def ceilings(arguments: argparse.Namespace) -> int:
     """The machine's ceilings and our share of the floor, alternating with our own training step."""
     from benchmarks import ceilings as limits
 
-    cell = Cell("train", 128, 128)
+    case = Case("train", 128, 128)
     document = machine.header("ceilings", arguments.threads)
     with Racer("ours", arguments.threads) as racer:
-        racer.ask("prepare", cell=cell.as_dict())
+        racer.ask("prepare", case=case.as_dict())
         steps = racer.ask("time", steps=20, warm=5)["seconds"]
-        document["ceilings"] = measured = limits.measure(cell, arguments.threads)
+        document["ceilings"] = measured = limits.measure(case, arguments.threads)
         steps += racer.ask("time", steps=20, warm=5)["seconds"]
     step = quantile(steps, 0.5)
     floor = measured["floor_seconds"]
@@ -133,7 +132,7 @@ def ceilings(arguments: argparse.Namespace) -> int:
     print(f"tanh: {measured['tanh_ns_per_element']:.3f} ns per element with {arguments.threads} cores")
     print(f"memory: {measured['memory_gb_per_second']:.1f} GB/s copied (read and written)")
     print(
-        f"{cell}: floor {in_words(floor['total'])} (products {in_words(floor['products'])}, "
+        f"{case}: floor {in_words(floor['total'])} (products {in_words(floor['products'])}, "
         f"tanh {in_words(floor['tanh'])}), measured {in_words(step)}: "
         f"{100 * document['share_of_floor']:.0f} % of the floor's speed"
     )

@@ -1,4 +1,4 @@
-"""`python -m benchmarks cpu`: every cell against every peer, in this run, on the same cores."""
+"""`python -m benchmarks cpu`: every case against every peer, in this run, on the same cores."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.figures import in_words
 from benchmarks.processes import ContestantError, Racer
-from benchmarks.race import STEP_LIMIT, TOLERANCE, Pace, race_cell
-from benchmarks.workloads import Cell
+from benchmarks.race import STEP_LIMIT, TOLERANCE, Pace, race_case
+from benchmarks.workloads import Case
 
 BUSY = 0.25  # load per core at the start, above which figures are not to be trusted
 CPU_PEERS = ("reference", "torch", "jax", "keras", "thinc")
 
 
 def run(
-    cells: Sequence[Cell],
+    cases: Sequence[Case],
     peers: Sequence[str],
     *,
     threads: int,
@@ -27,10 +27,10 @@ def run(
     pythons: Mapping[str, str],
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Race; the result document.  A peer that cannot be started is told and left out; so is a cell that fails."""
+    """Race; the result document.  A peer that cannot be started is told and left out; so is a case that fails."""
     document = machine.header("cpu", threads)
     document |= {"pace": {"rounds": pace.rounds, "slot_seconds": pace.slot}, "tolerance": TOLERANCE}
-    document |= {"contestants": {}, "missing": {}, "left_out": [], "cells": []}
+    document |= {"contestants": {}, "missing": {}, "left_out": [], "cases": []}
     started = time.perf_counter()
     with ExitStack() as stack:
         ours = stack.enter_context(Racer("ours", threads, pythons.get("ours", sys.executable)))
@@ -46,21 +46,21 @@ def run(
                 continue
             racers.append(racer)
         say(_heading(racers))
-        for cell in cells:
+        for case in cases:
             try:
-                record = race_cell(cell, ours, racers, pace)
+                record = race_case(case, ours, racers, pace)
             except ContestantError as error:
-                document["left_out"].append({"cell": str(cell), "reason": str(error)})
-                say(f"left out: {cell}: {error}")
+                document["left_out"].append({"case": str(case), "reason": str(error)})
+                say(f"left out: {case}: {error}")
                 racers = [racer for racer in racers if racer.alive]
                 if not ours.alive:
                     break
                 continue
             if "left_out" in record:
-                document["left_out"].append({"cell": str(cell), "reason": record["left_out"]})
-                say(f"left out: {cell}: {record['left_out']}")
+                document["left_out"].append({"case": str(case), "reason": record["left_out"]})
+                say(f"left out: {case}: {record['left_out']}")
                 continue
-            document["cells"].append(record)
+            document["cases"].append(record)
             say(line(record))
             for name, result in record["results"].items():
                 if "refused" in result:
@@ -77,7 +77,7 @@ def _heading(racers: Sequence[Racer]) -> str:
 
 def line(record: dict[str, Any]) -> str:
     """One line of the table."""
-    text = f"{results.cell_of(record)!s:<27} {in_words(record['results']['ours']['median']):>10}"
+    text = f"{results.case_of(record)!s:<27} {in_words(record['results']['ours']['median']):>10}"
     for name, result in record["results"].items():
         if name == "ours":
             continue
@@ -91,22 +91,22 @@ def line(record: dict[str, Any]) -> str:
 
 
 def closing_lines(document: dict[str, Any]) -> list[str]:
-    """Geometric means and worst cells, and what a reader must know."""
+    """Geometric means and worst cases, and what a reader must know."""
     lines = []
     for name, contestant in document["contestants"].items():
         versions = ", ".join(f"{package} {version}" for package, version in contestant["versions"].items())
         lines.append(f"{name}: {versions}; {contestant['settings']}")
         if contestant["remark"]:
             lines.append(f"* {name}: {contestant['remark']}")
-    idle = [record["idle_cores"] for record in document["cells"] if record["idle_cores"] is not None]
+    idle = [record["idle_cores"] for record in document["cases"] if record["idle_cores"] is not None]
     if idle:
-        lines.append(f"cores used by waiting contestants: at most {max(idle):.2f} on average over a cell")
-    lines.append(f"cells left out (over {STEP_LIMIT:.0f} s a step, or failed): {len(document['left_out'])}")
+        lines.append(f"cores used by waiting contestants: at most {max(idle):.2f} on average over a case")
+    lines.append(f"cases left out (over {STEP_LIMIT:.0f} s a step, or failed): {len(document['left_out'])}")
     for peer, modes in document["summary"].items():
         for mode, summary in modes.items():
             lines.append(
-                f"{peer}, {mode}: geometric mean {summary['geometric_mean']:.2f} over {summary['cells']} cells, "
-                f"worst {summary['worst']:.2f} ({summary['worst_cell']})"
+                f"{peer}, {mode}: geometric mean {summary['geometric_mean']:.2f} over {summary['cases']} cases, "
+                f"worst {summary['worst']:.2f} ({summary['worst_case']})"
             )
     forced = document["machine"].get("blas_forced")
     if forced is not None:

@@ -8,12 +8,12 @@ import numpy as np
 
 import lstm_np
 from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, mean_cross_entropy
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy
 
 
-def make_model(cell: Cell, weights: Weights, backend: lstm_np.Backend, **settings: Any) -> lstm_np.SequenceClassifier:
-    """A classifier of the cell's sizes with these weights."""
-    model = lstm_np.SequenceClassifier(cell.D, cell.H, CLASSES, num_layers=cell.L, backend=backend, **settings)
+def make_model(case: Case, weights: Weights, backend: lstm_np.Backend, **settings: Any) -> lstm_np.SequenceClassifier:
+    """A classifier of the case's sizes with these weights."""
+    model = lstm_np.SequenceClassifier(case.D, case.H, CLASSES, num_layers=case.L, backend=backend, **settings)
     model.params.update({name: backend.from_host(array) for name, array in weights.items()})
     return model
 
@@ -30,11 +30,11 @@ class Ours(Contestant):
             "settings": f"kernel {self.kernel}, threads {self.threads}, batches feature-major as `Batches` yields them",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """A model, its training step, and batches as views of (D, T, B)."""
         backend = lstm_np.get_backend("numpy", threads=self.threads)
-        self.training = cell.mode == "train"
-        self.model = make_model(cell, weights, backend, kernel=self.kernel)
+        self.training = case.mode == "train"
+        self.model = make_model(case, weights, backend, kernel=self.kernel)
         form, eps = adam
         self.train_step = self.model.make_step(lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps))
         self.batches = [

@@ -1,4 +1,4 @@
-"""One cell of a race: first the same loss curve, then alternating rounds.
+"""One case of a race: first the same loss curve, then alternating rounds.
 
 A round gives each contestant in turn a slot of a fraction of a second (at least one step): a few untimed steps, since
 it was idle and its data have left the caches, then timed ones.  The median of a slot is one measurement; reported are
@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from benchmarks.figures import quantile, spread
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 
 TOLERANCE = 3e-5  # largest relative difference of two losses on the curve; what differs is float32 rounding
 SETTLE = 0.03  # seconds between two slots: OpenBLAS and OpenMP threads spin for less before they sleep
-STEP_LIMIT = 30.0  # seconds; a cell whose step takes longer is left out
+STEP_LIMIT = 30.0  # seconds; a case whose step takes longer is left out
 CURVE_STEPS = 6
 FEW_STEPS_ABOVE = 5e9  # floating-point operations of a step
 WRONG_GRADIENTS = ("thinc",)  # known; compared on the first loss alone, and marked
@@ -59,7 +59,7 @@ class Pace:
         return timed, max(1, timed // 8) if seconds_per_step < 1.0 else 0
 
     def rounds_for(self, seconds_per_step: float) -> int:
-        """Fewer rounds for slow cells, whose steps vary less."""
+        """Fewer rounds for slow cases, whose steps vary less."""
         return self.rounds if seconds_per_step < 0.5 else max(3, self.rounds // 2)
 
 
@@ -72,14 +72,14 @@ def curve_gap(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 class Curves:
-    """Our loss curve of one cell, made once for each form of Adam, and compared with others'."""
+    """Our loss curve of one case, made once for each form of Adam, and compared with others'."""
 
-    def __init__(self, cell: Cell, ours: Asked, steps: int) -> None:
-        self.cell, self.ours, self.steps = cell, ours, steps
+    def __init__(self, case: Case, ours: Asked, steps: int) -> None:
+        self.case, self.ours, self.steps = case, ours, steps
         self._made: dict[tuple[Any, ...], tuple[str, list[float]]] = {}
 
     def _curve(self, racer: Asked, adam: Sequence[Any]) -> tuple[str, list[float]]:
-        digest = racer.ask("prepare", cell=self.cell.as_dict(), adam=adam)["digest"]
+        digest = racer.ask("prepare", case=self.case.as_dict(), adam=adam)["digest"]
         return digest, racer.ask("losses", steps=self.steps)["losses"]
 
     def check(self, peer: Asked, *, first_only: bool = False, tolerance: float = TOLERANCE) -> float:
@@ -96,28 +96,28 @@ class Curves:
         digest, b = self._curve(peer, form)
         if our_digest != digest:
             raise CurvesDifferError(
-                f"{self.cell}: {peer.name} was given other weights or batches than {self.ours.name}"
+                f"{self.case}: {peer.name} was given other weights or batches than {self.ours.name}"
             )
         if first_only:
             a, b = a[:1], b[:1]
         gap, allowed = curve_gap(a, b), described.get("loss_tolerance") or tolerance
         if not gap <= allowed:
             raise CurvesDifferError(
-                f"{self.cell}: the loss curves of {self.ours.name} and {peer.name} differ by {gap:.1e} (at most "
+                f"{self.case}: the loss curves of {self.ours.name} and {peer.name} differ by {gap:.1e} (at most "
                 f"{allowed:.0e}): {a[-1]:.6f} against {b[-1]:.6f} after {len(a)} steps"
             )
         return gap
 
 
-def race_cell(
-    cell: Cell, ours: Asked, peers: Sequence[Asked], pace: Pace, tolerance: float = TOLERANCE
+def race_case(
+    case: Case, ours: Asked, peers: Sequence[Asked], pace: Pace, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
-    """The record of one cell: sizes, and per contestant its times or why it has none."""
+    """The record of one case: sizes, and per contestant its times or why it has none."""
     results: dict[str, dict[str, Any]] = {}
     racing: dict[str, Asked] = {ours.name: ours}
-    curves = Curves(cell, ours, CURVE_STEPS if cell.flops < FEW_STEPS_ABOVE else 3)
+    curves = Curves(case, ours, CURVE_STEPS if case.flops < FEW_STEPS_ABOVE else 3)
     for peer in peers:
-        wrong = peer.name in WRONG_GRADIENTS and cell.mode == "train"
+        wrong = peer.name in WRONG_GRADIENTS and case.mode == "train"
         try:
             gap = curves.check(peer, first_only=wrong, tolerance=tolerance)
         except (CurvesDifferError, RuntimeError) as error:
@@ -125,14 +125,14 @@ def race_cell(
             continue
         racing[peer.name] = peer
         results[peer.name] = {"loss_gap": gap, "wrong_gradients": wrong}
-    ours.ask("prepare", cell=cell.as_dict())
+    ours.ask("prepare", case=case.as_dict())
     estimates = {}
     for name, racer in racing.items():
         racer.ask("time", steps=1, warm=1)  # a first step compiles, a second may record a graph
-        estimates[name] = quantile(racer.ask("time", steps=3 if cell.flops < 5e10 else 1)["seconds"], 0.5)
+        estimates[name] = quantile(racer.ask("time", steps=3 if case.flops < 5e10 else 1)["seconds"], 0.5)
     slow = [name for name, seconds in estimates.items() if seconds > STEP_LIMIT]
     if slow:
-        return {**cell.as_dict(), "left_out": f"a step of {slow[0]} takes over {STEP_LIMIT:.0f} s", "results": {}}
+        return {**case.as_dict(), "left_out": f"a step of {slow[0]} takes over {STEP_LIMIT:.0f} s", "results": {}}
     times, idle = _rounds(racing, estimates, pace)
     results = {ours.name: {}, **results}
     for name, measured in times.items():
@@ -148,7 +148,7 @@ def race_cell(
                 "ratio_q1": quantile(pairs, 0.25),
                 "ratio_q3": quantile(pairs, 0.75),
             }
-    return {**cell.as_dict(), "flops": cell.flops, "idle_cores": idle, "results": results}
+    return {**case.as_dict(), "flops": case.flops, "idle_cores": idle, "results": results}
 
 
 def _rounds(

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.figures import geometric_mean
 from benchmarks.machine import FORMAT
 from benchmarks.processes import ROOT
-from benchmarks.workloads import MODES, Cell
+from benchmarks.workloads import MODES, Case
 
 FOLDER = ROOT / "benchmarks" / "results"
 HEAD: dict[str, type | tuple[type, ...]] = {
@@ -38,41 +38,41 @@ def check(document: Any) -> None:
         if not isinstance(document.get(name), kind):
             raise ResultError(f"{name}: found {document.get(name)!r}, expected {kind}")
     if document["kind"] == "cpu":
-        for number, record in enumerate(document.get("cells") or [None]):
-            _check_cell(number, record)
+        for number, record in enumerate(document.get("cases") or [None]):
+            _check_case(number, record)
         if not isinstance(document.get("contestants"), dict):
             raise ResultError("contestants: expected what each of them is")
 
 
-def _check_cell(number: int, record: Any) -> None:
+def _check_case(number: int, record: Any) -> None:
     if not isinstance(record, dict) or record.get("mode") not in MODES:
-        raise ResultError(f"cell {number}: expected a record with a mode of {', '.join(MODES)}")
+        raise ResultError(f"case {number}: expected a record with a mode of {', '.join(MODES)}")
     for name in SIZES:
         if not isinstance(record.get(name), int) or record[name] < 1:
-            raise ResultError(f"cell {number}: {name} must be an integer of at least 1, found {record.get(name)!r}")
+            raise ResultError(f"case {number}: {name} must be an integer of at least 1, found {record.get(name)!r}")
     for name, result in record.get("results", {}).items():
         if "refused" in result:
             continue
         values = [*(result.get(time) for time in TIMES), *([] if name == "ours" else [result.get("ratio")])]
         if not all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in values):
-            raise ResultError(f"cell {number}, {name}: found {values}, expected positive times and a ratio")
+            raise ResultError(f"case {number}, {name}: found {values}, expected positive times and a ratio")
 
 
-def cell_of(record: dict[str, Any]) -> Cell:
-    """The cell that a record is about."""
-    return Cell(record["mode"], **{name: record[name] for name in SIZES})
+def case_of(record: dict[str, Any]) -> Case:
+    """The case that a record is about."""
+    return Case(record["mode"], **{name: record[name] for name in SIZES})
 
 
-def ratios(document: dict[str, Any], peer: str, mode: str) -> Iterator[tuple[Cell, float]]:
-    """(cell, their time / ours) of one peer and mode."""
-    for record in document["cells"]:
+def ratios(document: dict[str, Any], peer: str, mode: str) -> Iterator[tuple[Case, float]]:
+    """(case, their time / ours) of one peer and mode."""
+    for record in document["cases"]:
         result = record["results"].get(peer, {})
         if record["mode"] == mode and "ratio" in result:
-            yield cell_of(record), result["ratio"]
+            yield case_of(record), result["ratio"]
 
 
 def summarise(document: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{peer: {mode: geometric mean, worst cell and its ratio, number of cells}}."""
+    """{peer: {mode: geometric mean, worst case and its ratio, number of cases}}."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for peer in document["contestants"]:
         for mode in MODES:
@@ -82,8 +82,8 @@ def summarise(document: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
                 found.setdefault(peer, {})[mode] = {
                     "geometric_mean": geometric_mean([ratio for _, ratio in measured]),
                     "worst": worst[1],
-                    "worst_cell": str(worst[0]),
-                    "cells": len(measured),
+                    "worst_case": str(worst[0]),
+                    "cases": len(measured),
                 }
     return found
 

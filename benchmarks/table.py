@@ -10,36 +10,36 @@ from benchmarks import results
 from benchmarks.figures import in_words
 from benchmarks.processes import ROOT
 from benchmarks.results import ResultError
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
 README = ROOT / "README.md"
 MORE_PEERS = results.FOLDER / "more-peers"
-SHOWN = [Cell("train", 128, H) for H in (64, 128, 256, 512, 1024)] + [
-    Cell("train", 1, 128), Cell("train", 16, 128), Cell("train", 512, 128), Cell("train", 128, 128, T=784),
-    Cell("train", 128, 128, L=2), Cell("infer", 1, 128), Cell("infer", 128, 128),
+SHOWN = [Case("train", 128, H) for H in (64, 128, 256, 512, 1024)] + [
+    Case("train", 1, 128), Case("train", 16, 128), Case("train", 512, 128), Case("train", 128, 128, T=784),
+    Case("train", 128, 128, L=2), Case("infer", 1, 128), Case("infer", 128, 128),
 ]  # fmt: skip
 TITLES = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "reference": "our reference kernel"}
 
 
 def render(document: dict[str, Any]) -> str:
-    """Markdown: the chosen cells, the geometric means, and one line about where and when."""
+    """Markdown: the chosen cases, the geometric means, and one line about where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
-    by_cell = {results.cell_of(record): record["results"] for record in document["cells"]}
+    by_case = {results.case_of(record): record["results"] for record in document["cases"]}
     head = ["", "ours", *(f"{_title(name, document)}" for name in peers)]
     lines = [_row(head), _row(["---", *["---:"] * (len(peers) + 1)])]
-    for cell in SHOWN:
-        if cell in by_cell:
-            found = by_cell[cell]
+    for case in SHOWN:
+        if case in by_case:
+            found = by_case[case]
             lines.append(
-                _row([_words(cell), in_words(found["ours"]["median"]), *(_entry(found, name) for name in peers)])
+                _row([_words(case), in_words(found["ours"]["median"]), *(_entry(found, name) for name in peers)])
             )
     for mode, words in (("train", "training"), ("infer", "inference")):
         summaries = [document["summary"].get(name, {}).get(mode) for name in peers]
         if any(summaries):
-            cells = max(summary["cells"] for summary in summaries if summary)
-            entries = [_summary(summary, cells) for summary in summaries]
-            lines.append(_row([f"geometric mean, {words}, {cells} cells (worst)", "", *entries]))
+            cases = max(summary["cases"] for summary in summaries if summary)
+            entries = [_summary(summary, cases) for summary in summaries]
+            lines.append(_row([f"geometric mean, {words}, {cases} cases (worst)", "", *entries]))
     machine = document["machine"]
     lines += [
         "",
@@ -54,7 +54,7 @@ def render(document: dict[str, Any]) -> str:
 
 
 def rendered_results() -> str:
-    """The table of the full grid, and below it that of the cells in which more peers were raced, where there is one."""
+    """The table of the full grid, and below it that of the cases in which more peers were raced, where there is one."""
     tables = [render(results.read("cpu"))]
     if (MORE_PEERS / "cpu.json").exists():
         tables.append(render(results.read("cpu", MORE_PEERS)))
@@ -66,9 +66,9 @@ def _title(name: str, document: dict[str, Any]) -> str:
     return f"{TITLES.get(name, name)} {version.partition('+')[0]}"
 
 
-def _words(cell: Cell) -> str:
-    layers = "" if cell.L == 1 else f", {cell.L} layers"
-    return f"{'training' if cell.mode == 'train' else 'inference'}, B={cell.B}, T={cell.T}, H={cell.H}{layers}"
+def _words(case: Case) -> str:
+    layers = "" if case.L == 1 else f", {case.L} layers"
+    return f"{'training' if case.mode == 'train' else 'inference'}, B={case.B}, T={case.T}, H={case.H}{layers}"
 
 
 def _entry(found: dict[str, Any], name: str) -> str:
@@ -79,10 +79,10 @@ def _entry(found: dict[str, Any], name: str) -> str:
     return f"{in_words(result['median'])} (**{result['ratio']:.2f}**{mark})"
 
 
-def _summary(summary: dict[str, Any] | None, cells: int) -> str:
+def _summary(summary: dict[str, Any] | None, cases: int) -> str:
     if summary is None:
         return "-"
-    fewer = "" if summary["cells"] == cells else f", {summary['cells']} cells"
+    fewer = "" if summary["cases"] == cases else f", {summary['cases']} cases"
     return f"**{summary['geometric_mean']:.2f}** ({summary['worst']:.2f}{fewer})"
 
 

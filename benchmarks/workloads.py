@@ -26,8 +26,8 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the grid."""
+class Case:
+    """One case: a mode and its sizes."""
 
     mode: str
     B: int
@@ -57,23 +57,23 @@ class Cell:
         return asdict(self)
 
 
-def both(**sizes: int) -> list[Cell]:
-    """A training and an inference cell of the same sizes."""
-    return [Cell(mode, **sizes) for mode in MODES]
+def both(**sizes: int) -> list[Case]:
+    """A training and an inference case of the same sizes."""
+    return [Case(mode, **sizes) for mode in MODES]
 
 
-def quick_cells() -> list[Cell]:
-    """Four cells: a first impression in less than a minute."""
-    return [Cell("train", 128, 128), Cell("infer", 128, 128), Cell("train", 16, 64), Cell("infer", 1, 128)]
+def quick_cases() -> list[Case]:
+    """Four cases: a first impression in less than a minute."""
+    return [Case("train", 128, 128), Case("infer", 128, 128), Case("train", 16, 64), Case("infer", 1, 128)]
 
 
-def grid_cells() -> list[Cell]:
+def grid_cases() -> list[Case]:
     """B in 1, 16, 128, 512 and H in 32 ... 1024 at T=28 with one layer, training and inference."""
     return [c for H in (32, 64, 128, 256, 512, 1024) for B in (1, 16, 128, 512) for c in both(B=B, H=H)]
 
 
-def longer_and_deeper_cells() -> list[Cell]:
-    """Chosen cells with longer sequences and with two layers."""
+def longer_and_deeper_cases() -> list[Case]:
+    """Chosen cases with longer sequences and with two layers."""
     return [
         *both(B=16, H=128, T=128),
         *both(B=128, H=128, T=128),
@@ -85,13 +85,13 @@ def longer_and_deeper_cells() -> list[Cell]:
     ]
 
 
-def full_cells() -> list[Cell]:
-    """The grid and the chosen cells."""
-    return grid_cells() + longer_and_deeper_cells()
+def full_cases() -> list[Case]:
+    """The grid and the chosen cases."""
+    return grid_cases() + longer_and_deeper_cases()
 
 
-def parse_cell(text: str) -> list[Cell]:
-    """Cells from e.g. "B=128,H=256", "train,B=1,H=128,T=784,L=2"; both modes where none is named.
+def parse_case(text: str) -> list[Case]:
+    """Cases from e.g. "B=128,H=256", "train,B=1,H=128,T=784,L=2"; both modes where none is named.
 
     Raises ValueError for another form.
     """
@@ -104,10 +104,10 @@ def parse_cell(text: str) -> list[Cell]:
         elif match and match[1] not in sizes:
             sizes[match[1]] = int(match[2])
         else:
-            raise ValueError(f"a cell is written like train,B=128,H=256,T=28,L=1; found {part!r} in {text!r}")
+            raise ValueError(f"a case is written like train,B=128,H=256,T=28,L=1; found {part!r} in {text!r}")
     if not {"B", "H"} <= set(sizes):
-        raise ValueError(f"a cell needs at least B and H, as in B=128,H=256; found {text!r}")
-    return [Cell(mode, **sizes) for mode in modes or MODES]
+        raise ValueError(f"a case needs at least B and H, as in B=128,H=256; found {text!r}")
+    return [Case(mode, **sizes) for mode in modes or MODES]
 
 
 def uniform(count: int, *key: object) -> np.ndarray:
@@ -117,27 +117,27 @@ def uniform(count: int, *key: object) -> np.ndarray:
     return ((words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).astype(np.float32)
 
 
-def make_weights(cell: Cell) -> Weights:
+def make_weights(case: Case) -> Weights:
     """Initial weights in our names and shapes, gates i, f, o, g: uniform in +-1/sqrt(H), as PyTorch starts."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(cell.L):
-        width = cell.D if layer == 0 else cell.H
-        shapes |= {f"layer{layer}.W": (4 * cell.H, width), f"layer{layer}.U": (4 * cell.H, cell.H)}
-        shapes[f"layer{layer}.b"] = (4 * cell.H,)
-    shapes |= {"readout.W": (CLASSES, cell.H), "readout.b": (CLASSES,)}
-    bound = np.float32(cell.H**-0.5)
+    for layer in range(case.L):
+        width = case.D if layer == 0 else case.H
+        shapes |= {f"layer{layer}.W": (4 * case.H, width), f"layer{layer}.U": (4 * case.H, case.H)}
+        shapes[f"layer{layer}.b"] = (4 * case.H,)
+    shapes |= {"readout.W": (CLASSES, case.H), "readout.b": (CLASSES,)}
+    bound = np.float32(case.H**-0.5)
     return {
-        name: ((2 * uniform(int(np.prod(shape)), "weights", name, cell.H) - 1) * bound).reshape(shape)
+        name: ((2 * uniform(int(np.prod(shape)), "weights", name, case.H) - 1) * bound).reshape(shape)
         for name, shape in shapes.items()
     }
 
 
-def make_batches(cell: Cell) -> list[Batch]:
+def make_batches(case: Case) -> list[Batch]:
     """Batches x (B, T, D), labels int64 (B,); the labels can be learnt from x, so the loss moves."""
     batches = []
     for number in range(BATCHES):
-        x = uniform(cell.B * cell.T * cell.D, "x", number).reshape(cell.B, cell.T, cell.D)
-        labels = (uniform(cell.B, "labels", number) * 3).astype(np.int64)
+        x = uniform(case.B * case.T * case.D, "x", number).reshape(case.B, case.T, case.D)
+        labels = (uniform(case.B, "labels", number) * 3).astype(np.int64)
         x *= (1 + labels[:, None, None]).astype(np.float32) / 3
         batches.append((x, labels))
     return batches
@@ -170,8 +170,8 @@ def as_images(batches: list[Batch]) -> Batch:
     return np.rint(x.reshape(len(x), -1) * 255).astype(np.uint8), np.concatenate([batch[1] for batch in batches])
 
 
-def batches_of_images(cell: Cell, batches: list[Batch]) -> list[Batch]:
+def batches_of_images(case: Case, batches: list[Batch]) -> list[Batch]:
     """The batches as `as_images` has them, as float32 (B, T, D) again: for those who take no bytes."""
     images, labels = as_images(batches)
-    x = (images * np.float32(1 / 255)).reshape(-1, cell.T, cell.D)
-    return [(x[k : k + cell.B], labels[k : k + cell.B]) for k in range(0, len(x), cell.B)]
+    x = (images * np.float32(1 / 255)).reshape(-1, case.T, case.D)
+    return [(x[k : k + case.B], labels[k : k + case.B]) for k in range(0, len(x), case.B)]

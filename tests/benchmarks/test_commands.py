@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import ceilings, costs, gpu, gpu_checks, results
+from benchmarks import ceilings, costs, results
+from benchmarks.gpu import checks, parts
+from benchmarks.gpu.race import race_cases
 from benchmarks.processes import ROOT, environment
 from benchmarks.race import TOLERANCE, curve_gap
-from benchmarks.workloads import Cell, as_images, batches_of_images, make_batches
+from benchmarks.workloads import Case, as_images, batches_of_images, make_batches
 from tests.gpu.host_cupy import COMPILER, make_backend, make_cupy
 
 SCRIPT = """
@@ -29,7 +31,7 @@ exec(sys.argv[1])
     [
         ["cpu", "--peers", "tensorrt"],
         ["cpu", "--rounds", "0"],
-        ["cpu", "--cells", "B=1"],
+        ["cpu", "--cases", "B=1"],
         ["cpu", "--python-of", "jax"],
         ["cpu", "--threads", "4096"],
         ["nothing"],
@@ -62,7 +64,7 @@ def test_processes_find_the_packages_that_this_one_finds(monkeypatch, tmp_path):
     (tmp_path / "only_here.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert environment(1)["PYTHONPATH"].split(os.pathsep) == [str(ROOT), str(tmp_path)]
-    assert gpu.watch_part([sys.executable, "-c", "import only_here, benchmarks"], 30)["status"] == "done"
+    assert parts.watch_part([sys.executable, "-c", "import only_here, benchmarks"], 30)["status"] == "done"
     monkeypatch.delenv("PYTHONPATH")
     assert environment(1)["PYTHONPATH"] == str(ROOT)
 
@@ -77,7 +79,7 @@ def test_processes_find_the_packages_that_this_one_finds(monkeypatch, tmp_path):
     ],
 )
 def test_a_part_keeps_what_it_found_however_it_ends(ending, limit, status):
-    part = gpu.watch_part([sys.executable, "-c", SCRIPT, ending], limit)
+    part = parts.watch_part([sys.executable, "-c", SCRIPT, ending], limit)
     assert part["status"] == status
     assert part["records"] == [{"ok": True}]
     if "illegal" in ending:
@@ -86,7 +88,7 @@ def test_a_part_keeps_what_it_found_however_it_ends(ending, limit, status):
 
 def test_the_short_table_of_a_run_with_failures():
     times = {"median": 1e-4, "q1": 1e-4, "q3": 1e-4, "least": 1e-4}
-    cell = {**Cell("train", 128, 128).as_dict(), "results": {"gpu-ours": times, "gpu-torch": {**times, "ratio": 3.0}}}
+    case = {**Case("train", 128, 128).as_dict(), "results": {"gpu-ours": times, "gpu-torch": {**times, "ratio": 3.0}}}
     part = {"status": "done", "seconds": 1.0, "error": None}
     document = {
         "gpu": {"name": "a GPU", "driver": "1", "cupy": "14"},
@@ -94,21 +96,21 @@ def test_the_short_table_of_a_run_with_failures():
             "conformance": {**part, "records": [{"ok": True}, {"ok": False}]},
             "gradients": {**part, "status": "failed", "error": "line\nillegal address", "records": []},
             "mnist": {**part, "records": [{"epoch": 1, "seconds": 0.05, "data": "MNIST"}, {"test_accuracy": 0.98}]},
-            "race": {**part, "records": [{"cell": cell}, {"left_out": "x", "reason": "no time left"}]},
+            "race": {**part, "records": [{"case": case}, {"left_out": "x", "reason": "no time left"}]},
         },
     }
-    text = "\n".join(gpu.short_table(document))
-    for words in ("1 of 2 right", "illegal address", "50.0 ms, test accuracy 0.9800", "3.00 over 1 cells"):
+    text = "\n".join(parts.short_table(document))
+    for words in ("1 of 2 right", "illegal address", "50.0 ms, test accuracy 0.9800", "3.00 over 1 cases"):
         assert words in text
 
 
 def test_the_gpu_race_covers_its_grid_and_begins_with_what_matters_most():
-    cells = gpu.race_cells()
-    assert len(set(cells)) == len(cells)
-    assert {(c.B, c.H, c.T) for c in cells if c.mode == "train"} == {
+    cases = race_cases()
+    assert len(set(cases)) == len(cases)
+    assert {(c.B, c.H, c.T) for c in cases if c.mode == "train"} == {
         (B, H, T) for B in (1, 32, 128, 512) for H in (64, 128, 256, 512, 1024) for T in (28, 784)
     }
-    assert cells[0] == Cell("train", 128, 128)
+    assert cases[0] == Case("train", 128, 128)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="the kernels run on the host through a C++ compiler")
@@ -138,10 +140,10 @@ class TestOnTheHost:
 
     def test_conformance_and_the_device_step(self):
         backend = self.backend()
-        records = list(gpu_checks.conformance(backend, ((3, 5, 2, 3),)))
+        records = list(checks.conformance(backend, ((3, 5, 2, 3),)))
         assert len(records) == 4
         assert all(record["ok"] for record in records), records
-        (record,) = gpu_checks.device_step(backend, ((6, 20, 5),))
+        (record,) = checks.device_step(backend, ((6, 20, 5),))
         assert record["ok"], record
         assert record["first"] != record["last"]
 
@@ -149,33 +151,33 @@ class TestOnTheHost:
         def wrong(code):
             return code.replace("= s.o * tanh_of(c_t);", "= s.o * c_t;")
 
-        records = list(gpu_checks.conformance(self.backend(wrong), ((3, 5, 2, 3),)))
+        records = list(checks.conformance(self.backend(wrong), ((3, 5, 2, 3),)))
         assert len(records) == 4
         assert [record["ok"] for record in records] == [record["kernel"] == "persistent" for record in records]
 
     def test_a_shape_that_raises_does_not_hide_the_others(self):
         backend = self.backend()
         backend = replace(backend, kernels=("reference", "cuda_fused"), xp=backend.xp)
-        records = list(gpu_checks.gradients(backend))
+        records = list(checks.gradients(backend))
         assert len(records) == 4
         assert all(record["ok"] is False and "Error" in record["error"] for record in records), records
 
     def test_the_contestant_times_by_events(self):
-        contestant = gpu_checks.DeviceStep(1, self.backend())
-        contestant.do_prepare(Cell("train", 2, 8, 2).as_dict())
+        contestant = checks.DeviceStep(1, self.backend())
+        contestant.do_prepare(Case("train", 2, 8, 2).as_dict())
         assert contestant.do_time(40)["seconds"] == [1 / 32, 1 / 8]
 
     def test_mnist_on_random_images_says_so(self):
-        (record,) = gpu_checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
+        (record,) = checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
         assert record["data"] == "random images"
         assert record["images"] == 50
 
 
 def test_the_gpu_contestants_without_bytes_see_the_same_images():
-    cell = Cell("train", 3, 8, 2)
-    batches = make_batches(cell)
+    case = Case("train", 3, 8, 2)
+    batches = make_batches(case)
     images, labels = as_images(batches)
-    again = batches_of_images(cell, batches)
+    again = batches_of_images(case, batches)
     assert [x.shape for x, _ in again] == [(3, 2, 28)] * len(batches)
     np.testing.assert_array_equal(np.concatenate([y for _, y in again]), labels)
     np.testing.assert_array_equal(np.concatenate([np.rint(x * 255).reshape(3, -1) for x, _ in again]), images)
@@ -183,15 +185,15 @@ def test_the_gpu_contestants_without_bytes_see_the_same_images():
 
 def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
     """PyTorch's GPU contestant, run on the CPU."""
-    gpu_torch = pytest.importorskip("benchmarks.gpu_torch", exc_type=ImportError)
+    gpu_torch = pytest.importorskip("benchmarks.gpu.torch", exc_type=ImportError)
 
     class OnTheCpu(gpu_torch.Eager):
         device = "cpu"
 
-    peer, cell = OnTheCpu(1), Cell("train", 4, 8, 3)
-    assert curve_gap(gpu_checks._curve(gpu_checks._OnImages(1), cell), gpu_checks._curve(peer, cell)) < TOLERANCE
+    peer, case = OnTheCpu(1), Case("train", 4, 8, 3)
+    assert curve_gap(checks._curve(checks._OnImages(1), case), checks._curve(peer, case)) < TOLERANCE
     assert peer._batch()[0].is_contiguous()
-    peer.do_prepare(replace(cell, mode="infer").as_dict())
+    peer.do_prepare(replace(case, mode="infer").as_dict())
     assert not peer.model.training
     assert np.isfinite(peer.loss(1))
 
@@ -199,7 +201,7 @@ def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
 def test_ceilings_and_the_floor(monkeypatch):
     monkeypatch.setattr(ceilings, "SLOT", 0.001)
     monkeypatch.setattr(ceilings, "ROUNDS", 2)
-    found = ceilings.measure(Cell("train", 4, 8, 3), 1)
+    found = ceilings.measure(Case("train", 4, 8, 3), 1)
     assert found["floor_seconds"]["total"] == found["floor_seconds"]["products"] + found["floor_seconds"]["tanh"] > 0
 
 
@@ -223,8 +225,8 @@ def test_what_the_gpu_checks_need_is_numpy_beside_the_repository():
     absent = ["threadpoolctl", "safetensors", "rich", "matplotlib", "sklearn", "hypothesis"]
     code = (
         f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
-        "from benchmarks import gpu, gpu_checks\nimport lstm_np, numpy\n"
-        "print(gpu_checks._curve(gpu_checks._OnImages(1), gpu_checks.Cell('train', 4, 5, 3))[-1])\n"
+        "from benchmarks.gpu import checks, parts\nimport lstm_np, numpy\n"
+        "print(checks._curve(checks._OnImages(1), checks.Case('train', 4, 5, 3))[-1])\n"
         "print(lstm_np.SequenceClassifier(3, 5, 4).predict(numpy.zeros((2, 7, 3), 'float32')).shape)\n"
         "print(lstm_np.gradcheck(lstm_np.LSTM(2, 3), entries=2).ok)\n"
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import figures, workloads
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 
 positive = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30)
 
@@ -40,9 +40,9 @@ def test_the_exponent_of_a_power_is_found():
         (lambda: figures.quantile([], 0.5), "no measurements"),
         (lambda: figures.geometric_mean([1.0, 0.0]), "positive"),
         (lambda: figures.exponent([128, 128], [1.0, 1.1]), "two different sizes"),
-        (lambda: workloads.parse_cell("B=128"), "at least B and H"),
-        (lambda: workloads.parse_cell("B=128,H=0"), "'H=0'"),
-        (lambda: workloads.parse_cell("B=1,B=2,H=3"), "'B=2'"),
+        (lambda: workloads.parse_case("B=128"), "at least B and H"),
+        (lambda: workloads.parse_case("B=128,H=0"), "'H=0'"),
+        (lambda: workloads.parse_case("B=1,B=2,H=3"), "'B=2'"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, words):
@@ -55,25 +55,25 @@ def test_times_in_words():
     assert [figures.in_words(s) for s in (1.5, 0.01234, 3.2e-4, 5e-8)] == ["1.50 s", "12.3 ms", "320 µs", "50 ns"]
 
 
-def test_a_cell_is_parsed_and_the_grid_is_whole():
-    assert workloads.parse_cell("train,B=16,H=64,T=7,L=2") == [Cell("train", 16, 64, 7, 2)]
-    assert workloads.parse_cell("B=1,H=2") == [Cell("train", 1, 2), Cell("infer", 1, 2)]
-    assert len(set(workloads.grid_cells())) == 2 * 4 * 6
-    assert len(workloads.quick_cells()) == 4
-    assert len(set(workloads.full_cells())) == len(workloads.full_cells())
+def test_a_case_is_parsed_and_the_grid_is_whole():
+    assert workloads.parse_case("train,B=16,H=64,T=7,L=2") == [Case("train", 16, 64, 7, 2)]
+    assert workloads.parse_case("B=1,H=2") == [Case("train", 1, 2), Case("infer", 1, 2)]
+    assert len(set(workloads.grid_cases())) == 2 * 4 * 6
+    assert len(workloads.quick_cases()) == 4
+    assert len(set(workloads.full_cases())) == len(workloads.full_cases())
 
 
 def test_flops_are_the_textbooks():
     T, B, H, D = 28, 128, 128, 28
-    assert Cell("train", B, H).flops == 8 * T * B * H * (3 * H + 2 * D)
-    assert Cell("infer", B, H).flops == 8 * T * B * H * (D + H)
+    assert Case("train", B, H).flops == 8 * T * B * H * (3 * H + 2 * D)
+    assert Case("infer", B, H).flops == 8 * T * B * H * (D + H)
 
 
 def test_weights_and_batches_are_the_same_bits_each_time():
-    cell = Cell("train", 3, 5, 2, 2)
-    first, second = (workloads.digest(workloads.make_weights(cell), workloads.make_batches(cell)) for _ in range(2))
+    case = Case("train", 3, 5, 2, 2)
+    first, second = (workloads.digest(workloads.make_weights(case), workloads.make_batches(case)) for _ in range(2))
     assert first == second
-    weights = workloads.make_weights(cell)
+    weights = workloads.make_weights(case)
     assert weights["layer1.W"].shape == (20, 5)
     assert all(a.dtype == np.float32 and np.abs(a).max() <= 5**-0.5 for a in weights.values())
     # the first words of Philox under this key, whatever the version of NumPy

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks import cpu, machine, race, results
 from benchmarks.processes import ContestantError, Racer
-from benchmarks.workloads import Cell
+from benchmarks.workloads import Case
 
-CELL = Cell("train", 4, 8, 3)
+CASE = Case("train", 4, 8, 3)
 PACE = race.Pace(rounds=3, slot=0.001)
 
 
@@ -35,8 +35,8 @@ class Fake:
         return 0.0
 
 
-def raced(*peers, cell=CELL):
-    return race.race_cell(cell, Fake("ours"), peers, PACE)
+def raced(*peers, case=CASE):
+    return race.race_case(case, Fake("ours"), peers, PACE)
 
 
 def test_the_ratio_is_theirs_by_ours():
@@ -67,7 +67,7 @@ def test_wrong_gradients_are_timed_and_marked():
     record = raced(Fake("thinc", losses=(2.3, 2.25, 2.2)))
     assert record["results"]["thinc"]["wrong_gradients"]
     assert "*" in cpu.line(record)
-    inference = raced(Fake("thinc", losses=(2.3, 2.25, 2.2)), cell=Cell("infer", 4, 8, 3))
+    inference = raced(Fake("thinc", losses=(2.3, 2.25, 2.2)), case=Case("infer", 4, 8, 3))
     assert "refused" in inference["results"]["thinc"]
 
 
@@ -76,7 +76,7 @@ def test_a_lower_precision_has_its_own_stated_tolerance():
     assert "ratio" in raced(Fake("gpu-torch-tf32", **tf32))["results"]["gpu-torch-tf32"]
 
 
-def test_slow_cells_are_left_out():
+def test_slow_cases_are_left_out():
     record = raced(Fake("torch", seconds=31.0))
     assert "30 s" in record["left_out"]
 
@@ -87,7 +87,7 @@ def test_turns_alternate():
     for racer in (a, b):
         ask = racer.ask
         racer.ask = lambda do, racer=racer, ask=ask, **kw: (do == "time" and order.append(racer.name), ask(do, **kw))[1]
-    race.race_cell(CELL, a, [b], PACE)
+    race.race_case(CASE, a, [b], PACE)
     assert order[-2 * PACE.rounds :] == ["ours", "torch"] * PACE.rounds
 
 
@@ -109,8 +109,8 @@ def test_steps_that_compile_or_record_do_not_count_in_the_estimate():
 def document():
     made = machine.header("cpu", 2)
     peers = {name: Fake(name).described for name in ("ours", "torch")}
-    cells = [raced(Fake("torch", seconds=s), cell=c) for s, c in ((0.002, CELL), (0.0005, Cell("train", 128, 128)))]
-    made |= {"contestants": peers, "missing": {}, "left_out": [], "cells": cells}
+    cases = [raced(Fake("torch", seconds=s), case=c) for s, c in ((0.002, CASE), (0.0005, Case("train", 128, 128)))]
+    made |= {"contestants": peers, "missing": {}, "left_out": [], "cases": cases}
     made["summary"] = results.summarise(made)
     return made
 
@@ -123,7 +123,7 @@ def test_a_result_file_survives_and_says_what_it_must(tmp_path):
     summary = made["summary"]["torch"]["train"]
     assert math.isclose(summary["geometric_mean"], 1.0)
     assert math.isclose(summary["worst"], 0.5)
-    assert summary["worst_cell"] == "train B=128 H=128 T=28"
+    assert summary["worst_case"] == "train B=128 H=128 T=28"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_a_result_file_survives_and_says_what_it_must(tmp_path):
         lambda d: d.update(format="other"),
         lambda d: d.pop("commit"),
         lambda d: d.update(threads="2"),
-        lambda d: d.update(cells=[]),
-        lambda d: d["cells"][0].update(B=0),
-        lambda d: d["cells"][0].update(mode="both"),
-        lambda d: d["cells"][0]["results"]["torch"].update(ratio=math.nan),
-        lambda d: d["cells"][0]["results"]["ours"].pop("median"),
+        lambda d: d.update(cases=[]),
+        lambda d: d["cases"][0].update(B=0),
+        lambda d: d["cases"][0].update(mode="both"),
+        lambda d: d["cases"][0]["results"]["torch"].update(ratio=math.nan),
+        lambda d: d["cases"][0]["results"]["ours"].pop("median"),
         lambda d: d.pop("contestants"),
     ],
 )
@@ -150,21 +150,21 @@ def test_a_damaged_result_file_is_refused(damage, tmp_path):
 
 def test_a_real_race_between_two_kernels(tmp_path):
     said = []
-    made = cpu.run([CELL], ["reference"], threads=1, pace=PACE, pythons={}, say=said.append)
+    made = cpu.run([CASE], ["reference"], threads=1, pace=PACE, pythons={}, say=said.append)
     results.write(made, tmp_path)
-    assert made["cells"][0]["results"]["reference"]["loss_gap"] < race.TOLERANCE
+    assert made["cases"][0]["results"]["reference"]["loss_gap"] < race.TOLERANCE
     assert any("geometric mean" in text for text in cpu.closing_lines(made))
 
 
 def test_pytorch_learns_the_same_curve():
     pytest.importorskip("torch")
     with Racer("ours", 1) as ours, Racer("torch", 1) as peer:
-        for cell in (CELL, Cell("train", 3, 5, 4, 2), Cell("infer", 2, 6, 3)):
-            assert race.Curves(cell, ours, 6).check(peer) < race.TOLERANCE
+        for case in (CASE, Case("train", 3, 5, 4, 2), Case("infer", 2, 6, 3)):
+            assert race.Curves(case, ours, 6).check(peer) < race.TOLERANCE
         # a check that could not tell one form of Adam from another would be worth nothing
         curves = []
         for eps in (1e-8, 1e-2):
-            ours.ask("prepare", cell=CELL.as_dict(), adam=["paper", eps])
+            ours.ask("prepare", case=CASE.as_dict(), adam=["paper", eps])
             curves.append(ours.ask("losses", steps=6)["losses"])
         assert race.curve_gap(*curves) > 10 * race.TOLERANCE
 

@@ -17,18 +17,18 @@ def test_a_table_has_ratios_means_machine_and_date():
     made = document()
     rendered = table.render(made)
     assert "| training, B=128, T=28, H=128 | 1.00 ms | 500 µs (**0.50**) |" in rendered
-    assert "| geometric mean, training, 2 cells (worst) |  | **1.00** (0.50) |" in rendered
+    assert "| geometric mean, training, 2 cases (worst) |  | **1.00** (0.50) |" in rendered
     assert made["date"][:10] in rendered
     assert made["machine"]["cpu"] in rendered
 
 
 def test_refused_and_marked_entries_are_shown_as_such():
     made = document()
-    made["cells"][1]["results"]["torch"]["wrong_gradients"] = True
+    made["cases"][1]["results"]["torch"]["wrong_gradients"] = True
     made["contestants"]["torch"]["remark"] = "its gradients are wrong"
     assert "(**0.50**\\*)" in table.render(made)
     assert "its gradients are wrong." in table.render(made)
-    made["cells"][1]["results"]["torch"] = {"refused": "the loss curves differ"}
+    made["cases"][1]["results"]["torch"] = {"refused": "the loss curves differ"}
     assert "H=128 | 1.00 ms | - |" in table.render(made)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.ours import make_model
-from benchmarks.workloads import LEARNING_RATE, Batch, Cell, Weights, as_images, batches_of_images, mean_cross_entropy
+from benchmarks.workloads import LEARNING_RATE, Batch, Case, Weights, as_images, batches_of_images, mean_cross_entropy
 from lstm_np.device.step import DeviceTrainingStep, Update
 
 REPEATED = 32  # batches on the device, so that a whole measurement is one pass over them
@@ -58,24 +58,24 @@ class DeviceStep(Contestant):
             "settings": "device step, strict float32, data gathered on the device",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """Model, data set and step on the device."""
-        if cell.L != 1 or adam != self.adam:
+        if case.L != 1 or adam != self.adam:
             raise ValueError("the device step has one layer and the paper's Adam")
         self.model = self.train_step = self.x = None
         if hasattr(self.xp, "get_default_memory_pool"):
             self.xp.get_default_memory_pool().free_all_blocks()  # others share the device
-        self.training, self.B = cell.mode == "train", cell.B
+        self.training, self.B = case.mode == "train", case.B
         images, labels = as_images(batches)
-        self.model = make_model(cell, weights, self.backend)
-        self.images = images.reshape(len(images), cell.T, cell.D)
+        self.model = make_model(case, weights, self.backend)
+        self.images = images.reshape(len(images), case.T, case.D)
         self.labels = labels
         if self.training:
             many = np.tile(images, (REPEATED // len(batches), 1))
-            self.train_step = make_device_step(self.model, many, np.tile(labels, REPEATED // len(batches)), cell.T)
+            self.train_step = make_device_step(self.model, many, np.tile(labels, REPEATED // len(batches)), case.T)
             self.order, self.left = np.arange(len(many)), 0
         else:
-            self.x = [self.backend.from_host(x) for x, _ in batches_of_images(cell, batches)]
+            self.x = [self.backend.from_host(x) for x, _ in batches_of_images(case, batches)]
 
     def step(self, batch: int) -> None:
         """A training step (batches follow each other on the device), or the logits; does not wait."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.peer_torch import Classifier
+from benchmarks.peers.torch import Classifier
 from benchmarks.workloads import LEARNING_RATE
 
 

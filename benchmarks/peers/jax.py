@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 
 from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, mean_cross_entropy
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy
 
 
 class Classifier(nn.Module):
@@ -37,11 +37,11 @@ def to_flax(weights: Weights, L: int) -> dict[str, Any]:
     }
     for layer in range(L):
         W, U, b = (np.split(weights[f"layer{layer}.{name}"], 4) for name in "WUb")
-        cell: dict[str, Any] = {}
+        gates: dict[str, Any] = {}
         for k, gate in enumerate("ifog"):
-            cell[f"i{gate}"] = {"kernel": jnp.asarray(W[k].T)}
-            cell[f"h{gate}"] = {"kernel": jnp.asarray(U[k].T), "bias": jnp.asarray(b[k])}
-        params[f"layer{layer}"] = cell
+            gates[f"i{gate}"] = {"kernel": jnp.asarray(W[k].T)}
+            gates[f"h{gate}"] = {"kernel": jnp.asarray(U[k].T), "bias": jnp.asarray(b[k])}
+        params[f"layer{layer}"] = gates
     return {"params": params}
 
 
@@ -56,12 +56,12 @@ class Jax(Contestant):
             f"cores limited to {self.threads} by affinity",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """Parameters with these weights, a jitted step, batches on the device."""
         form, eps = adam
         assert form == "paper"
-        self.training = cell.mode == "train"
-        model, optimizer = Classifier(cell.H, cell.L), optax.adam(LEARNING_RATE, eps=eps)
+        self.training = case.mode == "train"
+        model, optimizer = Classifier(case.H, case.L), optax.adam(LEARNING_RATE, eps=eps)
 
         def mean_loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
             return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), labels).mean()
@@ -72,7 +72,7 @@ class Jax(Contestant):
             updates, state = optimizer.update(grads, state, params)
             return optax.apply_updates(params, updates), state, loss
 
-        self.params = to_flax(weights, cell.L)
+        self.params = to_flax(weights, case.L)
         self.state, self.train = optimizer.init(self.params), train
         self.logits = jax.jit(model.apply)
         self.batches = [(jnp.asarray(x.transpose(1, 0, 2)), jnp.asarray(labels)) for x, labels in batches]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, mean_cross_entropy, reorder_gates
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy, reorder_gates
 
 
 class Classifier(torch.nn.Module):
@@ -54,12 +54,12 @@ class Torch(Contestant):
             "inference_mode for inference",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """A module with these weights and time-major batches."""
         form, eps = adam
         assert form == "paper"
-        self.training = cell.mode == "train"
-        self.model = Classifier(cell.D, cell.H, CLASSES, cell.L)
+        self.training = case.mode == "train"
+        self.model = Classifier(case.D, case.H, CLASSES, case.L)
         self.model.copy_weights(weights)
         self.model.train(self.training)
         trained = [p for p in self.model.parameters() if p.requires_grad]

@@ -10,7 +10,7 @@ from thinc.api import LSTM, Adam, Linear, NumpyOps, use_ops
 from thinc.types import Padded
 
 from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, mean_cross_entropy, reorder_gates
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy, reorder_gates
 
 
 class Thinc(Contestant):
@@ -26,19 +26,19 @@ class Thinc(Contestant):
             "remark": "its LSTM's gradients are wrong, so it learns another curve; timed all the same",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """Layers with these weights and padded batches of full length."""
         form, eps = adam
         assert form == "paper"
-        self.training = cell.mode == "train"
+        self.training = case.mode == "train"
         with use_ops("numpy"):
-            self.lstm = LSTM(cell.H, cell.D, depth=cell.L)
-            self.readout = Linear(CLASSES, cell.H)
+            self.lstm = LSTM(case.H, case.D, depth=case.L)
+            self.readout = Linear(CLASSES, case.H)
             self.optimizer = Adam(LEARNING_RATE, eps=eps, L2=0.0, grad_clip=0.0)
         self.lstm.initialize()
         self.readout.initialize()
         parts = []
-        for layer in range(cell.L):
+        for layer in range(case.L):
             W, U, b = (reorder_gates(weights[f"layer{layer}.{name}"], "fiog") for name in "WUb")
             parts += [W.ravel(), b, U.ravel(), np.zeros_like(b)]
         self.lstm.set_param("LSTM", np.concatenate(parts))

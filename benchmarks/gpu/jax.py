@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
-from benchmarks import peer_jax
-from benchmarks.workloads import Batch, Cell, Weights, batches_of_images
+from benchmarks.peers import jax as peer
+from benchmarks.workloads import Batch, Case, Weights, batches_of_images
 
 
-class Jax(peer_jax.Jax):
+class Jax(peer.Jax):
     """Flax and optax, jitted, on the GPU; the batch lies on the device."""
 
     def __init__(self, threads: int) -> None:
@@ -25,9 +25,9 @@ class Jax(peer_jax.Jax):
         described = super().describe()
         return {**described, "settings": described["settings"].partition(", cores")[0] + ", strict float32"}
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """As on a CPU, on the images that the others have as bytes."""
-        super().build(cell, weights, batches_of_images(cell, batches), adam)
+        super().build(case, weights, batches_of_images(case, batches), adam)
 
     def seconds(self, steps: int) -> list[float]:
         """Mean duration of steps that follow each other without waiting."""

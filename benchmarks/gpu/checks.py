@@ -15,10 +15,10 @@ import numpy as np
 
 import lstm_np
 from benchmarks.contestant import Contestant
-from benchmarks.gpu_ours import DeviceStep, make_device_step
+from benchmarks.gpu.ours import DeviceStep, make_device_step
 from benchmarks.ours import Reference
 from benchmarks.race import TOLERANCE, curve_gap
-from benchmarks.workloads import Batch, Cell, Weights, batches_of_images
+from benchmarks.workloads import Batch, Case, Weights, batches_of_images
 from lstm_np import streams
 from lstm_np.cells import CELLS
 from lstm_np.kernels import LayerSpec, kernel_class
@@ -104,27 +104,27 @@ def _certified(backend: lstm_np.Backend, kernel: str, H: int, T: int, B: int) ->
 class _OnImages(Reference):
     """The reference kernel on the CPU over the same uint8 images as the device."""
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
-        super().build(cell, weights, batches_of_images(cell, batches), adam)
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+        super().build(case, weights, batches_of_images(case, batches), adam)
 
 
 def device_step(backend: lstm_np.Backend, sizes: tuple[tuple[int, int, int], ...] = STEP_SIZES) -> Iterator[Record]:
     """The loss curve of 20 steps on the device against the CPU's, from the same weights on the same batches."""
     for B, H, T in sizes:
-        cell = Cell("train", B, H, T)
-        yield attempt({"cell": str(cell), "limit": TOLERANCE}, partial(_same_curve, backend, cell))
+        case = Case("train", B, H, T)
+        yield attempt({"case": str(case), "limit": TOLERANCE}, partial(_same_curve, backend, case))
 
 
-def _same_curve(backend: lstm_np.Backend, cell: Cell) -> Record:
+def _same_curve(backend: lstm_np.Backend, case: Case) -> Record:
     on_device = DeviceStep(2, backend)
-    expected, found = (_curve(contestant, cell) for contestant in (_OnImages(2), on_device))
+    expected, found = (_curve(contestant, case) for contestant in (_OnImages(2), on_device))
     gap = curve_gap(expected, found)
     refused = on_device.train_step.graph_refused
     return {"gap": gap, "ok": gap <= TOLERANCE, "first": found[0], "last": found[-1], "no_graph_because": refused}
 
 
-def _curve(contestant: Contestant, cell: Cell) -> list[float]:
-    contestant.do_prepare(cell.as_dict())
+def _curve(contestant: Contestant, case: Case) -> list[float]:
+    contestant.do_prepare(case.as_dict())
     return contestant.do_losses(20)["losses"]
 
 

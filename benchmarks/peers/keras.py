@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, mean_cross_entropy, reorder_gates
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy, reorder_gates
 
 UNROLLED = 32  # time steps; unrolled graphs run faster, but longer ones take minutes to trace
 
@@ -32,15 +32,15 @@ class Keras(Contestant):
             f"(no fit loop), unrolled up to T={UNROLLED}, XLA for inference at B=1, batch-major x",
         }
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """A model with these weights and a traced step."""
         form, eps = adam
         assert form == "hat"
         keras.backend.clear_session()
-        self.training = cell.mode == "train"
-        unroll = cell.T <= UNROLLED
-        layers = [keras.layers.LSTM(cell.H, return_sequences=n < cell.L - 1, unroll=unroll) for n in range(cell.L)]
-        model = keras.Sequential([keras.Input((cell.T, cell.D)), *layers, keras.layers.Dense(CLASSES)])
+        self.training = case.mode == "train"
+        unroll = case.T <= UNROLLED
+        layers = [keras.layers.LSTM(case.H, return_sequences=n < case.L - 1, unroll=unroll) for n in range(case.L)]
+        model = keras.Sequential([keras.Input((case.T, case.D)), *layers, keras.layers.Dense(CLASSES)])
         for number, layer in enumerate(layers):
             W, U, b = (reorder_gates(weights[f"layer{number}.{name}"], "ifgo") for name in "WUb")
             layer.set_weights([W.T, U.T, b])
@@ -59,7 +59,7 @@ class Keras(Contestant):
             return loss
 
         self.train = train
-        self.logits = tf.function(lambda x: model(x, training=False), jit_compile=cell.B == 1)
+        self.logits = tf.function(lambda x: model(x, training=False), jit_compile=case.B == 1)
         self.batches = [(tf.constant(x), tf.constant(labels)) for x, labels in batches]
 
     def step(self, batch: int) -> None:

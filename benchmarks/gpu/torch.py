@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks.contestant import Contestant
-from benchmarks.peer_torch import Classifier
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Cell, Weights, as_images, mean_cross_entropy
+from benchmarks.peers.torch import Classifier
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, as_images, mean_cross_entropy
 
 
 def set_precision(tf32: bool) -> None:
@@ -52,22 +52,22 @@ class Eager(Contestant):
             "loss_tolerance": 5e-3 if self.tf32 else None,
         }  # fmt: skip
 
-    def build(self, cell: Cell, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
+    def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """Module, data set, optimiser, and the graph where one is asked for."""
         self.graph: Any = None
         self.model: Any = None
         self.optimizer: Any = None
         self.output: Any = None
         if self.device == "cuda":
-            torch.cuda.empty_cache()  # the last cell's memory, for those who share the device
-        self.training, self.sizes, self.weights = cell.mode == "train", (cell.B, cell.T, cell.D), weights
-        self.model = Classifier(cell.D, cell.H, CLASSES, cell.L).to(self.device)
+            torch.cuda.empty_cache()  # the last case's memory, for those who share the device
+        self.training, self.sizes, self.weights = case.mode == "train", (case.B, case.T, case.D), weights
+        self.model = Classifier(case.D, case.H, CLASSES, case.L).to(self.device)
         self.model.copy_weights(weights)
         self.model.train(self.training)  # cuDNN keeps nothing for a backward pass in inference
         images, labels = as_images(batches)
         self.images, self.labels = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
         self.position = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.offsets = torch.arange(cell.B, device=self.device)
+        self.offsets = torch.arange(case.B, device=self.device)
         self.last_loss = torch.zeros((), device=self.device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         cuda = self.device == "cuda"

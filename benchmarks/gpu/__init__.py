@@ -1,0 +1,1 @@
+"""Checks and races on a GPU: `python -m benchmarks.gpu`."""
