@@ -51,6 +51,16 @@ def make_parser() -> Parser:
     profile = add("profile", "where the time of a training epoch goes")
     profile.add_argument("--steps", type=at_least_one, default=469, help="steps of the epoch (default 469, MNIST's)")
 
+    compare = commands.add_parser("compare", help="this tree against a commit: the same bits, and as fast?")
+    compare.description = "Whether this tree, with its changes, computes the same bits as a commit."
+    compare.add_argument("commit", metavar="COMMIT", help="anything that git knows a commit by")
+    compare.add_argument("--data-dir", help="folder with the four MNIST files (default: where they are found)")
+    compare.add_argument("--steps", type=at_least_one, default=50, help="of each recipe (default 50)")
+    compare.add_argument("--only", metavar="TEXT", help="only what has this text in its name, such as 'recipe best'")
+    compare.add_argument("--hashes-only", action="store_true", help="no race")
+    compare.add_argument("--out", help="folder for compare.json (by default none is written)")
+    compare.add_argument("--json", action="store_true", help="the whole result as one JSON object, on the last line")
+
     table = commands.add_parser("table", help="the README's table from the committed result file")
     table.add_argument("--write", action="store_true", help="put it into README.md, between its markers")
     return parser
@@ -94,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks import table
 
             return table.run(arguments)
+        if arguments.command == "compare":
+            from benchmarks import compare
+
+            return compare.run(arguments)
         if arguments.command == "mnist":
             from benchmarks import mnist
 

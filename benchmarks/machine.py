@@ -43,6 +43,11 @@ def commit() -> dict[str, Any]:
         return {"commit": "unknown", "changed": None}
 
 
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def version_of(package: str) -> str | None:
     """The installed version of a distribution, or None."""
     try:
@@ -53,7 +58,6 @@ def version_of(package: str) -> str | None:
 
 def header(kind: str, threads: int) -> dict[str, Any]:
     """The head of a result file."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "format": FORMAT,
         "kind": kind,
@@ -62,7 +66,7 @@ def header(kind: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "machine": {
             "cpu": cpu_name(),
-            "cores": available,
+            "cores": available_cores(),
             "system": f"{platform.system()} {platform.release()}",
             "python": platform.python_version(),
             "numpy": np.__version__,
