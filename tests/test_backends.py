@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lstm_np
-from lstm_np.backends import BackendError
+from lstm_np.backends import BackendError, numpy_backend
+from lstm_np.backends.blas_threads import SERIAL_DOT
 from lstm_np.kernels import choose_kernel
 from lstm_np.kernels.protocol import LayerSpec
 
@@ -76,6 +78,21 @@ def test_numpy_is_the_default_and_does_not_copy():
     assert (backend.name, backend.xp) == ("numpy", np)
     assert backend.from_host(array) is array
     assert lstm_np.get_backend(backend) is backend
+
+
+def test_a_backend_says_what_it_can_do():
+    backend = lstm_np.get_backend("numpy")
+    assert (backend.reads_are_free, backend.device_steps) == (True, False)
+
+
+@pytest.mark.parametrize("size", [5, SERIAL_DOT + 1])
+def test_the_squared_norm_is_summed_by_one_thread(size, monkeypatch):
+    """So that it has the same bits whatever the threads of BLAS, and none of them goes on waiting."""
+    entered = []
+    monkeypatch.setattr(numpy_backend, "blas_threads", lambda number: entered.append(number) or nullcontext())
+    vector = np.random.default_rng(0).standard_normal(size)
+    assert float(lstm_np.get_backend("numpy").squared_norm(vector)) == pytest.approx((vector**2).sum(), rel=1e-12)
+    assert entered == ([1] if size > SERIAL_DOT else [])
 
 
 @pytest.mark.parametrize("name", ["torch", "", "Numpy"])

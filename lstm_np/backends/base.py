@@ -17,13 +17,16 @@ class BackendError(LstmNpError, RuntimeError):
 class Backend:
     """An array namespace and the few things around it, chosen once and passed down.
 
-    name         what it is called ("numpy", "cupy")
-    xp           the array namespace that all engine code computes with
-    from_host    NumPy array -> array of this backend; a NumPy array given to the NumPy backend is not copied
-    to_host      array of this backend -> NumPy array
-    synchronize  wait until all work handed to the device is done
-    kernels      names of the sequence kernels that run here, best first; the last is always "reference"
-    threads      how many CPU cores may be used; None: all
+    name            what it is called ("numpy", "cupy"): to be shown; what a backend can do is asked below
+    xp              the array namespace that all engine code computes with
+    from_host       NumPy array -> array of this backend; a NumPy array given to the NumPy backend is not copied
+    to_host         array of this backend -> NumPy array
+    synchronize     wait until all work handed to the device is done
+    kernels         names of the sequence kernels that run here, best first; the last is always "reference"
+    threads         how many CPU cores may be used; None: all
+    reads_are_free  arrays lie in host memory and work is done when a call returns, so that a number can be read at any
+                    time; False: to read one waits for a device, and a loop that wants it busy reads rarely
+    device_steps    the training step that stays on the device (`lstm_np.device`) runs here
     """
 
     name: str
@@ -33,10 +36,16 @@ class Backend:
     synchronize: Callable[[], None]
     kernels: tuple[str, ...]
     threads: int | None = None
+    reads_are_free: bool = False
+    device_steps: bool = False
 
     def empty_vector(self, size: int, dtype: Any) -> Any:
         """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
         return self.xp.empty(size, dtype=dtype)
+
+    def squared_norm(self, vector: Any) -> Any:
+        """The sum of a vector's squares, a 0-dimensional array; nothing waits for a device."""
+        return vector @ vector
 
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Any) -> None:
         """update(constants, room, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.

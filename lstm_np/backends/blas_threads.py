@@ -18,6 +18,7 @@ _NO_PACKING_LIMIT = 1_000_000
 _NO_PACKING_ARCHITECTURES = ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 SERIAL_PRODUCT = 1 << 18  # multiply-adds that OpenBLAS leaves to one thread by itself
+SERIAL_DOT = 10_000  # and the length of two vectors whose inner product it does
 
 _lock = threading.Lock()
 _in_force: list[tuple[object, int]] = []

@@ -45,6 +45,7 @@ def make_backend() -> Backend:
         to_host=cupy.asnumpy,
         synchronize=lambda: cupy.cuda.get_current_stream().synchronize(),
         kernels=("persistent", "cuda_fused", "reference"),
+        device_steps=True,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.backends.base import Backend
+from lstm_np.backends.blas_threads import SERIAL_DOT, blas_threads
 
 CACHE_LINE = 64  # bytes
 PIECE = 48 << 10  # values; a core's own cache holds those of an optimiser's vectors
@@ -42,6 +43,14 @@ class NumpyBackend(Backend):
         """As `Backend.empty_vector`."""
         return aligned((size,), dtype)
 
+    def squared_norm(self, vector: np.ndarray) -> np.ndarray:
+        """As `Backend.squared_norm`, by one thread: a second one would sum in another order, and go on waiting on the
+        core that a kernel's worker needs."""
+        if vector.size <= SERIAL_DOT:
+            return vector @ vector
+        with blas_threads(1):
+            return vector @ vector
+
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: np.ndarray) -> None:
         """As `Backend.sweep`: in pieces that fit the cache, with the constants as arrays, which need no conversion.
 
@@ -70,4 +79,5 @@ def make_backend(threads: int | None = None) -> Backend:
         synchronize=_nothing_to_wait_for,
         kernels=("fused", "lean", "reference"),
         threads=threads,
+        reads_are_free=True,
     )

@@ -394,4 +394,5 @@ def make_backend(cupy: Any) -> Backend:
         to_host=cupy.asnumpy,
         synchronize=lambda: None,
         kernels=("persistent", "cuda_fused", "reference"),
+        device_steps=True,
     )
