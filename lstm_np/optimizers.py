@@ -26,12 +26,21 @@ from lstm_np.parameters import Parameters
 Array = Any
 
 
-def clip_by_global_norm(grads: Parameters, max_norm: float) -> Array:
+def global_norm(grads: Parameters) -> Array:
+    """The norm of all gradients together, 0-dimensional; nothing waits for a device.
+
+    The squares are summed in the gradients' dtype: inf where they overflow it.
+    """
+    return grads.xp.sqrt(grads.backend.squared_norm(grads.flat))
+
+
+def clip_by_global_norm(grads: Parameters, max_norm: float, norm: Array | None = None) -> Array:
     """Scale all gradients so that the norm of them together is at most `max_norm`; the norm before, 0-dimensional.
 
-    In place; nothing waits for a device.  Source: Pascanu, Mikolov and Bengio, ICML 2013.
+    `norm` is their `global_norm` where it is known already.  In place; nothing waits for a device.
+    Source: Pascanu, Mikolov and Bengio, ICML 2013.
     """
-    norm = grads.xp.sqrt(grads.flat @ grads.flat)
+    norm = global_norm(grads) if norm is None else norm
     grads.flat *= max_norm / grads.xp.maximum(norm, max_norm)
     return norm
 
@@ -41,6 +50,8 @@ class Optimizer(ABC):
 
     params  a `Parameters`, such as `model.params`; `step` updates it in place
     lr      learning rate, may be changed between steps
+    steps   updates made so far
+    slots   what is gathered from step to step, by name: vectors in the order and dtype of `params.flat`
 
     Raises ValueError for a hyper-parameter outside its range, TypeError when params is not a `Parameters`.
     """
@@ -53,26 +64,77 @@ class Optimizer(ABC):
         self.slots = {name: params.empty_vector() for name in slots}
         for slot in self.slots.values():
             slot[...] = 0
+        self._layout = _layout(params)
         self._gathered: Parameters | None = None
 
     def step(self, grads: Mapping[str, Array]) -> None:
         """One update from gradients with the names and shapes of `params`.
 
-        Raises ValueError when names or shapes differ.
+        Raises ValueError when names or shapes differ; the parameters and `steps` are then as they were.
         """
-        self.steps += 1
         vectors = self.params.flat, self._flat(grads), *self.slots.values()
+        self.steps += 1
         self.params.backend.sweep(self._update, self._constants(), *vectors)
 
     def _flat(self, grads: Mapping[str, Array]) -> Array:
-        if isinstance(grads, Parameters) and grads.flat.shape == self.params.flat.shape:
+        if _layout(grads) != self._layout:
+            self._refuse(grads)
+        if isinstance(grads, Parameters):
             return grads.flat
-        if list(grads) != list(self.params):
-            raise ValueError(f"gradients must be named {', '.join(self.params)}; found {', '.join(grads)}")
         if self._gathered is None:
             self._gathered = self.params.empty_like()
         self._gathered.update(grads)
         return self._gathered.flat
+
+    def _refuse(self, grads: Mapping[str, Array]) -> None:
+        """Say in which way gradients are not those of the parameters."""
+        if list(grads) != list(self.params):
+            raise ValueError(f"gradients must be named {', '.join(self.params)}; found {', '.join(grads)}")
+        for (name, found), (_, shape) in zip(_layout(grads), self._layout, strict=True):
+            if found != shape:
+                raise ValueError(f"the gradient of {name} must have shape {shape}, found {found}")
+
+    def state(self) -> dict[str, Any]:
+        """What training has changed: "lr", "steps", and "slots": for each slot its part of every parameter, by name.
+
+        NumPy arrays of their own and plain values: {"lr": 0.001, "steps": 7, "slots": {"m": {"layer0.W": ...}, ...}}.
+        """
+        to_host, params = self.params.backend.to_host, self.params
+        return {
+            "lr": float(self.lr),
+            "steps": self.steps,
+            "slots": {
+                slot: {name: to_host(array).copy() for name, array in params.like(vector).items()}
+                for slot, vector in self.slots.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, of an optimizer of this kind over parameters of these names and shapes.
+
+        Values are converted to the dtype of `params`.  Raises ValueError, and changes nothing, for any other state.
+        """
+        own = type(self).__name__
+        slots = _part(state, "slots", own)
+        if set(slots) != set(self.slots):
+            found = ", ".join(slots) or "none"
+            raise ValueError(f"{own} keeps {', '.join(self.slots) or 'no slots'}; the state to restore has {found}")
+        for slot, arrays in slots.items():
+            if set(arrays) != set(self.params):
+                raise ValueError(f"slot {slot} must have {', '.join(self.params)}; found {', '.join(arrays)}")
+            for name, array in self.params.items():
+                if tuple(arrays[name].shape) != tuple(array.shape):
+                    raise ValueError(f"{name} of slot {slot} must have shape {array.shape}, found {arrays[name].shape}")
+        lr, steps = _part(state, "lr", own), _part(state, "steps", own)
+        _check("lr", lr, 0.0, None)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be an integer of at least 0, found {steps!r}")
+        backend, dtype = self.params.backend, self.params.flat.dtype
+        for slot, vector in self.slots.items():
+            self.params.like(vector).update(
+                {name: backend.from_host(array.astype(dtype)) for name, array in slots[slot].items()}
+            )
+        self.lr, self.steps = lr, steps
 
     @abstractmethod
     def _constants(self) -> tuple[float, ...]:
@@ -230,6 +292,17 @@ def _gather(s: Array, momentum: Any, *velocity: Array) -> None:
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSProp}
+
+
+def _layout(arrays: Mapping[str, Array]) -> list[tuple[str, Any]]:
+    """Names and shapes, in order."""
+    return [(name, getattr(array, "shape", None)) for name, array in arrays.items()]
+
+
+def _part(state: Mapping[str, Any], name: str, owner: str) -> Any:
+    if name not in state:
+        raise ValueError(f"the state of {owner} needs {name!r}; found {', '.join(map(str, state)) or 'nothing'}")
+    return state[name]
 
 
 def _check(name: str, value: float, low: float, below: float | None) -> None:
