@@ -11,7 +11,7 @@ import numpy as np
 import lstm_np
 from benchmarks.workloads import CLASSES, FEATURES, LEARNING_RATE
 from lstm_np.data import Batches
-from lstm_np.loop import train
+from lstm_np.loop import Position, train
 
 
 class Stopwatch:
@@ -42,9 +42,9 @@ class _TimedBatches:
     def __len__(self) -> int:
         return len(self.source)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[Any]:
         """The batches of an epoch."""
-        batches = self.source.epoch(epoch, start)
+        batches = self.source.epoch(epoch, start, step=step)
         draw = self.watch.wrap("batches", lambda: next(batches, None))
         while (batch := draw()) is not None:
             yield batch
@@ -68,11 +68,11 @@ def measure(steps: int, threads: int, B: int = 128, H: int = 128) -> dict[str, A
             setattr(kernel, name, watch.wrap(name, getattr(kernel, name)))
     vars(optimizer)["step"] = watch.wrap("update", optimizer.step)
     batches = _TimedBatches(Batches(images, labels, B, scale=1 / 255), watch)
-    step = model.make_step(optimizer)
-    train(step, batches, backend, epochs=1, max_steps=min(20, steps))
+    training = model.training_steps(optimizer, batches)
+    train(training, epochs=1, max_steps=min(20, steps))
     watch.seconds.clear()
     started = time.perf_counter()
-    train(step, batches, backend, epochs=1)
+    train(training, Position(epoch=1), epochs=2)
     total = time.perf_counter() - started
     parts = dict(watch.seconds)
     parts["read-out, loss, loop"] = total - sum(parts.values())

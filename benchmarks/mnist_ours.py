@@ -13,19 +13,6 @@ from lstm_np.data import Batches
 from lstm_np.loop import train
 
 
-class _OneEpoch:
-    """One epoch of a source, as the loop takes it."""
-
-    def __init__(self, source: Batches, number: int) -> None:
-        self.source, self.number = source, number
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def epoch(self, epoch: int, start: int = 0) -> Any:
-        return self.source.epoch(self.number, start)
-
-
 class MnistOurs:
     """Epochs on demand."""
 
@@ -45,15 +32,15 @@ class MnistOurs:
         (K, H), D = task["weights/readout.W"].shape, task["train_images"].shape[2]
         self.model = lstm_np.SequenceClassifier(D, H, K, backend=self.backend)
         self.model.params.update({name: task[f"weights/{name}"] for name in self.model.params})
-        self.step = self.model.make_step(lstm_np.Adam(self.model.params, LEARNING_RATE))
-        self.batches = Batches(task["train_images"], task["train_labels"], 128, seed=int(task["seed"]), scale=1 / 255)
+        batches = Batches(task["train_images"], task["train_labels"], 128, seed=int(task["seed"]), scale=1 / 255)
+        self.steps = self.model.training_steps(lstm_np.Adam(self.model.params, LEARNING_RATE), batches)
         self.test = Batches(task["test_images"], task["test_labels"], 1000, scale=1 / 255, shuffle=False)
         return {"seconds": time.perf_counter() - started}
 
     def do_epoch(self, epoch: int) -> dict[str, Any]:
-        """Train an epoch and evaluate."""
+        """Train the epoch that comes next, number `epoch` from 0, and evaluate."""
         started = time.perf_counter()
-        done = train(self.step, _OneEpoch(self.batches, epoch), self.backend, epochs=1)[0]
+        done = train(self.steps, epochs=epoch + 1)[0]
         trained = time.perf_counter()
         metrics = self.model.evaluate_batches(self.test.epoch(0))
         return {

@@ -36,7 +36,8 @@ class Ours(Contestant):
         self.training = case.mode == "train"
         self.model = make_model(case, weights, backend, kernel=self.kernel)
         form, eps = adam
-        self.train_step = self.model.make_step(lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps))
+        optimizer = lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps)
+        self.train_step = self.model.training_steps(optimizer).step
         self.batches = [
             (np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), labels) for x, labels in batches
         ]

@@ -8,7 +8,7 @@ from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.errors import LstmNpError
 from lstm_np.gradcheck import GradientReport, gradcheck
 from lstm_np.layers import GRU, LSTM, RNN, Parameters
-from lstm_np.loop import Epoch, Metrics, NonFiniteLossError
+from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, RMSProp
 from lstm_np.weights import WeightsError
@@ -28,12 +28,15 @@ __all__ = [
     "BackendError",
     "Epoch",
     "GradientReport",
+    "History",
     "LstmNpError",
     "Metrics",
     "NonFiniteLossError",
     "Parameters",
+    "Position",
     "RMSProp",
     "SequenceClassifier",
+    "TrainingDivergedError",
     "WeightsError",
     "data",
     "get_backend",

@@ -1,21 +1,75 @@
-"""The training loop: epochs of batches, one step each, with what is measured handed to callbacks.
+"""The training loop: epochs of batches, one step each, from any position of a run, with callbacks at steps and epochs.
 
-It knows no model and no file: a step is any function of a batch, and who wants lines, files or plots passes callbacks.
-Loss and accuracy are summed where they are computed and read only when someone asks, so a GPU is not waited for.
+It knows no model and no file.  `train` runs anything that is `Steps`: batches, a step on each of them, and a state to
+give and take back.  Where a run stands is a `Position`, and what a step draws at random is a function of it, so that a
+run can be entered anywhere: parameters, `Steps.state()` and the position are all that has to be kept.
+
+Loss and accuracy are summed where they are computed and read only when someone looks, so a GPU is not waited for.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from numbers import Integral
+from typing import Any, Protocol, overload
 
 from lstm_np.backends import Backend
+from lstm_np.display.curves import draw_learning_curves
 from lstm_np.errors import LstmNpError
+from lstm_np.parameters import Parameters
 
 Array = Any
+LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends: on a device each look waits
+STRETCHES = 60  # of the training loss, in a whole drawn curve: more of them show the chance of the batches, no trend
+
+
+class TrainingDivergedError(LstmNpError, ArithmeticError):
+    """Loss, gradient or parameters are no longer finite numbers; one line: where, what is kept, what usually helps."""
+
+
+NonFiniteLossError = TrainingDivergedError  # its name before the gradient was looked at as well
+
+
+# ---- where a run stands, and what is known of it
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: which batch comes next, and how many steps were made.
+
+    epoch  of the next batch, from 0; the order of its samples is a function of it
+    batch  of that epoch, from 0; as many as the epoch has: all are done, and the epoch has yet to be measured
+    step   steps made so far: the next one is step + 1, the number that dropout masks and learning rates are keyed by
+           (augmentation by the number minus 1)
+
+    >>> Position()
+    Position(epoch=0, batch=0, step=0)
+    >>> Position(epoch=2, batch=1, step=7).next_epoch()
+    Position(epoch=3, batch=0, step=7)
+
+    Raises ValueError where one of them is no integer of at least 0.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("epoch", self.epoch), ("batch", self.batch), ("step", self.step)):
+            if type(value) is not int or value < 0:
+                object.__setattr__(self, name, check_count(f"a position's {name}", value, 0))
+
+    def next_batch(self) -> Position:
+        """After one more step."""
+        return Position(self.epoch, self.batch + 1, self.step + 1)
+
+    def next_epoch(self) -> Position:
+        """At the first batch of the following epoch."""
+        return Position(self.epoch + 1, 0, self.step)
 
 
 @dataclass(frozen=True)
@@ -35,12 +89,167 @@ def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
     return Metrics(loss_sum / count, correct / count, count, correct)
 
 
-class NonFiniteLossError(LstmNpError, ArithmeticError):
-    """The loss is no longer a finite number; one line: where, and what usually helps."""
+@dataclass(frozen=True)
+class Step:
+    """One training step that was made.  loss and correct can be made numbers, which may wait for a device."""
+
+    position: Position  # after it
+    samples: int
+    loss: Array
+    correct: Array
+    running: Sums  # over this epoch so far
+
+    @property
+    def number(self) -> int:
+        """Over the whole run, from 1."""
+        return self.position.step
+
+    @property
+    def epoch(self) -> int:
+        """From 0."""
+        return self.position.epoch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch that ended, or was cut short by a stop or the step limit.  Equality leaves the seconds out."""
+
+    number: int  # over the whole run, from 1
+    steps: int  # over the whole run so far
+    train: Metrics
+    validation: Metrics | None
+    seconds: float = field(compare=False)  # training only
+    share: float = 1.0  # of its batches that were trained on; below 1 where it was cut short
+    looks: tuple[tuple[float, float], ...] = ()  # mean loss and accuracy of the stretches between two looks, in order
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its batches were trained on."""
+        return self.share == 1.0
+
+
+class History(Sequence[Epoch]):
+    """The epochs of a training in order: a sequence of `Epoch`, equal to any list or tuple of the same ones.
+
+    history[-1].train.loss, history[:3], len(history), history + more; `print` shows a table, `plot` draws curves.
+    """
+
+    def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
+        self._epochs = tuple(epochs)
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    @overload
+    def __getitem__(self, index: int) -> Epoch: ...
+    @overload
+    def __getitem__(self, index: slice) -> History: ...
+    def __getitem__(self, index: int | slice) -> Epoch | History:
+        return History(self._epochs[index]) if isinstance(index, slice) else self._epochs[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._epochs == tuple(other) if isinstance(other, (History, list, tuple)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Iterable[Epoch]) -> History:
+        return History((*self._epochs, *other))
+
+    def __repr__(self) -> str:
+        if not self._epochs:
+            return "no epochs"
+        held = any(epoch.validation is not None for epoch in self)
+        lines = [f"{'':5}{'train':>17}{'validation' if held else '':>20}".rstrip()]
+        pair = f"{'loss':>10}{'accuracy':>10}"
+        lines.append(f"epoch{pair}{pair if held else ''}{'steps':>10}{'seconds':>10}")
+        for epoch in self:
+            measured = _pair(epoch.train) + (_pair(epoch.validation) if held else "")
+            cut = "" if epoch.complete else f"   {epoch.share:.0%} of an epoch"
+            lines.append(f"{epoch.number:5}{measured}{epoch.steps:10,}{epoch.seconds:10.2f}{cut}")
+        return "\n".join(lines)
+
+    def plot(self, *, held_out: str = "validation", title: str = "") -> Any:
+        """Loss and accuracy over the epochs, in training and on what was held out: a matplotlib Figure.
+
+        held_out  what to call the data of `Epoch.validation`
+        title     over both curves
+
+        `history.plot().savefig("history.png")` writes it.  Raises ImportError, one line, without matplotlib, and
+        ValueError where there is no epoch to draw.
+        """
+        if not self._epochs:
+            raise ValueError("there is no epoch to draw")
+        ends = [epoch.number - 1 + epoch.share for epoch in self]
+        xs: list[float] = []
+        means: list[tuple[float, float]] = []
+        for epoch in self:
+            looks = epoch.looks or ((epoch.train.loss, epoch.train.accuracy),)
+            stretches = min(len(looks), -(-STRETCHES // len(self)))
+            for k in range(stretches):
+                part = looks[k * len(looks) // stretches : (k + 1) * len(looks) // stretches]
+                xs.append(epoch.number - 1 + epoch.share * (k + 0.5) / stretches)
+                means.append((sum(loss for loss, _ in part) / len(part), sum(right for _, right in part) / len(part)))
+        held = [(end, epoch.validation) for end, epoch in zip(ends, self, strict=True)]
+        return draw_learning_curves(
+            within=[(x, loss, accuracy) for x, (loss, accuracy) in zip(xs, means, strict=True)],
+            train=[(end, epoch.train.accuracy) for end, epoch in zip(ends, self, strict=True)],
+            held=[(end, metrics.loss, metrics.accuracy) for end, metrics in held if metrics and metrics.count],
+            held_out=held_out,
+            title=title,
+        )
+
+    def state(self) -> list[dict[str, Any]]:
+        """The epochs as plain values."""
+        return [asdict(epoch) for epoch in self]
+
+    @classmethod
+    def from_state(cls, state: Iterable[Mapping[str, Any]]) -> History:
+        """The history that gave this state."""
+        epochs = []
+        for values in state:
+            validation = values["validation"]
+            own = {
+                "train": Metrics(**values["train"]),
+                "validation": None if validation is None else Metrics(**validation),
+                "looks": tuple((loss, accuracy) for loss, accuracy in values["looks"]),
+            }
+            epochs.append(Epoch(**{**values, **own}))
+        return cls(epochs)
+
+
+def _pair(metrics: Metrics | None) -> str:
+    if metrics is None or not metrics.count:
+        return f"{'-':>10}{'-':>10}"
+    return f"{metrics.loss:10.4f}{metrics.accuracy:10.2%}"
+
+
+# ---- the epoch under way
+
+
+class Sums(Protocol):
+    """Sums of loss and correct answers over the epoch under way: `Running`, or something that a device fills."""
+
+    count: int  # samples
+
+    def read(self) -> Metrics:
+        """The means so far; may wait for a device.  nan before the first batch."""
+        ...
+
+    def reset(self) -> None:
+        """Begin anew."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """{"loss": float, "correct": int, "count": int}."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        ...
 
 
 class Running:
-    """Sums of loss and correct answers, kept as arrays of the backend until `read`."""
+    """`Sums` as arrays of a backend."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -49,71 +258,192 @@ class Running:
         self.count = 0
 
     def add(self, loss: Array, correct: Array, count: int) -> None:
-        """Add a batch of `count` samples: its mean loss and its number of correct answers."""
+        """Add a batch of `count` samples: its mean loss and its number of correct answers, both 0-dimensional."""
         self._loss = self._loss + loss.astype("float64") * float(count)
         self._correct = self._correct + correct
         self.count += count
 
     def read(self) -> Metrics:
-        """The means so far; waits for the device.  nan before the first batch."""
+        """As `Sums.read`."""
+        state = self.state()
+        return mean_of(state["loss"], state["correct"], state["count"])
+
+    def reset(self) -> None:
+        """As `Sums.reset`."""
+        self.restore({"loss": 0.0, "correct": 0, "count": 0})
+
+    def state(self) -> dict[str, Any]:
+        """As `Sums.state`."""
         loss, correct = self._backend.to_host(self._loss), self._backend.to_host(self._correct)
-        return mean_of(float(loss), int(correct), self.count)
+        return {"loss": float(loss), "correct": int(correct), "count": self.count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As `Sums.restore`."""
+        self._loss, self._correct, self.count = state["loss"], state["correct"], state["count"]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One training step that was made.  loss and correct can be made numbers, which may wait for a device."""
+class Progress:
+    """How the epoch under way went so far.
 
-    number: int  # over the whole run, from 1
-    epoch: int  # from 0
-    samples: int
-    loss: Array
-    correct: Array
-    running: Sums  # over this epoch so far
+    looks    mean loss and accuracy of the samples between two looks at the sums, in order
+    seconds  spent in training
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """An epoch begins."""
+        self.looks: list[tuple[float, float]] = []
+        self._seen = Metrics(0.0, 0.0, 0, 0)  # at the last look
+        self._spent, self._began = 0.0, math.nan
+
+    def look(self, now: Metrics) -> None:
+        """Keep the means of the samples since the last look."""
+        self.looks = list(self.until(now))
+        self._seen = now
+
+    def until(self, now: Metrics) -> tuple[tuple[float, float], ...]:
+        """The looks, and behind them one at `now` if there were samples since the last."""
+        count = now.count - self._seen.count
+        if not count:
+            return tuple(self.looks)
+        loss = now.loss * now.count - self._seen.loss * self._seen.count
+        return (*self.looks, (loss / count, (now.correct - self._seen.correct) / count))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the seconds of the block, also when it is left by an error."""
+        self._began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent, self._began = self.seconds, math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in training so far."""
+        return self._spent if math.isnan(self._began) else self._spent + time.perf_counter() - self._began
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {"looks": [list(look) for look in self.looks], "seen": asdict(self._seen), "seconds": self.seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.looks = [(loss, accuracy) for loss, accuracy in state["looks"]]
+        self._seen, self._spent = Metrics(**state["seen"]), state["seconds"]
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch that ended (or was cut short by a stop or the step limit: then `complete` is False)."""
-
-    number: int  # from 1
-    steps: int  # over the whole run so far
-    train: Metrics
-    validation: Metrics | None
-    seconds: float  # training only
-    complete: bool
+# ---- what the loop runs
 
 
-class Sums(Protocol):
-    """What sums loss and correct answers over an epoch: `Running`, or something that a device fills by itself."""
+class Trainable(Protocol):
+    """What steps change: parameters on a backend, and where their training stands."""
 
-    count: int
+    params: Parameters
+    backend: Backend
+    position: Position
 
-    def add(self, loss: Any, correct: Any, count: int) -> None:
-        """Add a batch of `count` samples."""
+
+class Stateful(Protocol):
+    """Something that gives its state as plain values and NumPy arrays, and takes it back."""
+
+    def state(self) -> dict[str, Any]:
+        """The state, its arrays its own."""
         ...
 
-    def read(self) -> Metrics:
-        """The means so far; may wait for a device."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
         ...
 
 
 class BatchSource(Protocol):
-    """What the loop needs of a data pipeline."""
+    """What steps need of a data pipeline."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
         ...
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
-        """The batches of an epoch (from 0), from batch `start` on."""
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterable[Any]:
+        """The batches of an epoch (from 0), from batch `start` on.
+
+        `step`: how many steps were made before (None: as many as `start` and whole epochs before it make).  What is
+        drawn at random for a batch may be keyed by it; the order of the samples is a function of the epoch alone.
+        """
         ...
 
 
+class Steps(Protocol):
+    """All that `train` needs: batches, a step on each of them, and a state to give and take back.
+
+    model      what is trained; the loop keeps its `position` true after every step
+    optimizer  what gathers from step to step
+    sums       of loss and correct answers over the epoch under way; `step` adds to them
+    progress   of the epoch under way; the loop looks LOOKS_PER_EPOCH times at the sums
+
+    There are two: `lstm_np.steps.ModelSteps`, gradients -> reduce -> check -> apply on any backend, and
+    `lstm_np.device.steps.DeviceSteps`, which stay on a GPU.  `SequenceClassifier.training_steps` chooses.
+    A class of one's own that names this one as its base writes __len__, batches and step, and has the rest.
+    """
+
+    model: Trainable
+    optimizer: Stateful
+    sums: Sums
+    progress: Progress
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def batches(self, start: Position) -> Iterable[Any]:
+        """The batches of the epoch of `start` from there on; what they are is a matter between here and `step`."""
+        ...
+
+    def step(self, batch: Any, number: int) -> tuple[Array, Array, int]:
+        """Make step `number` (from 1) and add to the sums: (mean loss, correct answers, samples) of the batch.
+
+        Raises TrainingDivergedError before anything changes, where loss and gradient can be read without waiting.
+        """
+        ...
+
+    def look(self) -> Metrics:
+        """The means of the epoch so far; waits for a device, and asks there whether training has diverged.
+
+        Raises TrainingDivergedError where the backend's reads are not free, so that steps cannot look themselves, and
+        the mean loss or a parameter is not finite any more.
+        """
+        metrics, backend = self.sums.read(), self.model.backend
+        if not backend.reads_are_free:
+            finite = bool(backend.to_host(backend.xp.isfinite(self.model.params.flat).all()))
+            if not (finite and math.isfinite(metrics.loss)):
+                raise TrainingDivergedError(
+                    f"training diverged by step {self.model.position.step}: the mean loss of the epoch is "
+                    f"{metrics.loss:g}, the parameters {'are' if finite else 'are not'} finite; "
+                    "lower the learning rate or clip gradients (clip_norm)"
+                )
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What has to be kept besides parameters and position: plain values and NumPy arrays, by name.
+
+        {"optimizer": `Optimizer.state()`, "sums": `Sums.state()`, "progress": `Progress.state()`}
+        """
+        return {"optimizer": self.optimizer.state(), "sums": self.sums.state(), "progress": self.progress.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; parameters are set before, and `train` is told the position.
+
+        Raises ValueError, and changes nothing, where it is not of such an optimizer.
+        """
+        self.optimizer.restore(state["optimizer"])
+        self.sums.restore(state["sums"])
+        self.progress.restore(state["progress"])
+
+
 def train(
-    step: Callable[[Any, int], tuple[Array, Array, int]],
-    batches: BatchSource,
-    backend: Backend,
+    steps: Steps,
+    start: Position | None = None,
     *,
     epochs: int,
     max_steps: int | None = None,
@@ -121,39 +451,86 @@ def train(
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     stop: Callable[[], bool] | None = None,
-    sums: Callable[[], Sums] | None = None,
-) -> list[Epoch]:
-    """Run up to `epochs` epochs and at most `max_steps` steps; the epochs that were made.
+) -> History:
+    """Train from `start` until `epochs` epochs and at most `max_steps` steps of the run are made; the epochs made.
 
-    step      (batch, number of the step from 1) -> (mean loss, correct answers, samples); it updates the parameters
-    validate  called after each epoch; its metrics go into the epoch's record
-    stop      asked before each step; True ends training after what has been done
-    sums      makes what sums an epoch's losses; None: `Running`
+    steps      such as `SequenceClassifier.training_steps` gives
+    start      None: where the model stands (`steps.model.position`).  In the middle of an epoch the steps' state must
+               be that of this position (`Steps.restore`), or the epoch's sums are of its rest alone
+    epochs     of the whole run, from its beginning: a run that stands at epoch 3 of 5 makes two more
+    max_steps  likewise; it may end within an epoch
+    validate   called after each epoch; its metrics go into the epoch's record
+    on_step    called after each step, on_epoch after each epoch, also after one that was cut short
+    stop       asked before each step; True ends training after what has been done
 
-    Raises what `step` raises, NonFiniteLossError among it.
+    >>> import numpy as np, lstm_np
+    >>> rng = np.random.default_rng(0)
+    >>> x, labels = rng.integers(0, 256, (40, 5, 3), np.uint8), rng.integers(0, 2, 40)
+    >>> batches = lstm_np.data.Batches(x, labels, 16, scale=1 / 255)  # 3 in each epoch
+    >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+    >>> steps = model.training_steps(lstm_np.Adam(model.params), batches)
+    >>> history = train(steps, epochs=9, max_steps=4)
+    >>> model.position
+    Position(epoch=1, batch=1, step=4)
+
+    Parameters, state and position are enough to go on elsewhere, with the same bits as if nothing had happened:
+
+    >>> state, position = steps.state(), model.position
+    >>> other = model.copy()
+    >>> again = other.training_steps(lstm_np.Adam(other.params), batches)
+    >>> again.restore(state)
+    >>> rest = train(again, position, epochs=2)
+    >>> rest == train(steps, epochs=2), (model.params.flat == other.params.flat).all().item()
+    (True, True)
+
+    Raises what `steps` and the callbacks raise, TrainingDivergedError among it; the model's position is then that of
+    the last step that was made.  ValueError for steps without batches or a position that their epochs do not have.
     """
+    epochs = check_count("epochs", epochs, 1)
+    if max_steps is not None:
+        check_count("max_steps", max_steps, 0)
+    model, sums, progress, size = steps.model, steps.sums, steps.progress, len(steps)
+    here = model.position if start is None else start
+    if size < 1:
+        raise ValueError("there are no batches to train on")
+    if here.batch > size:
+        raise ValueError(f"the run stands at batch {here.batch} of an epoch of {size} batches")
+    if here.batch == 0:
+        sums.reset()
+        progress.reset()
+    model.position = here
     done: list[Epoch] = []
-    number = 0
-    for epoch in range(epochs):
-        running, started, complete = Running(backend) if sums is None else sums(), time.perf_counter(), True
-        for batch in batches.epoch(epoch):
-            if (stop is not None and stop()) or (max_steps is not None and number >= max_steps):
-                complete = False
-                break
-            number += 1
-            loss, correct, samples = step(batch, number)
-            running.add(loss, correct, samples)
-            if on_step is not None:
-                on_step(Step(number, epoch, samples, loss, correct, running))
-        if running.count == 0:
-            break
-        metrics = running.read()
-        seconds = time.perf_counter() - started
-        validation = validate() if validate is not None else None
-        record = Epoch(epoch + 1, number, metrics, validation, seconds, complete)
-        done.append(record)
-        if on_epoch is not None:
+    every, stopped = -(-size // LOOKS_PER_EPOCH), False
+    while here.epoch < epochs and not stopped:
+        with progress.timed():
+            for batch in steps.batches(here):
+                if (stop is not None and stop()) or (max_steps is not None and here.step >= max_steps):
+                    stopped = True
+                    break
+                loss, correct, samples = steps.step(batch, here.step + 1)
+                model.position = here = here.next_batch()
+                if here.batch % every == 0:
+                    progress.look(steps.look())
+                if on_step is not None:
+                    on_step(Step(here, samples, loss, correct, sums))
+            metrics = steps.look() if sums.count else None
+        record = None
+        if metrics is not None:
+            validation = validate() if validate is not None else None
+            looks, share = progress.until(metrics), here.batch / size
+            record = Epoch(here.epoch + 1, here.step, metrics, validation, progress.seconds, share, looks)
+            done.append(record)
+        if not stopped:
+            model.position = here = here.next_epoch()
+            sums.reset()
+            progress.reset()
+        if record is not None and on_epoch is not None:
             on_epoch(record)
-        if not complete:
-            break
-    return done
+    return History(done)
+
+
+def check_count(name: str, value: Any, at_least: int) -> int:
+    """`value`, Python's or NumPy's, as an int.  Raises ValueError unless it is an integer of at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, found {value!r}")
+    return int(value)

@@ -7,34 +7,31 @@ An input projection, where there is one, is a dense layer in front: the recurren
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from lstm_np import initializers
 from lstm_np.backends import Backend, get_backend
-from lstm_np.backends.blas_threads import SERIAL_PRODUCT, blas_threads
 from lstm_np.data import Batches
+from lstm_np.device.steps import DeviceSteps
 from lstm_np.layers import LAYERS, Parameters, dense
 from lstm_np.layers.recurrent import check_choice, check_size
-from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, train
+from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, train
 from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
-from lstm_np.optimizers import Adam, Optimizer, clip_by_global_norm
+from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.parameters import merge
+from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
 Array = Any
 READ_OUTS = ("final_state", "last_output")
 
-
-def _one_blas_thread(multiply_adds: float = math.inf) -> AbstractContextManager[None]:
-    """For the products around the kernels: a second BLAS thread gains nothing there, and goes on spinning for
-    milliseconds on the core that a kernel's worker needs."""
-    return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
+# the models that `DeviceSteps` can train: one LSTM layer and its read-out, nothing else
+ON_DEVICE = {"cell": "lstm", "num_layers": 1, "bidirectional": False, "double_bias": False, "input_projection": None,
+             "loss": "softmax", "forget_bias_at": "init", "kernel": "auto"}  # fmt: skip
 
 
 class SequenceClassifier:
@@ -54,6 +51,7 @@ class SequenceClassifier:
 
     params       `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
                  "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,)
+    position     where its training stands: `Position` (0, 0, 0) at first
 
     Raises ValueError for a size below 1 or an unknown name, BackendError when the backend cannot be used.
     """
@@ -130,7 +128,6 @@ class SequenceClassifier:
         self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
         self.loss = LOSSES[loss]
         self.notes: dict[str, Any] = {}
-        self._on_one_core = _one_blas_thread if self.backend.name == "numpy" else lambda *_: nullcontext()
         drawn = {}
         if input_projection is not None:
             drawn["projection"] = initializers.dense(
@@ -142,6 +139,7 @@ class SequenceClassifier:
         to_host = self.backend.to_host
         arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge(drawn)
         self.params = Parameters.from_host(self.backend, arrays, dtype)
+        self.position = Position()
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
 
     # ---- forward, backward
@@ -159,7 +157,7 @@ class SequenceClassifier:
             parts = [state[0] for state in final[-stack.directions :]]
             h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
         readout = self.params.section("readout")
-        with self._on_one_core(h.size * self.num_classes):
+        with self.backend.one_blas_thread(h.size * self.num_classes):
             return dense.forward(readout, h), h, cache
 
     def backpropagate(
@@ -181,7 +179,7 @@ class SequenceClassifier:
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(xp, logits, labels)
-        with self._on_one_core(h.size * self.num_classes):
+        with self.backend.one_blas_thread(h.size * self.num_classes):
             dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
         nothing = (None,) * len(stack.cell.STATE)
         dstate = [nothing] * (stack.num_layers * stack.directions)
@@ -200,14 +198,14 @@ class SequenceClassifier:
         dense_grads = {"readout": readout}
         if dx is not None:
             params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
-            with self._on_one_core(dx.size * self.input_size):
+            with self.backend.one_blas_thread(dx.size * self.input_size):
                 dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 
     def _project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
-        with self._on_one_core(x.size * self.params["projection.W"].shape[0]):
+        with self.backend.one_blas_thread(x.size * self.params["projection.W"].shape[0]):
             projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
         return projected.reshape(-1, *x.shape[1:])
 
@@ -257,43 +255,67 @@ class SequenceClassifier:
     def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
         """Mean loss and accuracy over batches of x (B, T, D) and integer labels (B,)."""
         running = Running(self.backend)
-        for x, labels in batches:
-            logits, _, _ = self._logits(self._enter(x), save=False, dropout_key=None)
-            loss, _, correct = self.loss(self.backend.xp, logits, self.backend.from_host(labels))
-            running.add(loss, correct, len(labels))
+        with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
+            for x, labels in batches:
+                logits, _, _ = self._logits(self._enter(x), save=False, dropout_key=None)
+                loss, _, correct = self.loss(self.backend.xp, logits, self.backend.from_host(labels))
+                running.add(loss, correct, len(labels))
         return running.read()
 
-    def make_step(
-        self, optimizer: Optimizer, *, clip_norm: float | None = None
-    ) -> Callable[[tuple[Array, Array], int], tuple[Array, Array, int]]:
-        """A training step for `lstm_np.loop.train`: forward, backward, clipping, update of a batch (x, labels).
+    # ---- training
 
-        The step raises NonFiniteLossError, before it changes a parameter, where the loss can be read without waiting
-        (NumPy); on a device the parameters of a failed step are not kept apart.
+    def training_steps(
+        self,
+        optimizer: Optimizer,
+        batches: BatchSource | None = None,
+        *,
+        clip_norm: float | None = None,
+        rate: Callable[[int], float] | None = None,
+    ) -> Steps:
+        """What `lstm_np.loop.train` runs: steps on `batches` by this model and an optimizer over its `params`.
+
+        batches    of (x (B, T, D), labels (B,) integers or one-hot (B, K)), such as `lstm_np.data.Batches`; None:
+                   `step` is called by hand
+        clip_norm  upper bound of the norm of all gradients together
+        rate       what the learning rate is multiplied with at a step (its number, from 1)
+
+        The steps stay on the GPU where they can (`lstm_np.device`: one LSTM layer, Adam or SGD, images in memory as
+        bytes), and are gradients -> reduce -> check -> apply (`lstm_np.steps`) otherwise.
+
+        Raises ValueError for an optimizer over other parameters, or a clip_norm that is not above 0.
         """
-        grads = self.params.empty_like()
-        readable = self.backend.name == "numpy"
+        if isinstance(batches, Batches) and self._stay_on_device(optimizer, batches):
+            return DeviceSteps(self, optimizer, batches, clip_norm=clip_norm, rate=rate)
+        return ModelSteps(self, optimizer, batches, clip_norm=clip_norm, rate=rate)
 
-        def step(batch: tuple[Array, Array], number: int) -> tuple[Array, Array, int]:
-            x, labels = batch
-            loss, correct, _ = self.backpropagate(
-                self.recurrent._enter(x, "x").transpose(2, 1, 0),
-                self.backend.from_host(labels),
-                grads,
-                dropout_key=(number,),
-            )
-            if readable and not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss is {loss} at step {number}: the parameters before it are kept; "
-                    f"lower the learning rate (now {optimizer.lr:g}) or clip gradients (clip_norm)"
-                )
-            if clip_norm is not None:
-                with self._on_one_core():
-                    clip_by_global_norm(grads, clip_norm)
-            optimizer.step(grads)
-            return loss, correct, len(labels)
+    def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
+        return (
+            self.backend.device_steps
+            and all(self.config[name] == value for name, value in ON_DEVICE.items())
+            and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
+            and isinstance(optimizer, (Adam, SGD))
+            and batches.sequences.dtype == np.uint8
+        )
 
-        return step
+    def batch_gradients(self, batch: tuple[Array, Array], number: int, into: Parameters) -> BatchGradients:
+        """Loss, correct answers and gradients, written to `into`, of a batch (x, labels) as in `loss_and_gradients`.
+
+        `number`, the step's, from 1, is what its dropout masks are keyed by.  Nothing waits for a device.
+        Raises ValueError when a shape does not fit or a label is not below K.
+        """
+        x, labels = batch
+        truth = self._enter_labels(labels, len(x))
+        loss, correct, grads = self.backpropagate(self._convert(x), truth, into, dropout_key=(number,))
+        return BatchGradients(loss, correct, len(labels), grads)
+
+    def why_not_finite(self, batch: tuple[Array, Array]) -> str | None:
+        """What is not finite before anything is computed: x of a batch, in the model's dtype, or a parameter."""
+        if not self._is_finite(self._convert(batch[0])):
+            return f"x has values that are not finite in {self.dtype}"
+        for name, array in self.params.items():
+            if not self._is_finite(array):
+                return f"{name} was not finite already"
+        return None
 
     def fit(
         self,
@@ -307,41 +329,65 @@ class SequenceClassifier:
         clip_norm: float | None = None,
         shuffle: bool = True,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> list[Epoch]:
-        """Train on x (N, T, D) and labels (N,) or one-hot (N, K); one record per epoch.
+    ) -> History:
+        """Train on x (N, T, D) and labels (N,) or one-hot (N, K); the `History` of its epochs.
 
         optimizer        over `self.params`; Adam with its defaults when none is given
         validation_data  (x, labels) to evaluate after each epoch
         clip_norm        upper bound of the norm of all gradients together
 
-        Raises ValueError for bad data, NonFiniteLossError when the loss leaves the numbers.
+        Raises ValueError for bad data, TrainingDivergedError when loss or gradient are no longer finite, with the
+        parameters as before that step (on a GPU: after it).
         """
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
         x = self.backend.to_host(x)
-        self._check_x(x)
+        self._enter(x)
         batches = Batches(
             x, integers, batch_size, seed=self.recurrent.seed, scale=1.0, dtype=self.dtype, shuffle=shuffle
         )
         return train(
-            self.make_step(optimizer or Adam(self.params), clip_norm=clip_norm),
-            batches,
-            self.backend,
+            self.training_steps(optimizer or Adam(self.params), batches, clip_norm=clip_norm),
+            Position(),
             epochs=epochs,
             validate=None if validation_data is None else lambda: self.evaluate(*validation_data),
             on_epoch=on_epoch,
         )
 
-    def _check_x(self, x: Array) -> None:
+    # ---- what comes in
+
+    def _check_shape(self, x: Array) -> None:
         D, shape = self.input_size, tuple(x.shape)
         if len(shape) != 3 or shape[2] != D or 0 in shape:
             raise ValueError(f"x must have shape (B, T, {D}) with B, T >= 1, found {shape}")
-        if x.dtype.kind in "fc" and not self.backend.to_host(self.backend.xp.isfinite(self.backend.from_host(x)).all()):
-            raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
+
+    def _convert(self, x: Array) -> Array:
+        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype; its values are not looked at."""
+        x = self.backend.from_host(x)
+        self._check_shape(x)
+        if x.dtype.kind == "c" and self.dtype != "complex128":
+            raise ValueError(f"x is complex, the model is {self.dtype}")
+        with np.errstate(over="ignore"):
+            return (x if x.dtype == self.dtype else x.astype(self.dtype)).transpose(2, 1, 0)
+
+    def _is_finite(self, array: Array) -> bool:
+        """Whether all values are finite numbers; waits for a device."""
+        return bool(self.backend.to_host(self.backend.xp.isfinite(array).all()))
 
     def _enter(self, x: Array) -> Array:
-        """x (B, T, D) -> (D, T, B), checked, on the backend, in the model's dtype."""
-        self._check_x(x)
-        return self.recurrent._enter(x, "x").transpose(2, 1, 0)
+        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it."""
+        x = self.backend.from_host(x)
+        entered = self._convert(x)
+        if x.dtype.kind in "fc" and not self._is_finite(entered):
+            self._refuse_values(self._is_finite(x))
+        return entered
+
+    def _refuse_values(self, finite_before: bool) -> None:
+        if finite_before:
+            raise ValueError(
+                f"x has values beyond the range of {self.dtype}, the model's dtype, in which they are infinite; "
+                "scale or clean the data before it enters"
+            )
+        raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
 
     def _enter_labels(self, labels: Array, B: int) -> Array:
         """Integers (B,) on the backend from integers (B,) or one-hot (B, K), checked."""

@@ -17,8 +17,10 @@ Sources: Polyak, 1964; Nesterov, 1983, in the form of Sutskever et al., ICML 201
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from lstm_np.parameters import Parameters
@@ -294,6 +296,21 @@ def _gather(s: Array, momentum: Any, *velocity: Array) -> None:
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSProp}
 
 
+def check_optimizer(optimizer: Optimizer, params: Parameters) -> None:
+    """Raises ValueError unless the optimizer was made over these very parameters."""
+    if optimizer.params is not params:
+        raise ValueError(
+            "this optimizer updates other parameters than this model's (another model's, or those of one that was "
+            f"copied or loaded since): make it anew, {type(optimizer).__name__}(model.params, ...)"
+        )
+
+
+def check_clip_norm(clip_norm: float | None) -> None:
+    """Raises ValueError unless `clip_norm` is None or a finite number above 0."""
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and 0 < clip_norm < math.inf):
+        raise ValueError(f"clip_norm must be a finite number above 0, or None for no clipping; found {clip_norm!r}")
+
+
 def _layout(arrays: Mapping[str, Array]) -> list[tuple[str, Any]]:
     """Names and shapes, in order."""
     return [(name, getattr(array, "shape", None)) for name, array in arrays.items()]
@@ -306,6 +323,6 @@ def _part(state: Mapping[str, Any], name: str, owner: str) -> Any:
 
 
 def _check(name: str, value: float, low: float, below: float | None) -> None:
-    if not value >= low or (below is not None and not value < below) or value == float("inf"):
+    if not value >= low or (below is not None and not value < below) or value == math.inf:
         limit = f"at least {low:g}" + ("" if below is None else f" and below {below:g}")
         raise ValueError(f"{name} must be {limit}, found {value!r}")

@@ -21,7 +21,7 @@ LEVELS = {
             ("options", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),
-            ("trace", "device", "checkpoints", "distributed"),
+            ("steps", "trace", "device", "checkpoints", "distributed"),
             ("layers",),
             ("model",),
             ("gradcheck", "interop", "training"),

@@ -59,9 +59,9 @@ def test_training_on_the_strict_backend_equals_numpy_bit_for_bit(settings, optim
     results = []
     for backend in ("numpy", STRICT):
         model = lstm_np.SequenceClassifier(5, 4, 3, backend=backend, kernel="reference", seed=7, **settings)
-        step = model.make_step(optimizers()[optimizer](model.params), clip_norm=0.5)
         batches = Batches(x, labels, 16, seed=1, dtype="float32")
-        epochs = train(step, batches, model.backend, epochs=2, validate=lambda m=model: m.evaluate(x, labels))
+        steps = model.training_steps(optimizers()[optimizer](model.params), batches, clip_norm=0.5)
+        epochs = train(steps, epochs=2, validate=lambda m=model: m.evaluate(x, labels))
         results.append((epochs[-1], to_host(model.params.flat), model.predict_proba(x)))
     (numpy_epoch, numpy_params, numpy_proba), (strict_epoch, strict_params, strict_proba) = results
     np.testing.assert_array_equal(numpy_params, strict_params)

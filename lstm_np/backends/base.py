@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,10 @@ class Backend:
     def empty_vector(self, size: int, dtype: Any) -> Any:
         """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
         return self.xp.empty(size, dtype=dtype)
+
+    def one_blas_thread(self, multiply_adds: float = math.inf) -> AbstractContextManager[None]:
+        """A block within which a product of that many multiplications is made by one CPU thread; no matter on a GPU."""
+        return nullcontext()
 
     def squared_norm(self, vector: Any) -> Any:
         """The sum of a vector's squares, a 0-dimensional array; nothing waits for a device."""

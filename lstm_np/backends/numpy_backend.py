@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from lstm_np.backends.base import Backend
-from lstm_np.backends.blas_threads import SERIAL_DOT, blas_threads
+from lstm_np.backends.blas_threads import SERIAL_DOT, SERIAL_PRODUCT, blas_threads
 
 CACHE_LINE = 64  # bytes
 PIECE = 48 << 10  # values; a core's own cache holds those of an optimiser's vectors
@@ -43,12 +44,14 @@ class NumpyBackend(Backend):
         """As `Backend.empty_vector`."""
         return aligned((size,), dtype)
 
+    def one_blas_thread(self, multiply_adds: float = math.inf) -> AbstractContextManager[None]:
+        """As `Backend.one_blas_thread`, for the products around the kernels: a second thread gains nothing there, and
+        goes on spinning for milliseconds on the core that a kernel's worker needs."""
+        return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
+
     def squared_norm(self, vector: np.ndarray) -> np.ndarray:
-        """As `Backend.squared_norm`, by one thread: a second one would sum in another order, and go on waiting on the
-        core that a kernel's worker needs."""
-        if vector.size <= SERIAL_DOT:
-            return vector @ vector
-        with blas_threads(1):
+        """As `Backend.squared_norm`, by one thread: a second one would sum in another order."""
+        with nullcontext() if vector.size <= SERIAL_DOT else blas_threads(1):
             return vector @ vector
 
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: np.ndarray) -> None:

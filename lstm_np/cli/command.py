@@ -20,7 +20,7 @@ from lstm_np import startup
 from lstm_np.backends import Backend, get_backend
 from lstm_np.errors import LstmNpError
 from lstm_np.files import discard_buffered
-from lstm_np.loop import NonFiniteLossError
+from lstm_np.loop import TrainingDivergedError
 from lstm_np.training.interruption import Interrupted
 
 EXIT_STATUS = "Exit status: 0 done, 1 {one}, 2 bad input or a fault of the machine, 129, 130 and 143 interrupted."
@@ -78,7 +78,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case KeyboardInterrupt():
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
             return f"interrupted{_detail(error)}", 128 + number
-        case NonFiniteLossError():
+        case TrainingDivergedError():
             return str(error), 1
         case MemoryError():
             return f"not enough memory{_detail(error)}; choose a smaller model or batch", 2

@@ -95,8 +95,11 @@ class Batches:
         whole, rest = divmod(self.samples, self.batch_size)
         return whole if self._whole_batches_only or rest == 0 else whole + 1
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have."""
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have.
+
+        `step`, how many steps a run has made before, changes nothing here: the order is a function of the epoch alone.
+        """
         count = len(self)
         if epoch < 0 or not 0 <= start <= count:
             raise DatasetError(f"found epoch {epoch}, batch {start}, expected epoch >= 0 and a batch from 0 to {count}")

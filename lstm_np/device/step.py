@@ -61,7 +61,8 @@ class DeviceTrainingStep:
     capture     False: launch each kernel of each step
 
     Use: `begin_epoch(order)`, then `run(B)` for each batch, then `finish()`.  Between the two, nobody else may read or
-    write the parameters, since the steps run on a stream of their own.  `graph_refused` says why no graph is used, or
+    write parameters and slots, since the steps run on a stream of their own; what is written otherwise counts from the
+    next `begin_epoch` on.  `graph_refused` says why no graph is used, or
     is None.
 
     Raises ValueError when sizes, dtypes or labels do not fit.
@@ -137,9 +138,10 @@ class DeviceTrainingStep:
 
     # ------------------------------------------------------------------------------------------------------- the epoch
 
-    def begin_epoch(self, order: np.ndarray, position: int = 0) -> None:
+    def begin_epoch(self, order: np.ndarray, position: int = 0, steps: int | None = None) -> None:
         """The next steps take samples order[position], order[position + 1] ...; order is integers (at most N,).
 
+        `steps`: how many have been made before; None: as this object has counted.
         Waits for the device.  Raises ValueError when the order names a sample that is not there.
         """
         N = self._images.shape[0]
@@ -149,6 +151,9 @@ class DeviceTrainingStep:
         self.finish()
         self._order[: len(order)] = self.xp.asarray(order.astype(np.int32))
         self._counters[1] = position
+        if steps is not None:
+            self._counters[0] = steps
+        self._transposed[...] = self._U.reshape(4 * self.sizes[2], self.sizes[2]).T
         self._left = len(order) - position
         self.xp.cuda.get_current_stream().synchronize()
 
@@ -192,8 +197,13 @@ class DeviceTrainingStep:
 
     def reset_totals(self) -> None:
         """Begin the sums of loss and correct answers anew."""
+        self.set_totals(0.0, 0, 0)
+
+    def set_totals(self, loss: float, correct: int, samples: int) -> None:
+        """Let the sums of losses, correct answers and samples go on from these."""
         with self._stream:
-            self._totals[...] = 0
+            for k, value in enumerate((loss, correct, samples)):
+                self._totals[k] = value
 
     def last_batch(self) -> tuple[float, int]:
         """(mean loss, correct answers) of the last step; waits for the device.  Raises ValueError before the first."""

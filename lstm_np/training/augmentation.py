@@ -1,6 +1,7 @@
 """Training images moved, turned and zoomed a little, each time differently: the labels do not change by it.
 
-What is drawn for a sample is a function of (seed, step, place in the batch), so any batch of a run can be re-entered.
+What is drawn for a sample is a function of (seed, steps made before, place in the batch), so any batch of a run can be
+re-entered.
 Source: Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003.
 """
 
@@ -30,9 +31,12 @@ class Augmented:
         """Batches per epoch."""
         return len(self.batches)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of one epoch, from batch `start` on; see `Batches.epoch`."""
-        first = epoch * len(self) + start
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of one epoch, from batch `start` on; see `Batches.epoch`.
+
+        `step`: how many steps the run has made before; None: as many as whole epochs and `start` make.
+        """
+        first = epoch * len(self) + start if step is None else step
         for number, (x, labels) in enumerate(self.batches.epoch(epoch, start), first):
             yield self._move(x.transpose(2, 1, 0), number).transpose(2, 1, 0), labels
 

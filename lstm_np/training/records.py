@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ class Best:
     def beats(self, other: Best | None) -> bool:
         """Whether this one is to be kept instead; of equals the earlier one is."""
         return other is None or (self.by == other.by and self.score > other.score)
+
+
+class BestSoFar:
+    """The best epoch of a run so far (`kept`; None before the first), judged by what is held out."""
+
+    def __init__(self, held_out: str) -> None:
+        self._held_out = held_out
+        self.kept: Best | None = None
+
+    def offer(self, record: Epoch) -> bool:
+        """Whether this epoch is the best so far; it is kept then."""
+        candidate = Best.candidate(record, self._held_out)
+        if candidate.beats(self.kept):
+            self.kept = candidate
+            return True
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """{"epoch": 3, "by": ..., "score": ...}; empty before the first."""
+        return {} if self.kept is None else asdict(self.kept)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.kept = Best(**state) if state else None
 
 
 @dataclass(frozen=True)

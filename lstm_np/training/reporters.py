@@ -142,7 +142,7 @@ class LineReporter(Reporter):
             return
         metrics = step.running.read()
         seconds = now - self._epoch_began
-        done = step.number - step.epoch * self._plan.steps_per_epoch
+        done = step.position.batch
         remaining = seconds / done * (self._plan.steps_per_epoch - done)
         self._draw(
             f"epoch {step.epoch + 1}/{self._plan.recipe.train.epochs}",

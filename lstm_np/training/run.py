@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from lstm_np import loop
 from lstm_np.backends import Backend
 from lstm_np.data import Batches, Dataset, load_dataset
-from lstm_np.loop import Epoch, Metrics, NonFiniteLossError, Running, Step
+from lstm_np.loop import Epoch, History, Metrics, Position, Running, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
+from lstm_np.optimizers import Optimizer
 from lstm_np.training import curves, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.material import Material, fingerprint, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.recipes import Recipe
-from lstm_np.training.records import Best, Outcome, Plan, epoch_row
+from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run_folder import BEST, CURVES, WEIGHTS, RunFolder
-from lstm_np.training.schedules import scheduled
-from lstm_np.training.steps import choose_steps
+from lstm_np.training.schedules import rate_of
 
 SAMPLE = 10  # test images whose predictions are shown beside their labels
-LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends: on a device each look waits
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,8 @@ def run(
 
     A signal that `interruption` holds back ends the run after the step it is in, with everything saved.
     Raises DatasetError, IDXError or DownloadError for the data, ValueError for settings that do not fit together,
-    RunFolderError where the folder cannot be written, NonFiniteLossError when training left the numbers (the weights
-    before that are saved).
+    RunFolderError where the folder cannot be written, TrainingDivergedError when it diverges (the weights before that
+    are saved).
     """
     reporter, interruption = reporter or Reporter(), interruption or Interruption()
     run_folder.check(place.out)
@@ -95,62 +91,77 @@ def run(
         folder = run_folder.create(place.out, recipe.name)
         plan = _plan(recipe, dataset, material, model, folder)
         folder.write_config(_config(plan, place))
-        return _Run(plan, material, model, folder, reporter, interruption).train(optimizer)
+        return _Run(plan, material, model, optimizer, folder, reporter, interruption).train()
 
 
 class _Run:
-    """The callbacks of a training loop and what they share."""
+    """The callbacks of a training loop and what they share; its state, with the parameters, is all of a run."""
 
     def __init__(
         self,
         plan: Plan,
         material: Material,
         model: SequenceClassifier,
+        optimizer: Optimizer,
         folder: RunFolder,
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
         self.plan, self.material, self.model, self.folder = plan, material, model, folder
         self.reporter, self.interruption = reporter, interruption
-        self.best: Best | None = None
-        self.seen = Metrics(0.0, 0.0, 0, 0)  # of this epoch, at the last look
-        self.means: list[tuple[float, float]] = []  # of loss and accuracy between two looks, this epoch's
-        self.history: list[tuple[Epoch, list[tuple[float, float]]]] = []
+        settings = plan.recipe.train
+        self.steps = model.training_steps(
+            optimizer,
+            material.train,
+            clip_norm=settings.clip_norm,
+            rate=rate_of(settings.schedule, settings.warmup_steps, plan.steps),
+        )
+        self.best, self.history = BestSoFar(plan.held_out), History()
 
-    def train(self, optimizer: Any) -> Outcome:
+    def state(self) -> dict[str, Any]:
+        """Where the run stands and what it has gathered, besides the parameters: plain values and NumPy arrays."""
+        return {
+            "position": asdict(self.model.position),
+            "steps": self.steps.state(),
+            "best": self.best.state(),
+            "history": self.history.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Let `train` go on from what `state` gave; the parameters are set besides."""
+        self.steps.restore(state["steps"])
+        self.best.restore(state["best"])
+        self.history = History.from_state(state["history"])
+        self.model.position = Position(**state["position"])
+
+    def train(self) -> Outcome:
         settings, began = self.plan.recipe.train, time.perf_counter()
-        steps = choose_steps(self.model, optimizer, self.material.train, settings.clip_norm)
         self.reporter.start(self.plan)
         try:
-            # what leaves the numbers is found by looking at the loss, and reported once, in words
-            with np.errstate(over="ignore", invalid="ignore"):
-                epochs = loop.train(
-                    scheduled(steps.step, optimizer, settings.schedule, settings.warmup_steps, self.plan.steps),
-                    steps.batches,
-                    self.model.backend,
-                    epochs=settings.epochs,
-                    max_steps=settings.max_steps,
-                    validate=self.validate,
-                    on_step=self.on_step,
-                    on_epoch=self.on_epoch,
-                    stop=self.interruption.asked,
-                    sums=steps.running,
-                )
-        except NonFiniteLossError as error:
+            loop.train(
+                self.steps,
+                epochs=settings.epochs,
+                max_steps=settings.max_steps,
+                validate=self.validate,
+                on_step=self.reporter.step,
+                on_epoch=self.on_epoch,
+                stop=self.interruption.asked,
+            )
+        except TrainingDivergedError as error:
             self.reporter.close()
-            raise NonFiniteLossError(f"{error}; {self.rescue()}") from error
+            raise TrainingDivergedError(f"{error}; {self.rescue()}") from error
         finally:
             self.reporter.close()
         self.save(WEIGHTS)
-        test = self.test(epochs)
+        test = self.test()
         as_published = None if test is None else self.as_published(test)
         seconds = time.perf_counter() - began
-        curves = bool(epochs) and self.draw_curves()
+        curves = bool(self.history) and self.draw_curves()
         sample = () if test is None else self.sample()
         outcome = Outcome(
             self.plan,
-            tuple(epochs),
-            self.best,
+            tuple(self.history),
+            self.best.kept,
             test,
             seconds,
             curves,
@@ -161,44 +172,21 @@ class _Run:
         self.reporter.finish(outcome)
         return outcome
 
-    def on_step(self, step: Step) -> None:
-        every = -(-self.plan.steps_per_epoch // LOOKS_PER_EPOCH)
-        if (step.number - step.epoch * self.plan.steps_per_epoch) % every == 0:
-            metrics = step.running.read()
-            self.refuse_non_finite(metrics, step.number)
-            self.look(metrics)
-        self.reporter.step(step)
-
-    def look(self, now: Metrics) -> None:
-        """Keep the mean loss and accuracy of the samples since the last look."""
-        count = now.count - self.seen.count
-        if count:
-            loss = now.loss * now.count - self.seen.loss * self.seen.count
-            self.means.append((loss / count, (now.correct - self.seen.correct) / count))
-        self.seen = now
-
     def validate(self) -> Metrics:
         self.reporter.measuring()
         return self.measure(self.material.measured)
 
     def on_epoch(self, record: Epoch) -> None:
-        self.refuse_non_finite(record.train, record.steps)
         self.model.notes.update(epoch=record.number, steps=record.steps)
-        self.look(record.train)
-        means, self.means, self.seen = self.means, [], Metrics(0.0, 0.0, 0, 0)
-        self.history.append((record, means))
-        details = {"train_losses": [loss for loss, _ in means], "train_accuracies": [share for _, share in means]}
+        self.history += (record,)
+        details = {
+            "train_losses": [loss for loss, _ in record.looks],
+            "train_accuracies": [share for _, share in record.looks],
+        }
         self.folder.append_metrics(epoch_row(record, self.plan.held_out), details)
-        candidate = Best.candidate(record, self.plan.held_out)
-        if candidate.beats(self.best):
-            self.best = candidate
+        if self.best.offer(record):
             self.save(BEST)
         self.reporter.epoch(record)
-
-    def refuse_non_finite(self, metrics: Metrics, number: int) -> None:
-        if not math.isfinite(metrics.loss):
-            cure = "lower the learning rate or clip gradients (clip_norm)"
-            raise NonFiniteLossError(f"the loss is {metrics.loss} by step {number}; {cure}")
 
     def measure(self, batches: Batches) -> Metrics:
         """Loss and accuracy over all of `batches`; of no images where a signal came in between."""
@@ -211,9 +199,9 @@ class _Run:
                 return
             yield batch
 
-    def test(self, epochs: list[Epoch]) -> Metrics | None:
+    def test(self) -> Metrics | None:
         """Loss and accuracy on the whole test set with the final weights."""
-        last = epochs[-1].validation if epochs else None
+        last = self.history[-1].validation if self.history else None
         known = self.plan.held_out == "test" and last is not None and last.count > 0
         metrics = last if known else self.measure(self.material.test)
         return metrics if metrics is not None and metrics.count else None
@@ -239,14 +227,15 @@ class _Run:
             self.model.save(self.folder / name)
 
     def rescue(self) -> str:
-        """Keep the weights if they are still numbers; what to tell about it."""
+        """Keep the weights if they are finite; what to tell about it."""
         backend = self.model.backend
         if backend.to_host(backend.xp.isfinite(self.model.params.flat).all()):
             self.save(WEIGHTS)
-            which = "before it" if backend.name == "numpy" else "of that moment"  # a device has updated them by then
+            which = "before it" if backend.reads_are_free else "of that moment"  # a device has updated them by then
             return f"the weights {which} are in {self.folder / WEIGHTS}"
-        kept = f", the last good ones are in {self.folder / BEST}" if self.best else ""
-        return f"the weights are not finite either{kept}"
+        if self.best.kept is None:
+            return "no weights were saved"
+        return f"the best weights before it are in {self.folder / BEST}"
 
     def draw_curves(self) -> bool:
         content = curves.draw_curves(self.history, self.plan)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
-
-from lstm_np.optimizers import Optimizer
+from functools import partial
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": lambda p: 1.0,
@@ -31,19 +29,8 @@ def factor(schedule: str, warmup_steps: int, steps: int, number: int) -> float:
     return SHAPES[schedule](min(progress, 1.0))
 
 
-def scheduled(
-    step: Callable[[Any, int], Any], optimizer: Optimizer, schedule: str, warmup_steps: int, steps: int
-) -> Callable[[Any, int], Any]:
-    """`step` of a training loop, with the optimizer's learning rate set before each call.
-
-    What the optimizer has now is the full rate.
-    """
-    full = optimizer.lr
+def rate_of(schedule: str, warmup_steps: int, steps: int) -> Callable[[int], float] | None:
+    """`factor` as a function of the step alone; None where it is 1 throughout, so that the learning rate is not set."""
     if schedule == "constant" and warmup_steps == 0:
-        return step
-
-    def with_rate(batch: Any, number: int) -> Any:
-        optimizer.lr = full * factor(schedule, warmup_steps, steps, number)
-        return step(batch, number)
-
-    return with_rate
+        return None
+    return partial(factor, schedule, warmup_steps, steps)

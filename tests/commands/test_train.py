@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_it_is_the_training_that_the_library_does(invoke):
     digits = lstm_np.data.load_digits()
     model = lstm_np.SequenceClassifier(8, 16, 10)
     batches = lstm_np.data.Batches(digits.train_images, digits.train_labels, 64, scale=digits.scale)
-    step = model.make_step(lstm_np.Adam(model.params), clip_norm=0.5)
+    step = model.training_steps(lstm_np.Adam(model.params), clip_norm=0.5).step
     for number, batch in enumerate([batch for epoch in range(2) for batch in list_of(batches, epoch)], start=1):
         step(batch, number)
     loaded = lstm_np.SequenceClassifier.load("run/weights.safetensors")
@@ -219,10 +220,9 @@ def test_without_mnist_the_digits_are_used_and_said_so(invoke):
 
 
 def test_without_matplotlib_one_line_says_how_to_get_the_plot(invoke, curves, monkeypatch):
-    import importlib.util
-
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("train", *QUICK, "--out", "run")
     assert result.status == 0
     assert '        no curves.png without matplotlib: pip install "lstm_np[plot]"' in result.out
@@ -238,13 +238,14 @@ def test_help_tells_every_setting_and_its_default(invoke):
             assert name.replace("num_", "").replace("_", "-").replace("name", "optimizer") in result.out
 
 
-def test_a_loss_that_leaves_the_numbers(invoke):
+def test_training_that_diverges(invoke):
     result = invoke("train", *QUICK, "--optimizer", "sgd", "--learning-rate", 1e38, "--out", "run")
     assert result.status == 1
     (line,) = result.err.splitlines()
     assert re.fullmatch(
-        r"train: the loss is (nan|inf) at step \d+: the parameters before it are kept; lower the learning rate \(now "
-        r"1e\+38\) or clip gradients \(clip_norm\); the weights before it are in run/weights\.safetensors",
+        r"train: training diverged at step \d+: the loss is (nan|inf); parameters and optimizer are as before this "
+        r"step; lower the learning rate \(now 1e\+38\) or clip gradients \(clip_norm\); the weights before it are in "
+        r"run/weights\.safetensors",
         line,
     )
     assert np.isfinite(lstm_np.SequenceClassifier.load("run/weights.safetensors").params.flat).all()

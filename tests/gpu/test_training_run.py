@@ -9,11 +9,15 @@ import pytest
 
 from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend
 from lstm_np.data import Batches
+from lstm_np.device.steps import DeviceSteps, update_of
+from lstm_np.loop import Position, TrainingDivergedError, train
+from lstm_np.steps import ModelSteps
 from lstm_np.training import Place, curves, load_recipe, run
 from lstm_np.training.reporters import Reporter
-from lstm_np.training.steps import DeviceSteps, ModelSteps, choose_steps, update_of
+from lstm_np.training.schedules import rate_of
 from tests.gpu.host_cupy import DeviceArray, FakeDevice, make_backend, make_cupy
 from tests.gpu.support import needs_compiler
+from tests.plain import through_files
 
 pytestmark = needs_compiler
 
@@ -95,11 +99,11 @@ def parts(backend: Any, **settings: Any) -> tuple[SequenceClassifier, Batches]:
 def test_the_device_steps_are_taken_where_they_can_be():
     backend = backend_of_a_whole_run()
     model, batches = parts(backend)
-    assert isinstance(choose_steps(model, Adam(model.params), batches, None), DeviceSteps)
-    assert isinstance(choose_steps(model, SGD(model.params, momentum=0.9), batches, 1.0), DeviceSteps)
-    assert isinstance(choose_steps(model, RMSProp(model.params), batches, None), ModelSteps)
+    assert isinstance(model.training_steps(Adam(model.params), batches), DeviceSteps)
+    assert isinstance(model.training_steps(SGD(model.params, momentum=0.9), batches, clip_norm=1.0), DeviceSteps)
+    assert isinstance(model.training_steps(RMSProp(model.params), batches), ModelSteps)
     on_host, _ = parts("numpy")
-    assert isinstance(choose_steps(on_host, Adam(on_host.params), batches, None), ModelSteps)
+    assert isinstance(on_host.training_steps(Adam(on_host.params), batches), ModelSteps)
 
 
 @pytest.mark.parametrize(
@@ -117,25 +121,95 @@ def test_the_device_steps_are_taken_where_they_can_be():
 )
 def test_models_that_the_device_steps_do_not_know_train_by_the_model(settings):
     model, batches = parts(backend_of_a_whole_run(), **settings)
-    assert isinstance(choose_steps(model, Adam(model.params), batches, None), ModelSteps)
+    assert isinstance(model.training_steps(Adam(model.params), batches), ModelSteps)
 
 
 def test_the_optimizer_knows_how_many_steps_were_made():
     model, batches = parts(backend_of_a_whole_run())
     optimizer = Adam(model.params)
-    steps = choose_steps(model, optimizer, batches, None)
-    running = steps.running()
+    steps = model.training_steps(optimizer, batches)
     sizes = []
-    for number, size in enumerate(steps.batches.epoch(0), 1):
-        running.add(*steps.step(size, number))
+    for number, size in enumerate(steps.batches(Position()), 1):
+        steps.step(size, number)
         sizes.append(size)
     assert sizes == [7, 7, 7, 7, 2]
-    assert running.read().count == running.count == 30
+    assert steps.look().count == steps.sums.count == 30
     assert optimizer.steps == 5
-    assert sum(steps.batches.epoch(1, start=3)) == 9
+    assert sum(steps.batches(Position(1, 3, 8))) == 9
 
 
 def test_an_unknown_rule_is_refused():
     model, _ = parts("numpy")
     with pytest.raises(ValueError, match="the device step knows Adam and SGD, found RMSProp"):
         update_of(RMSProp(model.params), None)
+
+
+def images(seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (30, 4, 3)).astype(np.uint8), rng.integers(0, 3, 30)
+
+
+@pytest.mark.parametrize(
+    "make", [Adam, lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: SGD(p, lr=0.1)], ids=["adam", "momentum", "sgd"]
+)
+def test_every_position_of_a_run_on_the_device_can_be_entered(make):
+    backend, kept = backend_of_a_whole_run(), []
+
+    def begin() -> Any:
+        model = SequenceClassifier(3, 5, 3, backend=backend, seed=4)
+        batches = Batches(*images(), 1, seed=2, scale=1 / 255)
+        steps = model.training_steps(make(model.params), batches, clip_norm=0.5, rate=rate_of("linear", 3, 60))
+        assert isinstance(steps, DeviceSteps)
+        return model, steps
+
+    def vectors(model: Any, steps: Any) -> list[Any]:
+        return [backend.to_host(vector) for vector in (model.params.flat, *steps.optimizer.slots.values())]
+
+    whole, steps = begin()
+
+    def keep(_: Any = None) -> None:
+        state = through_files(steps.state())
+        kept.append((backend.to_host(whole.params.flat), state, whole.position))
+
+    keep()
+    history = train(steps, epochs=2, on_step=keep, on_epoch=keep)
+    for parameters, state, position in kept[::7] + kept[28:34]:
+        model, again = begin()
+        next(iter(again.batches(Position())))
+        again.step(1, 1)  # what it did before does not stay
+        again.look()
+        model.params.flat[...] = backend.from_host(parameters)
+        again.restore(state)
+        assert train(again, position, epochs=2) == history[position.epoch :]
+        for found, expected in zip(vectors(model, again), vectors(whole, steps), strict=True):
+            np.testing.assert_array_equal(found, expected, err_msg=f"from {position}")
+        assert (again.optimizer.steps, again.optimizer.lr) == (60, steps.optimizer.lr)
+
+
+def test_the_device_step_is_not_waited_for(monkeypatch):
+    model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
+    steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
+    batches = steps.batches(Position())
+    sizes = [next(batches)]
+    steps.step(sizes[0], 1)
+    monkeypatch.setattr(type(steps._device), "finish", lambda *_: pytest.fail("the host waited"))
+    for number, size in enumerate(batches, 2):
+        steps.step(size, number)
+    assert steps.sums.count == 30
+
+
+def test_the_device_finds_at_a_look_that_training_has_diverged():
+    model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
+    steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
+    model.params["readout.b"][0] = np.nan
+    with pytest.raises(TrainingDivergedError, match=r"^training diverged by step 1: .* nan, the parameters are not"):
+        train(steps, epochs=1)
+
+
+def test_images_that_do_not_fit_the_model_are_refused():
+    model = SequenceClassifier(4, 5, 3, backend=backend_of_a_whole_run())
+    with pytest.raises(ValueError, match="the model reads sequences of 4 features, the batches' have 3"):
+        model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
+    other = SequenceClassifier(3, 5, 3, backend=model.backend)
+    with pytest.raises(ValueError, match="this optimizer updates other parameters"):
+        other.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))

@@ -55,7 +55,7 @@ def assert_training_agrees(
         scale=scale, update=rule_of(optimizer, max_norm), slots=slots,
         persistent=persistent, direct_blas=direct_blas, capture=capture,
     )  # fmt: skip
-    on_numpy, loss_sum, right, number = model.make_step(optimizer, clip_norm=max_norm), 0.0, 0, 0
+    on_numpy, loss_sum, right, number = model.training_steps(optimizer, clip_norm=max_norm).step, 0.0, 0, 0
     for _ in range(epochs):
         order = rng.permutation(SAMPLES)
         step.begin_epoch(order)

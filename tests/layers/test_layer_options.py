@@ -268,7 +268,7 @@ def test_training_on_a_strict_device_equals_numpy_bit_for_bit(name):
     trained = []
     for backend in ("numpy", STRICT):
         model = SequenceClassifier(5, 4, 3, backend=backend, kernel="reference", seed=7, **DEVICE[name])
-        step = model.make_step(SGD(model.params, lr=0.1, momentum=0.9), clip_norm=0.5)
+        step = model.training_steps(SGD(model.params, lr=0.1, momentum=0.9), clip_norm=0.5).step
         for number in range(1, 4):
             step((x, labels), number)
         trained.append(to_host(model.params.flat))

@@ -143,7 +143,7 @@ def test_the_same_start_takes_the_same_steps(name, digits):
     start = {key: np.array(value) for key, value in model.params.items()}
     theirs = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
     slots = {key: {} for key in theirs}
-    step = model.make_step(make_optimizer(recipe.optimizer, model.params))
+    step = model.training_steps(make_optimizer(recipe.optimizer, model.params)).step
     for number, (x, labels) in zip(range(1, STEPS + 1), batches, strict=False):
         masks = []
         if name == "tf1-gru3":  # half of every layer's outputs, drawn anew at each time step

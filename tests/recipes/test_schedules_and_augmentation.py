@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_np.backends import get_backend
 from lstm_np.data import Batches, DatasetError, load_digits
-from lstm_np.layers import Parameters
+from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD
 from lstm_np.training import load_recipe
 from lstm_np.training.augmentation import Augmented
 from lstm_np.training.material import prepare
-from lstm_np.training.schedules import factor, scheduled
+from lstm_np.training.schedules import factor, rate_of
 
 
 def test_the_shapes_of_the_schedules():
@@ -42,14 +41,24 @@ def test_a_rate_grows_then_falls_and_never_leaves_0_to_1(schedule, warmup, steps
 
 
 def test_the_rate_is_set_before_each_step():
-    params = Parameters.from_host(get_backend("numpy"), {"a": np.zeros(1)}, "float64")
-    optimizer, seen = SGD(params, lr=0.4), []
-    step = scheduled(lambda batch, number: seen.append((batch, number, optimizer.lr)), optimizer, "linear", 0, 4)
-    for number in (1, 2, 3, 4):
-        step("b", number)
-    step("again", 2)  # re-entered: the same rate as the first time
-    rates = [round(rate, 12) for _, _, rate in seen]
-    assert rates == [0.4, 0.3, 0.2, 0.1, 0.3]
+    model = SequenceClassifier(3, 4, 2)
+    optimizer, seen = SGD(model.params, lr=0.4), []
+    steps = model.training_steps(optimizer, rate=rate_of("linear", 0, 4))
+    batch = np.ones((5, 2, 3)), np.arange(5) % 2
+    for number in (1, 2, 3, 4, 2):  # step 2 entered again: the same rate as the first time
+        steps.step(batch, number)
+        seen.append(round(optimizer.lr, 12))
+    assert seen == [0.4, 0.3, 0.2, 0.1, 0.3]
+
+
+def test_a_constant_rate_leaves_the_learning_rate_to_others():
+    assert rate_of("constant", 0, 10) is None
+    model = SequenceClassifier(3, 4, 2)
+    optimizer = SGD(model.params, lr=0.4)
+    steps = model.training_steps(optimizer)
+    optimizer.lr = 0.05
+    steps.step((np.ones((5, 2, 3)), np.arange(5) % 2), 1)
+    assert optimizer.lr == 0.05
 
 
 def batches(order="sequential"):
@@ -108,6 +117,8 @@ def test_any_batch_can_be_re_entered():
     late = [x.copy() for x, _ in Augmented(batches("shuffle"), 2, 20.0, 0.2, 7).epoch(3, 38)]
     for x, expected in zip(late, whole[38:], strict=True):
         np.testing.assert_array_equal(x, expected)
+    at_another_step = next(Augmented(batches("shuffle"), 2, 20.0, 0.2, 7).epoch(3, step=5))[0]
+    assert not np.array_equal(at_another_step, whole[0])
     other = next(Augmented(batches("shuffle"), 2, 20.0, 0.2, 8).epoch(3))[0]
     assert not np.array_equal(other, whole[0])
 

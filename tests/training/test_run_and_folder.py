@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lstm_np import NonFiniteLossError, get_backend
+from lstm_np import TrainingDivergedError, get_backend
 from lstm_np.training import Place, curves, load_recipe, run, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize
 from lstm_np.training.interruption import Interrupted, Interruption
@@ -149,7 +149,7 @@ def test_interruption_does_nothing_in_another_thread():
 
 def test_weights_that_are_no_numbers_are_not_saved(recipe):
     """On a device the loss is seen only after the update: then the weights are gone too, and it says so."""
-    pretended = replace(get_backend("numpy"), name="device")
+    pretended = replace(get_backend("numpy"), reads_are_free=False)
     model = []
 
     class Spoiler(Recorder):
@@ -160,11 +160,11 @@ def test_weights_that_are_no_numbers_are_not_saved(recipe):
         if step.epoch == 1:
             model[0].params.flat[:] = np.nan
 
-    with pytest.raises(NonFiniteLossError) as caught:
+    with pytest.raises(TrainingDivergedError) as caught:
         run(recipe, Place(pretended, out="run"), Spoiler(on_step))
     assert str(caught.value) == (
-        "the loss is nan by step 15; lower the learning rate or clip gradients (clip_norm); "
-        "the weights are not finite either, the last good ones are in run/best.safetensors"
+        "training diverged by step 15: the mean loss of the epoch is nan, the parameters are not finite; lower the "
+        "learning rate or clip gradients (clip_norm); the best weights before it are in run/best.safetensors"
     )
     assert not (run_folder.Path("run") / "weights.safetensors").exists()
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from lstm_np import data
 from lstm_np.data.images import read_pictures
 from lstm_np.display import text
-from lstm_np.loop import Epoch, Metrics
+from lstm_np.loop import Epoch, History, Metrics, Position, Step
 from lstm_np.training import curves, reporters
 from lstm_np.training.recipes import load_recipe, recipe_names
 from lstm_np.training.records import Best, Outcome, Plan
@@ -38,10 +38,11 @@ def plan():
     )
 
 
-def record(number, accuracy=0.95, validation=True, steps=None):
+def record(number, accuracy=0.95, validation=True, steps=None, looks=()):
     train = Metrics(0.5 / number, accuracy, 60_000, 0)
     held = Metrics(0.4 / number, accuracy - 0.01, 10_000, 0) if validation else None
-    return Epoch(number, steps or 469 * number, train, held, 12.5, True)
+    share = 1.0 if steps is None else steps / 469 - (number - 1)
+    return Epoch(number, steps or 469 * number, train, held, 12.5, share, looks)
 
 
 class Terminal(io.StringIO):
@@ -67,7 +68,8 @@ def screen(monkeypatch):
 
 
 def step_of(number, running):
-    return SimpleNamespace(number=number, epoch=(number - 1) // 469, running=running)
+    epoch, batch = divmod(number - 1, 469)
+    return Step(Position(epoch, batch + 1, number), 128, np.float32(1.0), np.int64(64), running)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_scaling_keeps_the_mean(tmp_path):
 @pytest.mark.parametrize("epochs", [1, 12])
 def test_curves(plan, epochs):
     means = np.stack([np.linspace(1, 0.5, 20), np.linspace(0.1, 0.9, 20)], axis=1)
-    history = [(record(n), list(means / (n, 1))) for n in range(1, epochs + 1)]
+    history = History(record(n, looks=tuple(map(tuple, means / (n, 1)))) for n in range(1, epochs + 1))
     content = curves.draw_curves(history, plan)
     from matplotlib import image
 
@@ -299,6 +301,5 @@ def test_curves(plan, epochs):
 
 
 def test_curves_of_an_epoch_that_was_cut_short(plan):
-    assert curves.draw_curves(
-        [(record(1, steps=7), [(2.3, 0.1)]), (record(2, validation=False, steps=9), [(2.2, 0.2)])], plan
-    )
+    cut_short = record(2, validation=False, steps=480, looks=((2.2, 0.2),))
+    assert curves.draw_curves(History([record(1, looks=((2.3, 0.1),)), cut_short]), plan)

@@ -1,0 +1,145 @@
+"""Steps of the training loop that stay on the GPU: the data set lies there, and nothing waits for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lstm_np.data import Batches
+from lstm_np.device.memory import Update
+from lstm_np.device.step import DeviceTrainingStep
+from lstm_np.loop import Metrics, Position, Progress, Steps, Trainable, mean_of
+from lstm_np.optimizers import SGD, Adam, Optimizer, check_clip_norm, check_optimizer
+
+
+class DeviceSteps(Steps):
+    """Steps of one LSTM layer and its read-out, all of whose work and data stay on the device.
+
+    model      its parameters are W (4H, D), U (4H, H), b (4H,), then the read-out's W (K, H) and b (K,)
+    optimizer  Adam or SGD, over them
+    batches    of images in memory, as bytes
+    clip_norm, rate   as in `lstm_np.steps.ModelSteps`
+
+    A batch is its size; `step` hands the device its work and returns at once.  The four stages of a step are kernels of
+    one graph: forward and backward; no reduction; the norm and the clipping, where gradients are clipped; the update.
+    None of them stops a step whose loss or gradient is not finite.  That is asked when somebody waits for the device
+    anyway: `look` (20 times in an epoch, and at its end) asks whether the mean loss and all parameters are finite.
+    Reading `sums`, the loss of a step or `state` waits.
+
+    Raises ValueError for another optimizer or one over other parameters, a `clip_norm` that is not above 0, or sizes
+    and labels that do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        optimizer: Optimizer,
+        batches: Batches,
+        *,
+        clip_norm: float | None = None,
+        rate: Callable[[int], float] | None = None,
+    ) -> None:
+        check_optimizer(optimizer, model.params)
+        check_clip_norm(clip_norm)
+        (_, T, D), (K, H) = batches.sequences.shape, model.params["readout.W"].shape
+        if model.params["layer0.W"].shape[1] != D:
+            expected = model.params["layer0.W"].shape[1]
+            raise ValueError(f"the model reads sequences of {expected} features, the batches' have {D}")
+        self.model, self.progress = model, Progress()
+        self.optimizer: Optimizer = optimizer
+        self._source, self._rate, self._full_rate, self._rate_there = batches, rate, optimizer.lr, optimizer.lr
+        self._device = DeviceTrainingStep(
+            model.backend,
+            model.params.flat,
+            (T, D, H, K),
+            np.ascontiguousarray(batches.sequences).reshape(batches.samples, T * D),
+            batches.labels,
+            scale=float(batches.scale),
+            update=update_of(optimizer, clip_norm),
+            slots=optimizer.slots,
+            steps=optimizer.steps,
+        )
+        self.sums = DeviceSums(self._device)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._source)
+
+    def batches(self, start: Position) -> Iterator[int]:
+        """The sizes of the batches of the epoch of `start` from there on, after its order has been handed over."""
+        count = len(self)
+        everything = np.arange(self._source.samples)
+        first = start.epoch * count
+        parts = [everything[self._source.indices(batch)] for batch in range(first, first + count)]
+        self._device.begin_epoch(np.concatenate(parts), sum(map(len, parts[: start.batch])), self.optimizer.steps)
+        for part in parts[start.batch :]:
+            yield len(part)
+
+    def step(self, batch: int, number: int) -> tuple[Any, Any, int]:
+        """Step `number` on the next `batch` samples; loss and correct answers are read when they are made numbers."""
+        if self._rate is not None:
+            self.optimizer.lr = self._full_rate * self._rate(number)
+        if self.optimizer.lr != self._rate_there:
+            self._rate_there = self.optimizer.lr
+            self._device.set_learning_rate(self._rate_there)
+        self._device.run(batch)
+        self.optimizer.steps += 1
+        self.sums.count += batch
+        return _Later(self._device, 0), _Later(self._device, 1), batch
+
+    def state(self) -> dict[str, Any]:
+        """As `Steps.state`; waits until all steps are done."""
+        self._device.finish()
+        return super().state()
+
+
+class DeviceSums:
+    """`lstm_np.loop.Sums` that the steps themselves add to, on the device."""
+
+    def __init__(self, device: DeviceTrainingStep) -> None:
+        self._device = device
+        self.reset()
+
+    def read(self) -> Metrics:
+        """The means so far; waits until all steps are done."""
+        return mean_of(*self._device.totals())
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._device.set_totals(0.0, 0, 0)
+        self.count = 0
+
+    def state(self) -> dict[str, Any]:
+        """As `Sums.state`; waits until all steps are done."""
+        loss, correct, count = self._device.totals()
+        return {"loss": loss, "correct": correct, "count": count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As `Sums.restore`."""
+        self._device.set_totals(state["loss"], state["correct"], state["count"])
+        self.count = state["count"]
+
+
+class _Later:
+    """A number of the last step, read from the device when it is asked for."""
+
+    def __init__(self, device: DeviceTrainingStep, which: int) -> None:
+        self._device, self._which = device, which
+
+    def __float__(self) -> float:
+        return float(self._device.last_batch()[self._which])
+
+    def __int__(self) -> int:
+        return int(self._device.last_batch()[self._which])
+
+
+def update_of(optimizer: Optimizer, clip_norm: float | None) -> Update:
+    """An optimizer's rule as the device step knows it.  Raises ValueError for one that it does not know."""
+    if isinstance(optimizer, Adam):
+        return Update(f"adam {optimizer.form}", optimizer.lr, optimizer.betas, optimizer.eps, clip_norm)
+    if isinstance(optimizer, SGD):
+        name = "sgd nesterov" if optimizer.nesterov else "sgd momentum" if optimizer.momentum else "sgd"
+        return Update(name, optimizer.lr, (optimizer.momentum, 0.0), max_norm=clip_norm)
+    raise ValueError(f"the device step knows Adam and SGD, found {type(optimizer).__name__}")
