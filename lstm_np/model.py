@@ -19,7 +19,7 @@ from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps
 from lstm_np.layers import LAYERS, Parameters, dense
 from lstm_np.layers.recurrent import check_choice, check_size
-from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, train
+from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, train
 from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.parameters import merge
@@ -28,6 +28,7 @@ from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weig
 
 Array = Any
 READ_OUTS = ("final_state", "last_output")
+CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted together to see whether they are finite
 
 # the models that `DeviceSteps` can train: one LSTM layer and its read-out, nothing else
 ON_DEVICE = {"cell": "lstm", "num_layers": 1, "bidirectional": False, "double_bias": False, "input_projection": None,
@@ -50,8 +51,9 @@ class SequenceClassifier:
     loss         "softmax": softmax cross-entropy; "softmax_twice": a published mistake, see `lstm_np.losses`
 
     params       `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
-                 "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,)
-    position     where its training stands: `Position` (0, 0, 0) at first
+                 "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with the same names
+                 writes its values into them
+    position     where training stands: `Position` (0, 0, 0) at first; `fit` goes on from it, and a copy has it too
 
     Raises ValueError for a size below 1 or an unknown name, BackendError when the backend cannot be used.
     """
@@ -138,9 +140,25 @@ class SequenceClassifier:
         )
         to_host = self.backend.to_host
         arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge(drawn)
-        self.params = Parameters.from_host(self.backend, arrays, dtype)
+        self._params = Parameters.from_host(self.backend, arrays, dtype)
         self.position = Position()
+        self._own_optimizer: Adam | None = None  # of a `fit` that is given none
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
+
+    @property
+    def params(self) -> Parameters:
+        """All parameters by name, arrays of the backend: what optimizers update, in place."""
+        return self._params
+
+    @params.setter
+    def params(self, values: Mapping[str, Array]) -> None:
+        """Write the values of other arrays with the same names and shapes; optimizers over `params` stay right."""
+        if set(values) != set(self._params):
+            raise ValueError(f"the parameters are {', '.join(self._params)}; found {', '.join(values)}")
+        for name, array in self._params.items():  # all are compared before one is written
+            if tuple(values[name].shape) != tuple(array.shape):
+                raise ValueError(f"{name} has shape {array.shape}, found {tuple(values[name].shape)}")
+        self._params.update({name: self.backend.from_host(values[name]) for name in self._params})
 
     # ---- forward, backward
 
@@ -230,7 +248,11 @@ class SequenceClassifier:
         return self._logits(self._enter(x), save=False, dropout_key=None)[0].T
 
     def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
-        """The probability of each class, a NumPy array (N, K), from x (N, T, D).  Raises ValueError for a bad x."""
+        """The probability of each class, a NumPy array (N, K), from x (N, T, D).
+
+        Raises ValueError for a bad x, or a batch_size below 1.
+        """
+        batch_size = check_count("batch_size", batch_size, 1)
         xp, to_host = self.backend.xp, self.backend.to_host
         starts = range(0, len(x), batch_size)
         logits = (self._logits(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
@@ -244,21 +266,28 @@ class SequenceClassifier:
         return self.predict_proba(x, batch_size=batch_size).argmax(axis=1)
 
     def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512) -> Metrics:
-        """Mean loss and accuracy over x (N, T, D) and labels (N,) or one-hot (N, K).
+        """Mean loss and accuracy over x (N, T, D) and labels, integers (N,) or one-hot (N, K).
 
-        Raises ValueError for bad ones.
+        Raises ValueError for bad ones, or a batch_size below 1.
         """
+        batch_size = check_count("batch_size", batch_size, 1)
+        x = np.asarray(x) if isinstance(x, (list, tuple)) else x
+        self._check_shape(x)
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
         starts = range(0, len(x), batch_size)
         return self.evaluate_batches((x[k : k + batch_size], integers[k : k + batch_size]) for k in starts)
 
     def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
-        """Mean loss and accuracy over batches of x (B, T, D) and integer labels (B,)."""
+        """Mean loss and accuracy over batches of x (B, T, D) and labels, integers (B,) or one-hot (B, K); nan for none.
+
+        Raises ValueError for bad ones.
+        """
         running = Running(self.backend)
         with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
             for x, labels in batches:
-                logits, _, _ = self._logits(self._enter(x), save=False, dropout_key=None)
-                loss, _, correct = self.loss(self.backend.xp, logits, self.backend.from_host(labels))
+                entered, truth = self._enter(x), self._enter_labels(labels, len(x))
+                logits, _, _ = self._logits(entered, save=False, dropout_key=None)
+                loss, _, correct = self.loss(self.backend.xp, logits, truth)
                 running.add(loss, correct, len(labels))
         return running.read()
 
@@ -330,25 +359,44 @@ class SequenceClassifier:
         shuffle: bool = True,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> History:
-        """Train on x (N, T, D) and labels (N,) or one-hot (N, K); the `History` of its epochs.
+        """Train for `epochs` more epochs on x (N, T, D) and labels, integers (N,) or one-hot (N, K); their `History`.
 
-        optimizer        over `self.params`; Adam with its defaults when none is given
+        optimizer        over `self.params`; None: the model's own Adam with its defaults, kept from call to call
         validation_data  (x, labels) to evaluate after each epoch
         clip_norm        upper bound of the norm of all gradients together
+        on_epoch         called with the record of each epoch
 
-        Raises ValueError for bad data, TrainingDivergedError when loss or gradient are no longer finite, with the
-        parameters as before that step (on a GPU: after it).
+        It goes on where the model stands (`position`), at the first batch of the next epoch, so that ten calls with
+        epochs=1 are one call with epochs=10, to the bit.
+
+        >>> import numpy as np, lstm_np
+        >>> rng = np.random.default_rng(0)
+        >>> x, labels = rng.standard_normal((60, 5, 3)), rng.integers(0, 2, 60)
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> history = model.fit(x, labels, epochs=2, batch_size=20)
+        >>> history += model.fit(x, labels, batch_size=20)
+        >>> [epoch.steps for epoch in history], model.position
+        ([3, 6, 9], Position(epoch=3, batch=0, step=9))
+
+        Raises ValueError for bad data or arguments, before any work; TrainingDivergedError when loss or gradient are no
+        longer finite, with the parameters as before that step (on a GPU: after it).
         """
-        integers = self.backend.to_host(self._enter_labels(labels, len(x)))
-        x = self.backend.to_host(x)
-        self._enter(x)
+        epochs, batch_size = check_count("epochs", epochs, 1), check_count("batch_size", batch_size, 1)
+        x, integers = self._check_data(x, labels)
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise ValueError(f"validation_data must be a pair (x, labels), found {type(validation_data).__name__}")
+            validation_data = self._check_data(*validation_data, of="validation_data: ")
         batches = Batches(
             x, integers, batch_size, seed=self.recurrent.seed, scale=1.0, dtype=self.dtype, shuffle=shuffle
         )
+        if optimizer is None:
+            self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
+        start = self.position if self.position.batch == 0 else self.position.next_epoch()
         return train(
-            self.training_steps(optimizer or Adam(self.params), batches, clip_norm=clip_norm),
-            Position(),
-            epochs=epochs,
+            self.training_steps(optimizer, batches, clip_norm=clip_norm),
+            start,
+            epochs=start.epoch + epochs,
             validate=None if validation_data is None else lambda: self.evaluate(*validation_data),
             on_epoch=on_epoch,
         )
@@ -389,6 +437,23 @@ class SequenceClassifier:
             )
         raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
 
+    def _check_data(self, x: Array, labels: Array, of: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """A whole data set as NumPy arrays, x (N, T, D) and integer labels (N,), checked; `of` goes before an error."""
+        try:
+            x = self.backend.to_host(x)
+            self._check_shape(x)
+            x = x.astype(np.uint8) if x.dtype.kind == "b" else x
+            integers = self.backend.to_host(self._enter_labels(labels, len(x)))
+            rows = max(1, CHECKED_AT_ONCE // (x.shape[1] * x.shape[2]))
+            for start in range(0, len(x), rows) if x.dtype.kind == "f" else ():
+                with np.errstate(over="ignore"):
+                    part = x[start : start + rows].astype(self.dtype, copy=False)
+                if not np.isfinite(part).all():
+                    self._refuse_values(bool(np.isfinite(x[start : start + rows]).all()))
+        except ValueError as error:
+            raise ValueError(f"{of}{error}") from None
+        return x, integers
+
     def _enter_labels(self, labels: Array, B: int) -> Array:
         """Integers (B,) on the backend from integers (B,) or one-hot (B, K), checked."""
         K, host = self.num_classes, self.backend.to_host(labels)
@@ -406,12 +471,16 @@ class SequenceClassifier:
     # ---- description and storage
 
     def copy(self, **changes: Any) -> SequenceClassifier:
-        """A model with the same parameter values and other settings (dtype, kernel, backend ...)."""
+        """A model with the same parameter values and position, and other settings (dtype, kernel, backend ...)."""
         backend = changes.pop("backend", self.backend)
         other = type(self)(**{**self.config, **changes}, backend=backend)
         other.params.update(
             {n: other.backend.from_host(self.backend.to_host(a).astype(other.dtype)) for n, a in self.params.items()}
         )
+        other.position = self.position
+        if self._own_optimizer is not None:
+            other._own_optimizer = Adam(other.params)
+            other._own_optimizer.restore(self._own_optimizer.state())
         return other
 
     def summary(self) -> str:

@@ -293,7 +293,7 @@ def test_what_is_said_where_curves_cannot_be_drawn(monkeypatch):
 # ---- what is documented
 
 
-@pytest.mark.parametrize("documented", [loop])
+@pytest.mark.parametrize("documented", [loop, lstm_np.model])
 def test_the_examples_run(documented):
     found = doctest.testmod(documented)
     assert found.attempted > 3

@@ -186,6 +186,39 @@ def test_every_position_of_a_run_on_the_device_can_be_entered(make):
         assert (again.optimizer.steps, again.optimizer.lr) == (60, steps.optimizer.lr)
 
 
+def test_fit_takes_the_steps_that_stay_on_the_device():
+    """Where the images are bytes; and the same training as on NumPy, also when it is cut into calls."""
+    model, cut, plain = (
+        SequenceClassifier(3, 5, 3, backend=backend, seed=4)
+        for backend in (backend_of_a_whole_run(), backend_of_a_whole_run(), "numpy")
+    )
+    launches = model.backend.xp.device.launches
+    x, labels = images()
+    history = model.fit(x, labels, epochs=3, batch_size=8, validation_data=images(1))
+    assert launches.count("update_parameters") == 12
+    parts = [cut.fit(x, labels, batch_size=8, validation_data=images(1)) for _ in range(3)]
+    assert parts[0] + parts[1] + parts[2] == history
+    np.testing.assert_array_equal(cut.backend.to_host(cut.params.flat), model.backend.to_host(model.params.flat))
+    for found, expected in zip(history, plain.fit(x, labels, epochs=3, batch_size=8), strict=True):
+        assert found.train.loss == pytest.approx(expected.train.loss, rel=1e-5)
+        assert found.steps == expected.steps
+
+
+def test_parameters_that_were_assigned_between_epochs_are_those_of_the_next():
+    """The device keeps U transposed beside the parameters."""
+    trained = []
+    for assign in (True, False):
+        model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run(), seed=4)
+        steps = model.training_steps(SGD(model.params, lr=0.1), Batches(*images(), 8, scale=1 / 255))
+        other = SequenceClassifier(3, 5, 3, backend=model.backend, seed=5).params
+        if assign:
+            train(steps, epochs=1)
+        model.params = other
+        train(steps, Position(1, 0, 4), epochs=2)
+        trained.append(model.backend.to_host(model.params.flat))
+    np.testing.assert_array_equal(*trained)
+
+
 def test_the_device_step_is_not_waited_for(monkeypatch):
     model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
     steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
