@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def header(kind: str, threads: int) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kind": kind,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **commit(),
         "threads": threads,
         "machine": {

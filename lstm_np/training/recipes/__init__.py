@@ -7,7 +7,7 @@ say: the default recipe, which names every setting).  Naming another optimizer s
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,11 +24,6 @@ from lstm_np.training.recipes.settings import (
     convert,
     settings_of,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT = "mnist-lstm128"
 FOLDER = Path(__file__).parent
