@@ -95,11 +95,12 @@ def recurrent(
     cell: ModuleType,
     D: int,
     H: int,
+    *,
     bias: bool | str,
     forget_bias: float | None,
+    forget_bias_at: str,
     seed: int,
     purpose: str,
-    forget_bias_at: str = "init",
 ) -> Arrays:
     """Weights of one layer and direction, float64, keyed by (seed, purpose).
 
@@ -169,7 +170,7 @@ DENSE: dict[str, Callable[[np.random.Generator, int, int], Arrays]] = {
 }
 
 
-def dense(name: str, D: int, K: int, seed: int, purpose: str, bias: float | None = None) -> Arrays:
+def dense(name: str, D: int, K: int, *, seed: int, purpose: str, bias: float | None = None) -> Arrays:
     """W (K, D) and b (K,) of a dense layer, float64, keyed by (seed, purpose).
 
     `bias` replaces every value of b.  Raises ValueError for an unknown name.

@@ -13,49 +13,56 @@ from typing import Any
 
 import numpy as np
 
-from lstm_np import initializers
+from lstm_np import initializers, old_names, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps
-from lstm_np.layers import LAYERS, Parameters, dense
-from lstm_np.layers.recurrent import check_choice, check_size
+from lstm_np.layers import Parameters, dense, make_layers
 from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, train
 from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
+from lstm_np.options import Dtype
 from lstm_np.parameters import merge
 from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
 
 Array = Any
-READ_OUTS = ("final_state", "last_output")
 CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted together to see whether they are finite
 
-# the models that `DeviceSteps` can train: one LSTM layer and its read-out, nothing else
-ON_DEVICE = {"cell": "lstm", "num_layers": 1, "bidirectional": False, "double_bias": False, "input_projection": None,
-             "loss": "softmax", "forget_bias_at": "init", "kernel": "auto"}  # fmt: skip
+# options that `DeviceSteps` knows, or that change nothing in its steps; any other must be at its default
+DEVICE_OPTIONS = {"input_size", "hidden_size", "num_classes", "dtype", "seed", "dropout", "dropout_outputs",
+                  "dropout_mask", "initializer", "forget_bias", "projection_initializer", "projection_bias",
+                  "readout_initializer", "readout_bias", "read_out"}  # fmt: skip
 
 
+def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a file's configuration by their present names.  Raises WeightsError for one that there is not."""
+    try:
+        values = old_names.options(config)
+    except ValueError as error:
+        raise WeightsError(f"{path}: the model it describes cannot be made ({error})") from error
+    for name in values:
+        if name not in options.taken_by(SequenceClassifier):
+            raise WeightsError(
+                f"{path}: written by a newer version of lstm_np (its model has {name!r}); update lstm_np"
+            )
+    return values
+
+
+@options.documented
 class SequenceClassifier:
     """Reads a sequence (T, D) step by step and says which of K classes it is.
 
-    input_size, hidden_size, num_classes   D, H and K
-    cell         the recurrent cell: "lstm", "gru", "gru_reset_before", "rnn" (tanh) or "rnn_relu"
-    num_layers, dropout, bidirectional, kernel, backend, dtype, seed, initializer, forget_bias, forget_bias_at,
-    dropout_outputs, dropout_mask          as for `lstm_np.LSTM`
-    double_bias  the recurrent layers have two bias vectors that are added, as in PyTorch (`LSTM`'s bias="double")
-    read_out     "final_state": the state after the last step each direction reads; "last_output": the output at step T
-                 (the same but for a bidirectional model, and for dropout on the top layer's outputs)
-    input_projection                       features P of a dense layer over every input (no nonlinearity); None: none
-    projection_initializer, readout_initializer    of those dense layers; None: the recurrent layers' `initializer`
-    projection_bias, readout_bias          what all their biases start from; None: what the initialiser gives
-    loss         "softmax": softmax cross-entropy; "softmax_twice": a published mistake, see `lstm_np.losses`
+    params   `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
+             "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with the same names
+             writes its values into them
+    position where training stands: `Position` (0, 0, 0) at first; `fit` goes on from it, and a copy has it too
+    config   the options that it was made with, but for the backend, as plain values
 
-    params       `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
-                 "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with the same names
-                 writes its values into them
-    position     where training stands: `Position` (0, 0, 0) at first; `fit` goes on from it, and a copy has it too
+    The two ways to read out differ only for a bidirectional model, and with dropout on the top layer's outputs.
 
-    Raises ValueError for a size below 1 or an unknown name, BackendError when the backend cannot be used.
+    Raises ValueError for a value that an option cannot have, or one that the cell does not have; BackendError when the
+    backend cannot be used.
     """
 
     def __init__(
@@ -66,81 +73,55 @@ class SequenceClassifier:
         *,
         cell: str = "lstm",
         num_layers: int = 1,
-        double_bias: bool = False,
-        dropout: float = 0.0,
+        bias: bool | str = True,
         bidirectional: bool = False,
-        kernel: str = "auto",
-        backend: str | Backend = "numpy",
-        dtype: str = "float32",
-        seed: int = 0,
+        dropout: float = 0.0,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
         initializer: str = "keras",
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
-        dropout_outputs: str = "between",
-        dropout_mask: str = "step",
-        read_out: str = "final_state",
         input_projection: int | None = None,
         projection_initializer: str | None = None,
         projection_bias: float | None = None,
         readout_initializer: str | None = None,
         readout_bias: float | None = None,
+        read_out: str = "final_state",
         loss: str = "softmax",
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
     ) -> None:
-        check_size("num_classes", num_classes)
-        check_choice("cell", cell, tuple(LAYERS))
-        check_choice("read_out", read_out, READ_OUTS)
-        check_choice("loss", loss, tuple(LOSSES))
-        check_size("input_size", input_size)
-        if input_projection is not None:
-            check_size("input_projection", input_projection)
-        self.backend = get_backend(backend)
-        self.recurrent = LAYERS[cell](
-            input_size if input_projection is None else input_projection,
-            hidden_size,
-            num_layers=num_layers,
-            bias="double" if double_bias else True,
-            dropout=dropout,
-            bidirectional=bidirectional,
-            kernel=kernel,
-            backend=self.backend,
-            dtype=dtype,
-            seed=seed,
-            initializer=initializer,
-            forget_bias=forget_bias,
-            forget_bias_at=forget_bias_at,
-            dropout_outputs=dropout_outputs,
-            dropout_mask=dropout_mask,
-        )
-        otherwise_said = {"bias", "reset", "nonlinearity"}  # by double_bias and by the cell's name
-        layer_config = {name: value for name, value in self.recurrent.config.items() if name not in otherwise_said}
-        self.config: dict[str, Any] = {
-            **layer_config,
-            "input_size": input_size,
-            "num_classes": num_classes,
-            "cell": cell,
-            "double_bias": double_bias,
-            "read_out": read_out,
-            "input_projection": input_projection,
-            "projection_initializer": projection_initializer,
-            "projection_bias": projection_bias,
-            "readout_initializer": readout_initializer,
-            "readout_bias": readout_bias,
-            "loss": loss,
-        }
-        self.input_size, self.num_classes, self.dtype, self.read_out = input_size, num_classes, dtype, read_out
-        self.loss = LOSSES[loss]
+        values = options.check(options.given(locals()))
+        self.backend = get_backend(values.pop("backend"))
+        self.config: dict[str, Any] = values
+        self.input_size, self.num_classes = values["input_size"], values["num_classes"]
+        self.dtype, self.read_out, self.loss = values["dtype"], values["read_out"], LOSSES[values["loss"]]
         self.notes: dict[str, Any] = {}
-        drawn = {}
-        if input_projection is not None:
+        P, common, drawn = values["input_projection"], values["initializer"], {}
+        features = self.input_size if P is None else P
+        self.recurrent = make_layers(values["cell"], {**values, "input_size": features, "backend": self.backend})
+        if P is not None:
             drawn["projection"] = initializers.dense(
-                projection_initializer or initializer, input_size, input_projection, seed, "projection", projection_bias
+                values["projection_initializer"] or common,
+                self.input_size,
+                P,
+                seed=values["seed"],
+                purpose="projection",
+                bias=values["projection_bias"],
             )
         drawn["readout"] = initializers.dense(
-            readout_initializer or initializer, self.recurrent.output_size, num_classes, seed, "readout", readout_bias
+            values["readout_initializer"] or common,
+            self.recurrent.output_size,
+            self.num_classes,
+            seed=values["seed"],
+            purpose="readout",
+            bias=values["readout_bias"],
         )
         to_host = self.backend.to_host
         arrays = {name: to_host(array) for name, array in self.recurrent.params.items()} | merge(drawn)
-        self._params = Parameters.from_host(self.backend, arrays, dtype)
+        self._params = Parameters.from_host(self.backend, arrays, self.dtype)
         self.position = Position()
         self._own_optimizer: Adam | None = None  # of a `fit` that is given none
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
@@ -320,7 +301,7 @@ class SequenceClassifier:
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
             self.backend.device_steps
-            and all(self.config[name] == value for name, value in ON_DEVICE.items())
+            and options.changed(self.config).keys() <= DEVICE_OPTIONS
             and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
             and isinstance(optimizer, (Adam, SGD))
             and batches.sequences.dtype == np.uint8
@@ -472,8 +453,8 @@ class SequenceClassifier:
 
     def copy(self, **changes: Any) -> SequenceClassifier:
         """A model with the same parameter values and position, and other settings (dtype, kernel, backend ...)."""
-        backend = changes.pop("backend", self.backend)
-        other = type(self)(**{**self.config, **changes}, backend=backend)
+        with options.silent():
+            other = type(self)(**{"backend": self.backend, **self.config, **changes})
         other.params.update(
             {n: other.backend.from_host(self.backend.to_host(a).astype(other.dtype)) for n, a in self.params.items()}
         )
@@ -533,6 +514,7 @@ class SequenceClassifier:
         notes = stored.get("notes")
         if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
             raise WeightsError(f"{path}: the file does not say which model its weights belong to")
+        config = _present_options(path, config)
         values = sum(array.size for array in tensors.values())
         for name, power, limit in (
             ("hidden_size", 2, values),
@@ -545,7 +527,8 @@ class SequenceClassifier:
             if isinstance(size, int) and size**power > limit:
                 raise WeightsError(f"{path}: {name} {size} needs more than the {values:,} values of its tensors")
         try:
-            model = cls(**{**config, "kernel": kernel or "auto"}, backend=backend)
+            with options.silent():
+                model = cls(**{**config, "kernel": kernel or "auto"}, backend=backend)
         except (TypeError, ValueError, MemoryError) as error:
             raise WeightsError(f"{path}: the model it describes cannot be made ({error})") from error
         model.load_weights(tensors, path)

@@ -18,7 +18,7 @@ LEVELS = {
     for level, names in enumerate(
         (
             ("errors", "startup"),
-            ("options", "extras", "streams", "files", "backends", "workers"),
+            ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),
             ("steps", "trace", "device", "checkpoints", "distributed"),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lstm_np
+from lstm_np.options import OptionWarning
 
 sizes = st.integers(1, 5)
 
@@ -98,7 +99,8 @@ def test_dropout_masks_are_a_function_of_the_key():
 
 def test_dropout_where_and_how_often():
     x = np.random.default_rng(6).standard_normal((3, 5, 3))
-    between = lstm_np.LSTM(3, 8, dropout=0.5, dropout_outputs="between")
+    with pytest.warns(OptionWarning):
+        between = lstm_np.LSTM(3, 8, dropout=0.5, dropout_outputs="between")
     np.testing.assert_array_equal(between.forward(x, dropout_key=(1,))[0], between.forward(x)[0])
     every = lstm_np.LSTM(3, 8, dropout=0.5, dropout_outputs="all", dropout_mask="sequence")
     y, plain = every.forward(x, dropout_key=(1,))[0], every.forward(x)[0]
@@ -139,12 +141,12 @@ def test_the_forget_bias_starts_at_one_unless_told_otherwise():
 
 
 BAD_ARGUMENTS = {
-    "hidden_size must be an integer of at least 1, found 0": {"hidden_size": 0},
-    "hidden_size must be an integer of at least 1, found 2.5": {"hidden_size": 2.5},
-    "input_size must be an integer of at least 1, found -1": {"input_size": -1},
-    "num_layers must be an integer of at least 1, found True": {"num_layers": True},
+    "hidden_size must be at least 1, found 0": {"hidden_size": 0},
+    "hidden_size must be a whole number, found 2.5": {"hidden_size": 2.5},
+    "input_size must be at least 1, found -1": {"input_size": -1},
+    "num_layers must be a whole number, found True": {"num_layers": True},
     "dropout must be at least 0 and below 1, found 1.0": {"dropout": 1.0},
-    "dropout must be at least 0 and below 1, found nan": {"dropout": float("nan")},
+    "dropout must be finite, found nan": {"dropout": float("nan")},
     "unknown dtype 'float16'; there are: float32, float64, complex128": {"dtype": "float16"},
     "unknown kernel 'fast'; there are: auto, ": {"kernel": "fast"},
     "unknown backend 'torch'; there are: numpy, cupy": {"backend": "torch"},

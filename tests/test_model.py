@@ -151,10 +151,10 @@ def test_bad_input_is_refused_in_one_line(method, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be an integer of at least 1, found 0"),
+        ({"num_classes": 0}, "num_classes must be at least 2, found 0"),
         ({"cell": "qrnn"}, "unknown cell 'qrnn'; there are: lstm"),
         ({"read_out": "mean"}, "unknown read_out 'mean'; there are: final_state, last_output"),
-        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, found 0"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, found 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

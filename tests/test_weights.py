@@ -99,12 +99,19 @@ def test_weights_of_another_shape_are_refused(saved):
 
 
 @pytest.mark.parametrize(
-    "change", [{"hidden_size": 0}, {"cell": "none"}, {"extra": 1}, {"hidden_size": "5"}, {"dropout": 2.0}]
+    "change",
+    [{"hidden_size": 0}, {"cell": "none"}, {"hidden_size": "5"}, {"dropout": 2.0}, {"bias": 1}, {"double_bias": True}],
 )
 def test_a_configuration_that_makes_no_model_is_refused(saved, change):
     tensors, config = read_weights(saved)
     write_weights(saved, tensors, json.loads(json.dumps({**config, "model": {**config["model"], **change}})))
     assert refused(saved).startswith("the model it describes cannot be made")
+
+
+def test_an_option_that_is_not_known_comes_from_a_newer_version(saved):
+    tensors, config = read_weights(saved)
+    write_weights(saved, tensors, {**config, "model": {**config["model"], "extra": 1}})
+    assert refused(saved) == "written by a newer version of lstm_np (its model has 'extra'); update lstm_np"
 
 
 @pytest.mark.parametrize("name", ["hidden_size", "input_size", "num_classes", "num_layers"])

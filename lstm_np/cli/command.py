@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from threadpoolctl import threadpool_limits
 
@@ -21,6 +22,7 @@ from lstm_np.backends import Backend, get_backend
 from lstm_np.errors import LstmNpError
 from lstm_np.files import discard_buffered
 from lstm_np.loop import TrainingDivergedError
+from lstm_np.options import OptionWarning
 from lstm_np.training.interruption import Interrupted
 
 EXIT_STATUS = "Exit status: 0 done, 1 {one}, 2 bad input or a fault of the machine, 129, 130 and 143 interrupted."
@@ -56,7 +58,8 @@ def run_command(parser: Parser, argv: list[str] | None, body: Callable[[argparse
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
     arguments = parser.parse_args(argv)
     try:
-        return body(arguments)
+        with _warnings_in_a_line(parser):
+            return body(arguments)
     except BrokenPipeError:  # whoever read our output has gone, as `head` does: nobody is left to be told
         discard_buffered(sys.stdout)
         return 141
@@ -115,6 +118,30 @@ def open_missing_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
+    """Show the warnings about options as a line on stderr, without the place in the source."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", OptionWarning)
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, OptionWarning):
+                say(f"{parser.name}: {message}")
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

@@ -5,37 +5,60 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lstm_np import old_names
 from lstm_np.backends import BACKENDS
 from lstm_np.kernels import KERNELS
+from lstm_np.options import Option
 from lstm_np.training.recipes import DEFAULT, Tables, load_recipe
-from lstm_np.training.recipes.settings import NONE, TABLES, convert, kind_of, settings_of
+from lstm_np.training.recipes.settings import NONE, TABLES, convert, settings_of
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each setting of a recipe; what is not given stays as the recipe has it."""
+    """A flag for each setting of a recipe; what is not given stays as the recipe has it.
+
+    Flags of options that were renamed are taken as well; help leaves them out.
+    """
     defaults = load_recipe().tables
     for table in TABLES:
         group = parser.add_argument_group(f"{table}, from the recipe ({DEFAULT} in brackets)")
-        for name, item in settings_of(table).items():
-            kind, optional = kind_of(table, name)
-            text = f"{item.metadata['help']} [{_shown(defaults[table][name])}]".replace("%", "%%")
-            about_flag: dict[str, Any] = {"dest": f"{table}.{name}", "default": argparse.SUPPRESS, "help": text}
-            if kind is bool:
-                about_flag["action"] = argparse.BooleanOptionalAction
-            elif kind is tuple:
-                about_flag.update(nargs=2, type=float, metavar=("X", "Y"))
-            elif item.metadata["choices"]:
-                about_flag.update(choices=(*item.metadata["choices"], *((NONE,) if optional else ())))
-            else:
-                about_flag.update(type=_or_none(kind) if optional else kind, metavar=_METAVARS[kind])
-            group.add_argument(flag_of(table, name), **about_flag)
+        for name, option in settings_of(table).items():
+            add_option_flag(
+                group, option, flag_of(table, name), f"{table}.{name}", shown(option, defaults[table][name])
+            )
+    for old, (name, became) in old_names.OPTIONS.items():
+        about: dict[str, Any] = {"dest": f"model.{name}", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        if became is None:
+            option = settings_of("model")[name]
+            parser.add_argument(f"--{_dashed(old)}", type=_or_none(option.kind), **about)
+            continue
+        for prefix, value in (("", True), ("no-", False)):
+            parser.add_argument(f"--{prefix}{_dashed(old)}", action="store_const", const=became[value], **about)
+
+
+def add_option_flag(parser: Any, option: Option, flag: str, dest: str, default: str) -> None:
+    """A flag for an option; where it is not given the namespace has no such name, and `default` is what holds then."""
+    text = f"{option.help} [{default}]".replace("%", "%%")
+    about: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": text}
+    if option.kind is bool and option.choices:
+        values = {"true": True, "false": False, **{choice: choice for choice in option.choices}}
+        about.update(type=_one_of(values), metavar=f"{{{','.join(values)}}}")
+    elif option.kind is bool:
+        about["action"] = argparse.BooleanOptionalAction
+    elif option.kind is tuple:
+        about.update(nargs=2, type=float, metavar=("X", "Y"))
+    elif option.choices:
+        about["choices"] = (*option.choices, *((NONE,) if option.optional else ()))
+    else:
+        kind = option.kind
+        about.update(type=_or_none(kind) if option.optional else kind, metavar=_METAVARS[kind])
+    parser.add_argument(flag, **about)
 
 
 def flag_of(table: str, name: str) -> str:
     """What a setting is called on the command line: --hidden-size."""
-    return "--" + (settings_of(table)[name].metadata["flag"] or name).replace("_", "-")
+    return f"--{_dashed(settings_of(table)[name].flag or name)}"
 
 
 def settings_from_flags(arguments: argparse.Namespace) -> Tables:
@@ -73,6 +96,10 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use at most [all]")
 
 
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _kernel_of_memory(text: str) -> str:
     if text not in ("full", "lean"):
         raise argparse.ArgumentTypeError(f"must be full or lean, found {text!r}")
@@ -87,9 +114,19 @@ def _or_none(kind: type) -> Any:
     return parse
 
 
-def _shown(value: Any) -> str:
+def _one_of(values: dict[str, Any]) -> Any:
+    def parse(text: str) -> Any:
+        if text not in values:
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(values)}, found {text!r}")
+        return values[text]
+
+    return parse
+
+
+def shown(option: Option, value: Any) -> str:
+    """A value of an option as help has it."""
     if value is None:
         return NONE
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return str(value).lower() if option.choices else "yes" if value else "no"
     return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

@@ -14,13 +14,14 @@ from typing import Any
 from lstm_np import streams
 from lstm_np.backends import Backend
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
-from lstm_np.cli.flags import add_machine_flags
+from lstm_np.cli.flags import add_machine_flags, add_option_flag, flag_of, shown
 from lstm_np.gradcheck import CENTRAL_LIMIT, COMPLEX_STEP_LIMIT, GradientReport, gradcheck
-from lstm_np.layers import LAYERS
-from lstm_np.layers.dropout import DROPPED_OUTPUTS, MASK_PER
-from lstm_np.model import READ_OUTS, SequenceClassifier
+from lstm_np.layers import LAYERS, make_layers
+from lstm_np.model import SequenceClassifier
+from lstm_np.options import BY_NAME, Option, silent
+from lstm_np.training.recipes.settings import convert, settings_of
 
-CLASSES = 10
+CLASSES, UNITS = 10, 5
 DROPOUT_KEY = (1,)  # holds the masks of a configuration with dropout fixed
 
 
@@ -33,11 +34,9 @@ def make_parser() -> Parser:
         f"(limit {COMPLEX_STEP_LIMIT:.0e}) and central differences (limit {CENTRAL_LIMIT:.0e}).",
         one="a gradient is wrong",
     )
-    parser.add_argument("--cell", choices=tuple(LAYERS), help="recurrent cell [lstm; random with --configurations]")
+    for name, (default, option) in _options().items():
+        add_option_flag(parser, option, flag_of("model", name), name, default)
     parser.add_argument("--input-size", type=int, default=4, metavar="N", help="features per step (D) [4]")
-    parser.add_argument("--hidden-size", type=int, default=5, metavar="N", help="units per layer (H) [5]")
-    parser.add_argument("--layers", type=int, default=1, metavar="N", help="recurrent layers (L) [1]")
-    parser.add_argument("--bidirectional", action="store_true", help="also read each sequence backwards")
     parser.add_argument("--batch-size", type=int, default=3, metavar="N", help="sequences (B) [3]")
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="time steps (T) [4]")
     parser.add_argument(
@@ -50,6 +49,22 @@ def make_parser() -> Parser:
     add_machine_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
+
+
+def _options() -> dict[str, tuple[str, Option]]:
+    """Name -> (what holds where it is not given, option) of the model's options that a gradient can depend on."""
+    own = {"cell": "lstm; random with --configurations", "hidden_size": str(UNITS)}
+    return {
+        name: (own.get(name, shown(option, option.default)), option)
+        for name, option in settings_of("model").items()
+        if name != "dtype"  # float64, and its complex numbers
+    }
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that the flags give, checked."""
+    values = vars(arguments)
+    return {name: convert("model", name, values[name], flag_of("model", name)) for name in _options() if name in values}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,17 +98,20 @@ def _badness(report: GradientReport) -> tuple[bool, float]:
 
 
 def _asked_for(arguments: argparse.Namespace, backend: Backend) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """One layer and one model of the sizes that the flags give."""
-    shape = {"num_layers": arguments.layers, "bidirectional": arguments.bidirectional}
-    common = {**shape, "kernel": arguments.kernel, "backend": backend, "dtype": "float64", "seed": arguments.seed}
+    """One layer and one model with the options that the flags give."""
+    given = {"hidden_size": UNITS, **_given(arguments)}
+    machine = {"kernel": arguments.kernel, "backend": backend, "dtype": "float64", "seed": arguments.seed}
     sizes = {"batch_size": arguments.batch_size, "steps": arguments.steps, "seed": arguments.seed}
-    cell = arguments.cell or "lstm"
-    yield LAYERS[cell](arguments.input_size, arguments.hidden_size, **common), sizes
-    yield SequenceClassifier(arguments.input_size, arguments.hidden_size, CLASSES, cell=cell, **common), sizes
+    sizes["dropout_key"] = DROPOUT_KEY if given.get("dropout") else None
+    model = SequenceClassifier(arguments.input_size, num_classes=CLASSES, **given, **machine)
+    with silent():
+        yield make_layers(model.config["cell"], {**model.config, "backend": backend}), sizes
+    yield model, sizes
 
 
 def _random(arguments: argparse.Namespace, backend: Backend) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Layers and models in turn, each a function of (seed, its number)."""
+    given = _given(arguments)
     for number in range(arguments.configurations):
         rng = streams.generator(arguments.seed, "configuration", number)
 
@@ -103,26 +121,31 @@ def _random(arguments: argparse.Namespace, backend: Backend) -> Iterator[tuple[A
         def one_of(choices: Any, rng: Any = rng) -> Any:
             return list(choices)[int(rng.integers(len(choices)))]
 
-        cell = arguments.cell or one_of(LAYERS)
+        cell = given["cell"] if "cell" in given else one_of(LAYERS)
         D, H = between(1, 5), between(1, 6)
         dropout = one_of((0.0, 0.3))
-        common = {
+        values = {
+            "input_size": D,
+            "hidden_size": H,
             "num_layers": between(1, 3),
             "bidirectional": one_of((False, True)),
             "dropout": dropout,
-            "dropout_outputs": one_of(DROPPED_OUTPUTS),
-            "dropout_mask": one_of(MASK_PER),
+            "dropout_outputs": one_of(BY_NAME["dropout_outputs"].choices),
+            "dropout_mask": one_of(BY_NAME["dropout_mask"].choices),
             "kernel": arguments.kernel,
             "backend": backend,
             "dtype": "float64",
             "seed": number,
         }
         sizes: dict[str, Any] = {"batch_size": between(2, 4), "steps": between(3, 6), "seed": number, "entries": 12}
-        sizes["dropout_key"] = DROPOUT_KEY if dropout else None
-        if number % 2 == 0:
-            yield LAYERS[cell](D, H, bias=one_of((True, False)), **common), sizes
-        else:
-            yield SequenceClassifier(D, H, between(2, 10), cell=cell, read_out=one_of(READ_OUTS), **common), sizes
+        sizes["dropout_key"] = DROPOUT_KEY if given.get("dropout", dropout) else None
+        with silent():
+            if number % 2 == 0:
+                values["bias"] = one_of((True, False))
+                yield make_layers(cell, {**values, **given}), sizes
+            else:
+                values |= {"num_classes": between(2, 10), "read_out": one_of(BY_NAME["read_out"].choices), "cell": cell}
+                yield SequenceClassifier(**{**values, **given}), sizes
 
 
 def _as_json(report: GradientReport) -> dict[str, Any]:

@@ -30,16 +30,15 @@ def kernel_class(name: str) -> type[Kernel]:
 def choose_kernel(name: str, spec: LayerSpec, backend: Backend) -> Kernel:
     """A kernel for one layer and direction: the one asked for, or with "auto" the first of the backend's that can.
 
-    Raises ValueError for an unknown kernel, or one that cannot run this layer on this backend.
+    Raises ValueError for an unknown kernel, or where none, or not this one, can run the layer on this backend.
     """
+    for candidate in backend.kernels if name == "auto" else (name,):
+        kernel = kernel_class(candidate)
+        if candidate in backend.kernels and kernel.supports(spec, backend):
+            return kernel(spec, backend)
+    cell = spec.cell.__name__.rpartition(".")[2]
+    asked = "".join(f", {option} {value}" for option, value in spec.options.items())
+    layer = f"a {cell} layer of {spec.hidden_size} units in {spec.dtype}{asked} on the {backend.name} backend"
     if name == "auto":
-        classes = (kernel_class(candidate) for candidate in backend.kernels)
-        return next(kernel(spec, backend) for kernel in classes if kernel.supports(spec, backend))
-    kernel = kernel_class(name)
-    if name not in backend.kernels or not kernel.supports(spec, backend):
-        cell = spec.cell.__name__.rpartition(".")[2]
-        raise ValueError(
-            f"kernel {name!r} does not run a {cell} layer of {spec.hidden_size} units in {spec.dtype} on the "
-            f"{backend.name} backend; use --kernel auto"
-        )
-    return kernel(spec, backend)
+        raise ValueError(f"no kernel runs {layer}")
+    raise ValueError(f"kernel {name!r} does not run {layer}; use --kernel auto")

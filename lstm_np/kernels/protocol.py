@@ -9,7 +9,7 @@ for a GRU that resets after the product ``b_n`` (H,).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -21,13 +21,25 @@ State = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What a kernel must know before it sees an array."""
+    """What a kernel must know before it sees an array.
+
+    options   those that are marked `kernel` in `lstm_np.options` and not at their defaults, by name
+    """
 
     cell: ModuleType
     input_size: int
     hidden_size: int
     bias: bool
     dtype: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def asks_only(self, *known: str) -> bool:
+        """Whether all of `options` are among `known`.
+
+        A kernel that does not know one of them must refuse the layer, so each asks this in `supports`: a new option is
+        then refused by every kernel until it learns it.
+        """
+        return self.options.keys() <= set(known)
 
 
 class Kernel(Protocol):
@@ -39,7 +51,7 @@ class Kernel(Protocol):
 
     @staticmethod
     def supports(spec: LayerSpec, backend: Backend) -> bool:
-        """Whether this kernel can run such a layer on such a backend."""
+        """Whether this kernel can run such a layer, with all of its options, on such a backend."""
         ...
 
     def forward(

@@ -61,8 +61,8 @@ class ReferenceKernel:
 
     @staticmethod
     def supports(spec: LayerSpec, backend: Backend) -> bool:
-        """Always: every cell, dtype and backend."""
-        return True
+        """Every cell, dtype and backend."""
+        return spec.asks_only()
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True

@@ -1,12 +1,14 @@
 """Layers: recurrent stacks, dense, dropout.  They hold parameters; a forward returns its cache, a backward takes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
+from lstm_np import options
 from lstm_np.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from lstm_np.parameters import Parameters
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Parameters", "Recurrent"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Parameters", "Recurrent", "make_layers"]
 
 # the name of a cell -> what makes a stack of it
 LAYERS: dict[str, Callable[..., Recurrent]] = {
@@ -16,3 +18,17 @@ LAYERS: dict[str, Callable[..., Recurrent]] = {
     "rnn": RNN,
     "rnn_relu": partial(RNN, nonlinearity="relu"),
 }
+
+
+def make_layers(cell: str, values: Mapping[str, Any]) -> Recurrent:
+    """The stack of `cell` with those of the options `values` that its layers take.
+
+    Raises ValueError for an unknown cell, for an option that only other cells have unless it is at its default, and for
+    what the layers themselves refuse.
+    """
+    make = LAYERS[options.BY_NAME["cell"].among(LAYERS).check(cell)]
+    taken, others = options.taken_by(make), {name for other in LAYERS.values() for name in options.taken_by(other)}
+    for name, value in options.changed(values).items():
+        if name in others and name not in taken:
+            raise ValueError(f"{name} is {value}, but {cell} layers have no {name}")
+    return make(**{name: values[name] for name in taken if name in values})

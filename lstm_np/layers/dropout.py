@@ -10,17 +10,12 @@ from typing import Any
 from lstm_np import streams
 from lstm_np.backends import Backend
 
-# how often a new mask is drawn: for every time step, or once for a whole sequence (Gal and Ghahramani, NIPS 2016)
-MASK_PER = ("step", "sequence")
-# which outputs of a stack are dropped: those between layers (PyTorch), or every layer's including the top one
-# (TensorFlow 1's DropoutWrapper with output_keep_prob)
-DROPPED_OUTPUTS = ("between", "all")
-
 
 def mask(backend: Backend, shape: tuple[int, int, int], rate: float, dtype: str, per: str, *key: int | str) -> Any:
     """An array that broadcasts to `shape` (H, T, B): 0 with probability `rate`, 1 / (1 - rate) otherwise.
 
-    `per` "step" gives (H, T, B), "sequence" gives (H, 1, B).  The same key gives the same mask on every backend.
+    `per` says how often a new mask is drawn: "step" gives (H, T, B), "sequence" (Gal and Ghahramani, NIPS 2016) gives
+    (H, 1, B).  The same key gives the same mask on every backend.
     """
     H, T, B = shape
     keep = 1.0 - rate

@@ -6,116 +6,61 @@ turned once, where they enter (as a view: the kernel's own copy does the turning
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from lstm_np import initializers
+from lstm_np import initializers, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import CELLS
 from lstm_np.kernels import LayerSpec, choose_kernel
 from lstm_np.layers import dropout as dropout_masks
+from lstm_np.options import Dtype
 from lstm_np.parameters import Parameters, merge
 
 Array = Any
-DTYPES = ("float32", "float64", "complex128")
-# where the forget bias is kept: in the trained bias from the start on, or added to it at every step (TensorFlow 1)
-FORGET_BIAS_AT = ("init", "run")
-
-
-def check_size(name: str, value: int) -> None:
-    """Raises ValueError unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, found {value!r}")
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raises ValueError unless 0 <= value < 1."""
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} must be at least 0 and below 1, found {value!r}")
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(choices)}")
 
 
 class Recurrent:
-    """A stack of recurrent layers of one cell type; see `LSTM` for the arguments.
+    """What `LSTM`, `GRU` and `RNN` are: a stack of recurrent layers of one cell type.
 
     params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
              with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,);
              writable arrays of the backend
-    config   the arguments that made it, as plain values
+    config   the options that it was made with, but for the backend, as plain values
     """
 
-    cell_name: str
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bias: bool | str = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        kernel: str = "auto",
-        backend: str | Backend = "numpy",
-        dtype: str = "float32",
-        seed: int = 0,
-        initializer: str = "keras",
-        forget_bias: float | None = None,
-        forget_bias_at: str = "init",
-        dropout_outputs: str = "between",
-        dropout_mask: str = "step",
-    ) -> None:
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            check_size(name, size)
-        check_rate("dropout", dropout)
-        if bias not in (True, False, "double"):
-            raise ValueError(f"bias must be True, False or 'double', found {bias!r}")
-        check_choice("dtype", dtype, DTYPES)
-        check_choice("forget_bias_at", forget_bias_at, FORGET_BIAS_AT)
-        if forget_bias_at == "run" and not bias:
-            raise ValueError("a forget bias added at run time needs a layer with a bias")
-        check_choice("dropout_outputs", dropout_outputs, dropout_masks.DROPPED_OUTPUTS)
-        check_choice("dropout_mask", dropout_mask, dropout_masks.MASK_PER)
-        self.config: dict[str, Any] = {
-            "input_size": input_size,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "bias": bias,
-            "dropout": dropout,
-            "bidirectional": bidirectional,
-            "kernel": kernel,
-            "dtype": dtype,
-            "seed": seed,
-            "initializer": initializer,
-            "forget_bias": forget_bias,
-            "forget_bias_at": forget_bias_at,
-            "dropout_outputs": dropout_outputs,
-            "dropout_mask": dropout_mask,
-        }
+    def __init__(self, cell: str, settings: Mapping[str, Any]) -> None:
+        values = options.check(settings)  # those that the constructors below spell out
+        options.warn_if_nothing_is_dropped(values)
+        backend, bias = values.pop("backend"), values["bias"]
+        self.config: dict[str, Any] = values
         self.backend = get_backend(backend)
-        self.cell: ModuleType = CELLS[self.cell_name]
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.directions = 2 if bidirectional else 1
-        self.dtype, self.dropout, self.seed = dtype, dropout, seed
+        self.cell: ModuleType = CELLS[cell]
+        self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
+        self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
+        self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
         drawn: dict[str, dict[str, Any]] = {}
         self._kernels = []  # one per layer and direction, with its prefix
-        for layer in range(num_layers):
-            width = input_size if layer == 0 else self.directions * hidden_size
-            spec = LayerSpec(self.cell, width, hidden_size, bool(bias), dtype)
+        for layer in range(self.num_layers):
+            width = self.input_size if layer == 0 else self.output_size
+            spec = LayerSpec(self.cell, width, self.hidden_size, bool(bias), self.dtype, options.of_kernel(values))
             for suffix in ("", "_reverse")[: self.directions]:
                 prefix = f"layer{layer}{suffix}"
                 drawn[prefix] = initializers.recurrent(
-                    initializer, self.cell, width, hidden_size, bias, forget_bias, seed, prefix, forget_bias_at
+                    values["initializer"],
+                    self.cell,
+                    width,
+                    self.hidden_size,
+                    bias=bias,
+                    forget_bias=values.get("forget_bias"),
+                    forget_bias_at=values.get("forget_bias_at", "init"),
+                    seed=self.seed,
+                    purpose=prefix,
                 )
-                self._kernels.append((prefix, choose_kernel(kernel, spec, self.backend)))
-        self.params = Parameters.from_host(self.backend, merge(drawn), dtype)
-        self._run_time_bias = self._make_run_time_bias() if forget_bias_at == "run" else None
+                self._kernels.append((prefix, choose_kernel(values["kernel"], spec, self.backend)))
+        self.params = Parameters.from_host(self.backend, merge(drawn), self.dtype)
+        self._run_time_bias = self._make_run_time_bias() if values.get("forget_bias_at") == "run" else None
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
@@ -129,8 +74,9 @@ class Recurrent:
 
     def copy(self, **changes: Any) -> Recurrent:
         """A layer with the same parameter values and other settings (dtype, kernel, backend ...)."""
-        backend = changes.pop("backend", self.backend)
-        other = type(self)(**{**self.config, **changes}, backend=backend)
+        make: Callable[..., Recurrent] = type(self)
+        with options.silent():
+            other = make(**{"backend": self.backend, **self.config, **changes})
         for name, array in self.params.items():
             other.params[name] = other.backend.from_host(self.backend.to_host(array).astype(other.dtype))
         return other
@@ -335,65 +281,97 @@ class Recurrent:
         return self.dropout > 0 and (every or layer < self.num_layers - 1)
 
 
+@options.documented
 class LSTM(Recurrent):
     """Long short-term memory, one or more layers, one or two directions; the equations are in `lstm_np.cells.lstm`.
 
-    input_size, hidden_size   D and H
-    num_layers                L; layer k > 0 reads the outputs of layer k - 1
-    bias                      True: one bias vector b per layer and direction; False: none; "double": two that are
-                              added, b and b_h, both trained as PyTorch does, so that their sum moves twice as far
-    dropout                   probability to drop an output, applied when `forward` is given a dropout_key
-    bidirectional             a second set of layers reads the sequence backwards; outputs are concatenated
-    kernel                    "auto" (the fastest that can), "reference", or another of `lstm_np.kernels`
-    backend                   "numpy", "cupy" or a `Backend`
-    dtype                     "float32", "float64" ("complex128" for derivative checks)
-    seed                      of the initial weights and of the dropout masks
-    initializer               "keras", "torch", "tf1" (`lstm_np.initializers`)
-    forget_bias               what b_f starts from; None: what the initialiser's system uses (Keras 1, PyTorch random)
-    forget_bias_at            "init": in b from the start on; "run": added at every step, and b_f starts from 0
-    dropout_outputs           "between" layers, or "all" outputs including the top layer's
-    dropout_mask              a new mask per "step" or per "sequence"
+    Layer k > 0 reads the outputs of layer k - 1; with two directions a second set of layers reads the sequence
+    backwards, and outputs are concatenated.  Dropout is applied when `forward` is given a dropout_key.  For `params`,
+    `config` and the methods see `Recurrent`.
 
-    Raises ValueError for sizes below 1, a dropout outside [0, 1), or an unknown name; BackendError when the backend
-    cannot be used.
+    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
-    cell_name = "lstm"
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        bias: bool | str = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+        initializer: str = "keras",
+        forget_bias: float | None = None,
+        forget_bias_at: str = "init",
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+    ) -> None:
+        super().__init__("lstm", options.given(locals()))
 
 
+@options.documented
 class GRU(Recurrent):
     """Gated recurrent units; the equations are in `lstm_np.cells.gru` and `lstm_np.cells.gru_reset_before`.
 
-    reset   "after": the reset gate multiplies the candidate's recurrent product (cuDNN, PyTorch, Keras); "before": it
-            multiplies the state before that product (TensorFlow 1, Keras with reset_after=False)
+    The state is h alone.  params: "layer0.W" (3H, D), "layer0.U" (3H, H) and "layer0.b" (3H,), row blocks r, z, n; with
+    reset="after" also "layer0.b_n" (H,), the bias inside the candidate's recurrent product (bias="double" has it in
+    "layer0.b_h" (3H,)).  The rest is as for `LSTM`.
 
-    The other arguments are those of `LSTM`, but for the forget bias, which a GRU does not have.  The state is h alone.
-    params: "layer0.W" (3H, D), "layer0.U" (3H, H) and "layer0.b" (3H,), row blocks r, z, n; with reset="after" also
-    "layer0.b_n" (H,), the bias inside the candidate's recurrent product (bias="double" has it in "layer0.b_h" (3H,)).
-
-    Raises ValueError as `LSTM` does.
+    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, reset: str = "after", **settings: Any) -> None:
-        check_choice("reset", reset, ("after", "before"))
-        self.cell_name = "gru" if reset == "after" else "gru_reset_before"
-        super().__init__(input_size, hidden_size, **settings)
-        self.config["reset"] = reset
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        reset: str = "after",
+        num_layers: int = 1,
+        bias: bool | str = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+        initializer: str = "keras",
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+    ) -> None:
+        super().__init__("gru_reset_before" if reset == "before" else "gru", options.given(locals()))
 
 
+@options.documented
 class RNN(Recurrent):
     """The plain recurrent layer; the equations are in `lstm_np.cells.rnn` and `lstm_np.cells.rnn_relu`.
 
-    nonlinearity   "tanh" or "relu"
+    The state is h alone.  params: "layer0.W" (H, D), "layer0.U" (H, H), "layer0.b" (H,) and, with bias="double",
+    "layer0.b_h" (H,).  The rest is as for `LSTM`.
 
-    The other arguments are those of `LSTM`, but for the forget bias, which it does not have.  The state is h alone.
-    params: "layer0.W" (H, D), "layer0.U" (H, H), "layer0.b" (H,) and, with bias="double", "layer0.b_h" (H,).
-
-    Raises ValueError as `LSTM` does.
+    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", **settings: Any) -> None:
-        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-        self.cell_name = "rnn" if nonlinearity == "tanh" else "rnn_relu"
-        super().__init__(input_size, hidden_size, **settings)
-        self.config["nonlinearity"] = nonlinearity
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: str = "tanh",
+        num_layers: int = 1,
+        bias: bool | str = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+        initializer: str = "keras",
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+    ) -> None:
+        super().__init__("rnn_relu" if nonlinearity == "relu" else "rnn", options.given(locals()))

@@ -54,7 +54,8 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
             for name, array in stack.params.section(prefix).items():
                 yield f"{prefix}.{name}", axes.get(name, f"({rows},)"), array, ""
             params = stack._kernel_params(prefix)
-            a = params["W"] @ x[:, 0, :] + params["U"] @ states[len(final)][0] + params["b"][:, None]
+            a = params["W"] @ x[:, 0, :] + params["U"] @ states[len(final)][0]
+            a = a + params["b"][:, None] if "b" in params else a
             yield f"{prefix} a", f"({rows}, B)", a, f"pre-activations: {', '.join(cell.GATES)}"
             _, one, _ = kernel.forward(params, x[:, :1, :], states[len(final)], save=False)
             for name, part in zip(cell.STATE, one, strict=True):

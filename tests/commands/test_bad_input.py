@@ -396,7 +396,7 @@ def test_pictures_without_pillow(invoke, trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--hidden-size", 0), "hidden_size must be an integer of at least 1, found 0"),
+        (("--hidden-size", 0), "--hidden-size must be at least 1, found 0"),
         (("--steps", 0), "steps must be at least 1, found 0"),
         (("--configurations", 0), "--configurations must be at least 1, found 0"),
     ],

@@ -29,6 +29,25 @@ def test_other_cells(invoke, cell):
     assert summary["reports"][0]["tensors"]["x"]["checked"] == 48
 
 
+def test_every_option_of_a_model_is_a_flag(invoke):
+    flags = ("--bias", "double", "--input-projection", 6, "--dropout", 0.3, "--layers", 2, "--readout-bias", 0.5)
+    result = invoke("gradcheck", *flags, "--json")
+    layer, model = json.loads(result.out)["reports"]
+    assert (result.status, result.err) == (0, "")
+    assert "layer1.b_h" in layer["tensors"]
+    assert "layer1.b_h" in model["tensors"]
+    assert model["tensors"]["layer0.W"]["shape"] == [20, 6]
+    result = invoke("gradcheck", "--cell", "gru", "--forget-bias", 1)
+    assert result == (2, "", "gradcheck: forget_bias is 1.0, but gru layers have no forget_bias\n")
+
+
+def test_options_that_are_given_hold_in_random_configurations(invoke):
+    result = invoke("gradcheck", "--configurations", 4, "--bias", "false", "--layers", 2, "--json")
+    for report in json.loads(result.out)["reports"]:
+        assert " L=2" in report["subject"]
+        assert not any(name.startswith("layer") and name.endswith(".b") for name in report["tensors"])
+
+
 def test_random_configurations(invoke):
     result = invoke("gradcheck", "--cell", "lstm", "--configurations", 6, "--json")
     assert result.status == 0

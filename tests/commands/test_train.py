@@ -238,6 +238,17 @@ def test_help_tells_every_setting_and_its_default(invoke):
             assert name.replace("num_", "").replace("_", "-").replace("name", "optimizer") in result.out
 
 
+def test_dropout_that_drops_nothing_is_one_line(invoke):
+    result = invoke("train", *QUICK, "--dropout", 0.5, "--out", "run")
+    assert result.status == 0
+    assert result.err == (
+        "train: dropout 0.5 drops nothing: it acts between layers, and there is one layer; add a layer, or drop "
+        '"all" outputs (dropout_outputs)\n'
+    )
+    assert invoke("evaluate", "run").err == ""
+    assert invoke("gradcheck", "--configurations", 8, "--dropout", 0.5, "--layers", 1).err == ""
+
+
 def test_training_that_diverges(invoke):
     result = invoke("train", *QUICK, "--optimizer", "sgd", "--learning-rate", 1e38, "--out", "run")
     assert result.status == 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_np.cells import lstm
-from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
 from tests.gpu.support import KERNELS, TOLERANCE, Case, assert_equal, draw, needs_compiler, on_host, reference
 
@@ -117,6 +117,13 @@ def test_what_does_not_fit_on_the_chip_runs_on_the_fused_kernel():
 
     assert [chosen(128, "float32"), chosen(64, "float64")] == ["persistent", "persistent"]
     assert [chosen(512, "float32"), chosen(128, "float64")] == ["cuda_fused", "cuda_fused"]
+
+
+def test_an_option_that_no_kernel_knows_is_run_by_none():
+    backend, spec = make_backend(make_cupy()), LayerSpec(lstm, 4, 8, True, "float32", {"invented": 1.0})
+    assert not any(kernel_class(name).supports(spec, backend) for name in backend.kernels)
+    with pytest.raises(ValueError, match=r"no kernel runs a lstm layer of 8 units in float32, invented 1\.0"):
+        choose_kernel("auto", spec, backend)
 
 
 def test_weights_that_are_not_aligned_are_copied():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend
+from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend, options
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps, update_of
 from lstm_np.loop import Position, TrainingDivergedError, train
@@ -113,7 +113,9 @@ def test_the_device_steps_are_taken_where_they_can_be():
         {"bidirectional": True},
         {"input_projection": 4},
         {"loss": "softmax_twice"},
-        {"double_bias": True},
+        {"bias": "double"},
+        {"bias": False},
+        {"forget_bias_at": "run"},
         {"dropout": 0.5, "dropout_outputs": "all", "read_out": "last_output"},
         {"kernel": "reference"},
         {"cell": "gru"},
@@ -122,6 +124,14 @@ def test_the_device_steps_are_taken_where_they_can_be():
 def test_models_that_the_device_steps_do_not_know_train_by_the_model(settings):
     model, batches = parts(backend_of_a_whole_run(), **settings)
     assert isinstance(model.training_steps(Adam(model.params), batches), ModelSteps)
+
+
+def test_an_option_that_the_device_steps_do_not_know_trains_by_the_model(monkeypatch):
+    model, batches = parts(backend_of_a_whole_run())
+    monkeypatch.setitem(options.BY_NAME, "invented", options.Option("invented", "something new", float, 0.0))
+    for value, steps in ((0.0, DeviceSteps), (1.0, ModelSteps)):
+        model.config["invented"] = value
+        assert isinstance(model.training_steps(Adam(model.params), batches), steps)
 
 
 def test_the_optimizer_knows_how_many_steps_were_made():

@@ -23,7 +23,7 @@ RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "initial-paramet
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "projection": {"input_projection": 6},
-    "projection, tf1": {"input_projection": 6, "initializer": "tf1", "double_bias": True},
+    "projection, tf1": {"input_projection": 6, "initializer": "tf1", "bias": "double"},
     "projection, own initializer": {
         "input_projection": 6,
         "projection_initializer": "normal",
@@ -31,7 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "readout_initializer": "truncated_normal",
         "readout_bias": 0.2,
     },
-    "torch everywhere": {"input_projection": 6, "initializer": "torch", "double_bias": True, "num_layers": 2},
+    "torch everywhere": {"input_projection": 6, "initializer": "torch", "bias": "double", "num_layers": 2},
     "small read-out": {"readout_initializer": "small_truncated_normal", "bidirectional": True},
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from lstm_np import initializers, streams
 from lstm_np.cells import gru, gru_reset_before, lstm, rnn
-from lstm_np.layers import GRU, LSTM, RNN
+from lstm_np.layers import LSTM
 from lstm_np.model import SequenceClassifier
 
 
@@ -19,7 +19,13 @@ def is_uniform(values, bound):
 
 
 def draw(name, cell=lstm, D=28, H=128, bias=True, forget_bias=None, at="init"):
-    return initializers.recurrent(name, cell, D, H, bias, forget_bias, 0, "layer0", at)
+    return initializers.recurrent(
+        name, cell, D, H, bias=bias, forget_bias=forget_bias, forget_bias_at=at, seed=0, purpose="layer0"
+    )
+
+
+def dense(name, D, K, bias=None):
+    return initializers.dense(name, D, K, seed=0, purpose="d", bias=bias)
 
 
 def test_keras():
@@ -72,15 +78,15 @@ def test_every_initializer_draws_every_cell(name, cell):
 
 
 def test_dense():
-    assert is_uniform(initializers.dense("keras", 128, 100, 0, "d")["W"], np.sqrt(6 / 228))
-    torch = initializers.dense("torch", 128, 100, 0, "d")
+    assert is_uniform(dense("keras", 128, 100)["W"], np.sqrt(6 / 228))
+    torch = dense("torch", 128, 100)
     assert is_uniform(torch["W"], 1 / np.sqrt(128))
     assert is_uniform(torch["b"], 1 / np.sqrt(128))
-    normal = initializers.dense("normal", 128, 100, 0, "d")
+    normal = dense("normal", 128, 100)
     assert normal["W"].std() == pytest.approx(1, abs=0.03)
     assert normal["b"].std() == pytest.approx(1, abs=0.3)
-    assert (initializers.dense("normal", 128, 10, 0, "d", 0.1)["b"] == 0.1).all()
-    assert (initializers.dense("tf1", 128, 10, 0, "d")["b"] == 0).all()
+    assert (dense("normal", 128, 10, bias=0.1)["b"] == 0.1).all()
+    assert (dense("tf1", 128, 10)["b"] == 0).all()
 
 
 def test_the_truncated_normal_is_cut_at_two_deviations():
@@ -89,19 +95,21 @@ def test_the_truncated_normal_is_cut_at_two_deviations():
     assert drawn.std() == pytest.approx(0.08796, abs=3e-4)
     assert abs(drawn.mean()) < 1e-3
     for name, stddev in (("truncated_normal", 0.1), ("small_truncated_normal", 0.01)):
-        dense = initializers.dense(name, 300, 300, 0, "d")
-        assert dense["W"].std() == pytest.approx(0.8796 * stddev, rel=4e-3)
-        assert not dense["b"].any()
+        layer = dense(name, 300, 300)
+        assert layer["W"].std() == pytest.approx(0.8796 * stddev, rel=4e-3)
+        assert not layer["b"].any()
 
 
 def test_bad_requests():
     with pytest.raises(ValueError, match="unknown initializer 'xavier'; there are: keras, torch, tf1"):
         LSTM(3, 4, initializer="xavier")
-    with pytest.raises(ValueError, match="unknown initializer 'he'; there are: keras, tf1, torch, normal, trunc"):
+    with pytest.raises(ValueError, match="unknown readout_initializer 'he'; there are: keras, tf1, torch, normal"):
         SequenceClassifier(3, 4, 2, readout_initializer="he")
-    for layer in (GRU, RNN):
-        with pytest.raises(ValueError, match=r"forget_bias is 1.0, but this cell has no forget gate: "):
-            layer(3, 4, forget_bias=1.0)
+    with pytest.raises(ValueError, match=r"forget_bias is 1.0, but this cell has no forget gate: r, z, n"):
+        draw("keras", gru, forget_bias=1.0)
+    for table, drawer in ((initializers.RECURRENT, draw), (initializers.DENSE, lambda name: dense(name, 3, 4))):
+        with pytest.raises(ValueError, match=f"unknown initializer 'he'; there are: {', '.join(table)}"):
+            drawer("he")
 
 
 def test_adding_options_does_not_move_the_draws():

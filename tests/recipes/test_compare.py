@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.recipes import main
 from lstm_np.training import Place, load_recipe, recipe_names
-from lstm_np.training.recipes import Published
-from lstm_np.training.recipes.compare import RESULTS, CompareError, Result, columns, compare, markdown
+from lstm_np.training.recipes import DEFAULT, Published
+from lstm_np.training.recipes.compare import RESULTS, CompareError, Result, _find, _read, columns, compare, markdown
 
 TUTORIALS = ("tf1-projection", "keras-lstm128", "tf1-sgd", "tf1-lstm100", "torch-lstm128", "tf1-gru3")
 
@@ -64,7 +64,7 @@ def test_the_systems_are_what_they_were():
     assert {name for name in TUTORIALS if s[name].data.order == "tf1"} == {name for name in TUTORIALS if "tf1" in name}
     assert {name for name in TUTORIALS if s[name].data.validation == 5000} == {n for n in TUTORIALS if "tf1" in n}
     assert s["tf1-lstm100"].model.loss == "softmax_twice"
-    assert s["torch-lstm128"].model.double_bias
+    assert s["torch-lstm128"].model.bias == "double"
     assert s["tf1-gru3"].model.dropout_outputs == "all"
     assert all(s[name].train.schedule == "constant" and s[name].train.clip_norm is None for name in TUTORIALS)
 
@@ -148,7 +148,10 @@ def test_recipes_of_one_name_and_a_file_for_a_folder_are_refused(place, tmp_path
         compare([small()], [1], tmp_path / "file", place, lambda _: None)
 
 
-@pytest.mark.parametrize("content", ["[{}]", "{", '{"a": 1}', "[1]"])
+NO_MODEL = json.dumps([dict.fromkeys(field.name for field in fields(Result)) | {"settings": {"data": {}}}])
+
+
+@pytest.mark.parametrize("content", ["[{}]", "{", '{"a": 1}', "[1]", NO_MODEL])
 def test_a_results_file_that_is_none_is_refused(content, place, tmp_path):
     (tmp_path / RESULTS).write_text(content)
     with pytest.raises(CompareError, match=r"results.json: not the results of a comparison .*; choose another --out"):
@@ -234,3 +237,13 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     assert out == ""
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_results_of_an_earlier_version_still_count():
+    """Those of the documentation were written before options were named anew."""
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "recipes" / "results.json"
+    assert "double_bias" in path.read_text(encoding="utf-8")
+    results = _read(path)
+    for name in set(recipe_names()) - {DEFAULT}:
+        for seed in (1, 2, 3):
+            assert _find(results, load_recipe(name).changed({"train": {"seed": seed}})) is not None

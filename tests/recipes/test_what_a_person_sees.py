@@ -23,7 +23,8 @@ SMALL = ["--dataset", "digits", "--hidden-size", "6", "--epochs", "1", "--thread
     "options",
     [
         {},
-        {"input_projection": 6, "double_bias": True},
+        {"input_projection": 6, "bias": "double"},
+        {"bias": False},
         {"cell": "gru", "num_layers": 2, "bidirectional": True},
         {"cell": "rnn", "read_out": "last_output"},
     ],

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from lstm_np.cli import flags
+from lstm_np.options import BY_NAME, REQUIRED
 from lstm_np.training import recipes
 from lstm_np.training.optimizer import arguments
 from lstm_np.training.recipes import DEFAULT, RecipeError, load_recipe, recipe_names, settings
@@ -25,13 +26,36 @@ def write(tmp_path):
     return call
 
 
-def test_the_default_recipe_names_every_setting():
+def test_the_default_recipe_names_every_setting_that_has_no_default_elsewhere():
     document = recipes._read(recipes.FOLDER / f"{DEFAULT}.toml")
     for table in settings.TABLES:
         own = set(settings.settings_of(table))
         if table == "optimizer":  # arguments of other optimizers have no default here
             own -= {"momentum", "nesterov", "alpha"}
+        elif table == "model":  # those of options stand in their list
+            own = {name for name, option in settings.settings_of(table).items() if option.default is REQUIRED} | {
+                "cell"
+            }
         assert set(document[table]) == own
+
+
+def test_what_no_recipe_says_of_the_model_is_the_default_of_its_option():
+    model = dataclasses.asdict(load_recipe().model)
+    assert list(model) == list(settings.settings_of("model"))
+    for name in set(model) - {"cell", "hidden_size"}:
+        assert model[name] == BY_NAME[name].default
+
+
+def test_an_old_name_is_read_as_the_present_one(write):
+    recipe = load_recipe(write(f"{ABOUT}[model]\ndouble_bias = true\n"))
+    assert recipe.model.bias == "double"
+    assert load_recipe(write(f"{ABOUT}[model]\ndouble_bias = false\n")).model.bias is True
+
+
+def test_old_flags_are_read_as_the_present_ones():
+    assert parse("--double-bias")["model"] == {"bias": "double"}
+    assert parse("--no-double-bias")["model"] == {"bias": True}
+    assert parse("--bias", "false")["model"] == {"bias": False}
 
 
 def test_the_default_recipe():
@@ -84,6 +108,11 @@ def test_a_recipe_based_on_another(write, tmp_path, monkeypatch):
         (f"{ABOUT}[model]\nhidden_size = true\n", "[model] hidden_size must be a whole number, found True"),
         (f"{ABOUT}[model]\nhidden_size = \"none\"\n", "[model] hidden_size must be a whole number, found 'none'"),
         (f"{ABOUT}[model]\nbidirectional = 1\n", "[model] bidirectional must be true or false, found 1"),
+        (f"{ABOUT}[model]\nbias = 1\n", "[model] bias must be true, false or \"double\", found 1"),
+        (f'{ABOUT}[model]\ndouble_bias = "yes"\n', "[model] double_bias must be true or false, found 'yes'"),
+        (f'{ABOUT}[model]\ndouble_bias = true\nbias = true\n',
+         "[model] double_bias is called bias now, and both are given"),
+        (f'{ABOUT}[model]\ndtype = "complex128"\n', "unknown [model] dtype 'complex128'; there are: float32, float64"),
         (f'{ABOUT}[model]\ncell = "lstn"\n', "unknown [model] cell 'lstn'; there are: lstm"),
         (f'{ABOUT}[train]\nmax_steps = "all"\n', "[train] max_steps must be a whole number or \"none\", found 'all'"),
         (f"{ABOUT}[optimizer]\nbetas = [0.9]\n", '[optimizer] betas must be two numbers or "none", found [0.9]'),
@@ -126,13 +155,16 @@ def test_every_setting_is_a_flag_and_a_flag_that_is_not_given_changes_nothing():
     for table, values in recipe.tables.items():
         for name, value in values.items():
             flag = flags.flag_of(table, name)
-            if isinstance(value, bool) or (value is None and settings.kind_of(table, name)[0] is bool):
+            kind = settings.settings_of(table)[name].kind
+            if name == "bias":
+                given += [flag, str(value).lower()]
+            elif isinstance(value, bool) or (value is None and kind is bool):
                 given.append(flag if value else flag.replace("--", "--no-", 1))
             elif isinstance(value, tuple):
                 given += [flag, *value]
             elif value is not None:
                 given += [flag, value]
-            elif settings.kind_of(table, name)[0] is not tuple:
+            elif kind is not tuple:
                 given += [flag, "none"]
     found = parse(*given)
     assert found["optimizer"].pop("nesterov") is False  # the flag says no, the recipe says nothing

@@ -157,7 +157,7 @@ class NumpyFusedKernel:
     def supports(spec: LayerSpec, backend: Backend) -> bool:
         """Whether it is an LSTM in float32 or float64 on the NumPy backend."""
         lstm = spec.cell.__name__ == "lstm_np.cells.lstm"
-        return lstm and spec.dtype in ("float32", "float64") and backend.name == "numpy"
+        return spec.asks_only() and lstm and spec.dtype in ("float32", "float64") and backend.name == "numpy"
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True

@@ -50,7 +50,8 @@ class CudaFusedKernel:
     @staticmethod
     def supports(spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64, of any size, on the CuPy backend."""
-        return backend.name == "cupy" and spec.cell is lstm and spec.dtype in cuda_source.REALS
+        known = spec.asks_only() and spec.cell is lstm and spec.dtype in cuda_source.REALS
+        return known and backend.name == "cupy"
 
     # ---------------------------------------------------------------------------------------------------- the protocol
 

@@ -1,7 +1,8 @@
 """Recipes: a training run as data, one short TOML file each, beside this module.
 
 A recipe names its title and description and whatever differs from the recipe that it is `based_on` (where it does not
-say: the default recipe, which names every setting).  Naming another optimizer starts from that one's own arguments.
+say: the default recipe).  Naming another optimizer starts from that one's own arguments.  What no recipe says of the
+model is as `lstm_np.options` has it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lstm_np import old_names
 from lstm_np.errors import LstmNpError
+from lstm_np.options import REQUIRED
 from lstm_np.training.recipes.settings import (
+    MODEL,
     NONE,
     TABLES,
     DataSettings,
@@ -76,13 +80,13 @@ class Recipe:
     def changed(self, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """The same recipe with the settings in `changes` (table -> name -> checked value)."""
         before, tables = self.tables, _overlay(self.tables, changes)
-        settings = {table: TABLES[table](**_complete(table, tables[table])) for table in TABLES}
+        settings = {table: TABLES[table](**complete(table, tables[table])) for table in TABLES}
         named = {entry.split()[0]: entry for entry in self.changes}
         for table, values in settings.items():
             for name, value in asdict(values).items():
                 left_open = table == "optimizer" and value is None  # an argument that only the other optimizer had
                 if value != before[table][name] and name != "seed" and not left_open:
-                    called = settings_of(table)[name].metadata["flag"] or name
+                    called = settings_of(table)[name].flag or name
                     named[called] = f"{called} {NONE if value is None else value}"
         return replace(self, **settings, changes=tuple(named.values()))
 
@@ -104,10 +108,10 @@ def load_recipe(name: str = DEFAULT) -> Recipe:
             raise RecipeError(f'{path}: the recipe has no {key}; expected {key} = "..."')
     settings: dict[str, Any] = {}
     for table in TABLES:
-        missing = set(settings_of(table)) - set(_complete(table, tables[table]))
+        missing = set(settings_of(table)) - set(complete(table, tables[table]))
         if missing:
             raise RecipeError(f"{path}: [{table}] does not say {', '.join(sorted(missing))}")
-        settings[table] = TABLES[table](**_complete(table, tables[table]))
+        settings[table] = TABLES[table](**complete(table, tables[table]))
     about = {key: document[key].strip() for key in ("title", "description", "fault", "fix") if key in document}
     published = _published(path, document.get("published"))
     return Recipe(name=path.stem, published=published, path=str(path), **about, **settings)
@@ -136,11 +140,14 @@ def _overlay(tables: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapp
     return merged
 
 
-def _complete(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, with None for the arguments that an optimizer is left to choose itself."""
-    if table != "optimizer":
-        return dict(values)
-    return {name: values.get(name) for name in settings_of(table) if name != "name" or name in values}
+def complete(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, with the defaults of a model's options, and None for what an optimizer is left to choose itself."""
+    defaults: dict[str, Any] = {}
+    if table == "model":
+        defaults = {name: option.default for name, option in MODEL.items() if option.default is not REQUIRED}
+    elif table == "optimizer":
+        defaults = dict.fromkeys(name for name in settings_of(table) if name != "name")
+    return {name: values.get(name, defaults.get(name)) for name in settings_of(table) if name in {*values, *defaults}}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -161,6 +168,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        values = old_names.options(values) if table == "model" else values
+    except ValueError as error:
+        raise RecipeError(f"{path}: [{table}] {error}") from None
     _refuse_unknown(path, f"[{table}]", values, settings_of(table))
     try:
         return {name: convert(table, name, value, f"[{table}] {name}") for name, value in values.items()}

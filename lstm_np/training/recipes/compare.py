@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from lstm_np import old_names
 from lstm_np.errors import LstmNpError
 from lstm_np.files import write_atomically
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.recipes import Recipe
+from lstm_np.training.recipes import Recipe, complete
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run import Place, run
 
@@ -194,6 +195,12 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps(recipe.tables))
 
 
+def _as_said_today(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier version: options by their present names, and at their defaults where it had none."""
+    model = old_names.options(settings["model"])
+    return {**settings, "model": {**complete("model", model), **model}}
+
+
 def _find(results: Sequence[Result], recipe: Recipe) -> Result | None:
     settings = _plain(recipe)
     return next((r for r in results if r.recipe == recipe.name and r.settings == settings), None)
@@ -207,7 +214,7 @@ def _read(path: Path) -> list[Result]:
         names = {field.name for field in fields(Result)}
         if not isinstance(entries, list) or not all(isinstance(e, dict) and set(e) == names for e in entries):
             raise ValueError("not a list of results")
-        return [Result(**entry) for entry in entries]
-    except ValueError as error:
+        return [Result(**{**entry, "settings": _as_said_today(entry["settings"])}) for entry in entries]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise CompareError(f"{path}: not the results of a comparison ({reason}); choose another --out") from None

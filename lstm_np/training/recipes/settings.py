@@ -1,44 +1,47 @@
 """What a recipe can say: one field per setting, with its type, its range and the sentence that explains it.
 
-These tables are the only list of settings.  The keys of a recipe file, the flags of the command line, their checks and
-their help are all made from them; the values that hold where nobody says anything stand in the default recipe alone.
+The model's settings are the options of `lstm_np.options`, with the defaults that they have there.  The other tables
+stand here, and their defaults in the default recipe alone.  There is no other list of settings: the keys of a recipe
+file, the flags of the command line, their checks and their help are all made from these tables.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any
 
 from lstm_np.data.batches import ORDERS
 from lstm_np.data.dataset import VIEWS
 from lstm_np.data.load import DATASETS
-from lstm_np.initializers import DENSE, RECURRENT
 from lstm_np.layers import LAYERS
-from lstm_np.layers.dropout import DROPPED_OUTPUTS, MASK_PER
-from lstm_np.layers.recurrent import FORGET_BIAS_AT
-from lstm_np.losses import LOSSES
-from lstm_np.model import READ_OUTS
+from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import OPTIMIZERS
+from lstm_np.options import BY_NAME, Option, taken_by
 from lstm_np.training.schedules import SHAPES
 
 NONE = "none"  # how "no value" is written, in a recipe file and on the command line
 
 
-def setting(
-    text: str,
-    *,
-    flag: str | None = None,
-    choices: Sequence[str] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A field of a settings table: what it means, the name of its flag where that differs, and what it may be."""
-    return field(metadata={"help": text, "flag": flag, "choices": tuple(choices), "range": (at_least, above, below)})
+def setting(text: str, *, choices: Sequence[str] = (), **rule: Any) -> Any:
+    """A field of a settings table: what it means, and what else an `Option` says of it but for its kind."""
+    return field(metadata={"help": text, "choices": tuple(choices), **rule})
+
+
+def _model_settings() -> dict[str, Option]:
+    """The options of a model that recipes say, with the choices that recipes have."""
+    found = {name: BY_NAME[name] for name in taken_by(SequenceClassifier) if BY_NAME[name].recipe}
+    found["cell"] = found["cell"].among(LAYERS)
+    return {
+        name: option.among(choice for choice in option.choices if choice not in option.private)
+        for name, option in found.items()
+    }
+
+
+MODEL = _model_settings()
 
 
 @dataclass(frozen=True)
@@ -55,31 +58,17 @@ class DataSettings:
     zoom: float = setting("enlarge or shrink each training image by up to a share of X", at_least=0, below=1)
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The arguments of `SequenceClassifier` that say what is computed; where it is computed is not in a recipe."""
+if TYPE_CHECKING:
 
-    cell: str = setting("recurrent cell", choices=tuple(LAYERS))
-    hidden_size: int = setting("units per layer (H)", at_least=1)
-    num_layers: int = setting("recurrent layers (L)", flag="layers", at_least=1)
-    bidirectional: bool = setting("also read each sequence backwards")
-    dropout: float = setting("probability to drop an output in training", at_least=0, below=1)
-    dropout_outputs: str = setting("which outputs are dropped", choices=DROPPED_OUTPUTS)
-    dropout_mask: str = setting("how often a dropout mask is drawn", choices=MASK_PER)
-    initializer: str = setting("whose initial weights", choices=tuple(RECURRENT))
-    forget_bias: float | None = setting("initial bias of the forget gate; none: the initializer's own")
-    forget_bias_at: str = setting(
-        "where it is kept: in the trained bias (init), or added at every step (run)", choices=FORGET_BIAS_AT
-    )
-    double_bias: bool = setting("two bias vectors that are added, both trained")
-    input_projection: int | None = setting("features of a dense layer before the cell; none: no such layer", at_least=1)
-    projection_initializer: str | None = setting("its initial weights; none: as initializer", choices=tuple(DENSE))
-    projection_bias: float | None = setting("its initial biases; none: the initializer's own")
-    readout_initializer: str | None = setting("read-out's initial weights; none: as initializer", choices=tuple(DENSE))
-    readout_bias: float | None = setting("read-out's initial biases; none: the initializer's own")
-    read_out: str = setting("what the classifier reads", choices=READ_OUTS)
-    loss: str = setting("what is made small; softmax_twice is a published mistake", choices=tuple(LOSSES))
-    dtype: str = setting("floating-point type of the parameters", choices=("float32", "float64"))
+    class ModelSettings:
+        """One attribute for each of `MODEL`."""
+
+        def __init__(self, **values: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    ModelSettings = make_dataclass("ModelSettings", list(MODEL), frozen=True, namespace={"__module__": __name__})
 
 
 @dataclass(frozen=True)
@@ -122,57 +111,22 @@ TABLES: dict[str, type] = {
 }
 
 
-def settings_of(table: str) -> dict[str, Field[Any]]:
-    """Name -> field of one of the `TABLES`."""
-    return {item.name: item for item in fields(TABLES[table])}
+@functools.cache
+def settings_of(table: str) -> dict[str, Option]:
+    """Name -> what it is and may be, of one of the `TABLES`."""
+    if table == "model":
+        return MODEL
+    hints = typing.get_type_hints(TABLES[table])
+    return {item.name: _option(item.name, hints[item.name], item.metadata) for item in fields(TABLES[table])}
 
 
-def kind_of(table: str, name: str) -> tuple[type, bool]:
-    """(bool, int, float, str or tuple, whether "none" is allowed) of a setting."""
-    hint = typing.get_type_hints(TABLES[table])[name]
+def _option(name: str, hint: Any, rule: Any) -> Option:
     parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     base = next(part for part in parts if part is not type(None))
-    return typing.get_origin(base) or base, len(parts) > 1
+    return Option(name, kind=typing.get_origin(base) or base, optional=len(parts) > 1, **rule)
 
 
 def convert(table: str, name: str, value: Any, called: str) -> Any:
     """`value` as the setting wants it; `called` is what the user calls it.  Raises ValueError with one line."""
-    kind, optional = kind_of(table, name)
-    if optional and value in (None, NONE):
-        return None
-    rule = settings_of(table)[name].metadata
-    if kind is tuple and isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value)):
-        value = tuple(float(part) for part in value)
-    elif kind is float and _is_number(value):
-        value = float(value)
-    elif kind is tuple or kind is float or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        expected = _EXPECTED[kind] + (f' or "{NONE}"' if optional else "")
-        raise ValueError(f"{called} must be {expected}, found {value!r}")
-    if rule["choices"] and value not in rule["choices"]:
-        raise ValueError(f"unknown {called} {value!r}; there are: {', '.join(rule['choices'])}")
-    for part in value if kind is tuple else (value,):
-        if kind is not str and not _in_range(part, *rule["range"]):
-            limits = _in_words(*rule["range"]) if math.isfinite(part) else "finite"
-            raise ValueError(f"{called} must be {limits}, found {part}")
-    return value
-
-
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "two numbers"}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _in_range(value: float, at_least: float | None, above: float | None, below: float | None) -> bool:
-    return (
-        math.isfinite(value)
-        and (at_least is None or value >= at_least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _in_words(at_least: float | None, above: float | None, below: float | None) -> str:
-    limits = [("at least", at_least), ("above", above), ("below", below)]
-    return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+    option = settings_of(table)[name]
+    return option.check(None if option.optional and value == NONE else value, called, f'"{NONE}"')

@@ -1,0 +1,275 @@
+"""The options of layers and models: what each is called, what it may be, what holds by default, and what it means.
+
+This is the only list of them.  Constructors check what they are given with it, kernels learn from it what they must
+know of a layer, and the settings of recipes, the flags of commands and the help of all of them are made from it.
+Constructors spell out their signatures all the same, since people read them; a test compares them with this list.
+
+To add an option: an entry here, a parameter of the constructors that take it, and the code that does it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+REQUIRED: Any = inspect.Parameter.empty  # the default of an option that has none
+Dtype = str | type | np.dtype  # what a constructor takes as dtype
+
+
+class OptionWarning(UserWarning):
+    """An option that is allowed but does nothing; one line."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option; the settings of a recipe that are no options of a model are described and checked in the same way.
+
+    name, help     what it is called, and the sentence that explains it
+    kind           bool, int, float, str, tuple (two numbers), np.dtype, or object for what is checked elsewhere
+    default        REQUIRED where there is none
+    optional       whether it may be None
+    choices        the texts it may be; with kind bool: those that it may be besides true and false
+    at_least, above, below   the range of its numbers, which are finite
+    kernel         whether a kernel must know it to run the layer, beyond what a `LayerSpec` says of every layer
+    recipe         whether recipes say it, and hence flags
+    private        choices that recipes and flags do not offer
+    flag           the name of its flag where that is not its own
+    """
+
+    name: str
+    help: str
+    kind: type
+    default: Any = REQUIRED
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    kernel: bool = False
+    recipe: bool = True
+    private: tuple[str, ...] = ()
+    flag: str | None = None
+
+    def check(self, value: Any, called: str | None = None, none: str = "None") -> Any:
+        """`value` as Python's own bool, int, float, str or pair of floats; a dtype as its name.
+
+        NumPy's scalars are numbers like any other.  `called` is what the user calls the option, `none` how no value is
+        written there.  Raises ValueError, one line: what was found, what was expected.
+        """
+        called = called or self.name
+        if value is None and self.optional:
+            return None
+        plain = _PLAIN[self.kind](value)
+        if self.kind is bool and isinstance(value, str) and value in self.choices:
+            return str(value)
+        if plain is None:
+            raise ValueError(f"{called} must be {self._expected(none)}, found {value!r}")
+        if self.choices and self.kind is not bool and plain not in self.choices:
+            raise ValueError(f"unknown {called} {plain!r}; there are: {', '.join(self.choices)}")
+        for number in plain if self.kind is tuple else (plain,) if self.kind in (int, float) else ():
+            if not self._in_range(number):
+                expected = self._range() if self.kind is int or math.isfinite(number) else "finite"
+                raise ValueError(f"{called} must be {expected}, found {number}")
+        return plain
+
+    def among(self, choices: Iterable[str]) -> Option:
+        """The same option with these choices: for one whose choices can grow, and stand where they are defined."""
+        return replace(self, choices=tuple(choices))
+
+    def _expected(self, none: str) -> str:
+        words = ["true", "false", *map('"{}"'.format, self.choices)] if self.kind is bool else [_WORDS[self.kind]]
+        words += [none] if self.optional else []
+        return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+    def _in_range(self, number: float) -> bool:
+        return (
+            (isinstance(number, int) or math.isfinite(number))
+            and (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def _range(self) -> str:
+        limits = [("at least", self.at_least), ("above", self.above), ("below", self.below)]
+        return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+
+
+def _bool(value: Any) -> bool | None:
+    return bool(value) if isinstance(value, (bool, np.bool_)) else None
+
+
+def _int(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer that no float can hold
+        return math.inf
+
+
+def _str(value: Any) -> str | None:
+    return str(value) if isinstance(value, str) else None
+
+
+def _pair(value: Any) -> tuple[float, ...] | None:
+    parts = [_float(part) for part in value] if isinstance(value, (list, tuple)) and len(value) == 2 else []
+    return tuple(part for part in parts if part is not None) if parts and None not in parts else None
+
+
+def _dtype(value: Any) -> str | None:
+    if isinstance(value, str):
+        return str(value)
+    known = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, (np.generic, float, complex)))
+    return np.dtype(value).name if known else None
+
+
+# kind -> what makes a value Python's own, or None where it is not of that kind; and what that kind is called
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, np.dtype: _dtype, object: lambda value: value,
+}  # fmt: skip
+_WORDS = {int: "a whole number", float: "a number", str: "text", tuple: "two numbers", np.dtype: "a dtype or its name",
+          object: "something"}  # fmt: skip
+
+RECURRENT_INITIALIZERS = ("keras", "torch", "tf1")
+DENSE_INITIALIZERS = ("keras", "tf1", "torch", "normal", "truncated_normal", "small_truncated_normal")
+
+OPTIONS: tuple[Option, ...] = (
+    Option("input_size", "features per time step (D)", int, at_least=1, recipe=False),
+    # choices of cell and kernel: lstm_np.layers.LAYERS and lstm_np.kernels.KERNELS, where they are defined
+    Option("cell", "recurrent cell", str, "lstm"),
+    Option("reset", "what the reset gate multiplies: the candidate's recurrent product (after), as cuDNN, PyTorch and "
+           "Keras do, or the state before that product (before), as TensorFlow 1 does", str, "after",
+           choices=("after", "before"), recipe=False),
+    Option("nonlinearity", "what is applied to the pre-activation", str, "tanh", choices=("tanh", "relu"),
+           recipe=False),
+    Option("hidden_size", "units per layer (H)", int, at_least=1),
+    Option("num_classes", "classes (K)", int, at_least=2, recipe=False),
+    Option("num_layers", "recurrent layers (L)", int, 1, at_least=1, flag="layers"),
+    Option("bias", "one bias vector per layer and direction (true), none (false), or two that are added, both trained, "
+           "as PyTorch has them (double)", bool, True, choices=("double",)),
+    Option("bidirectional", "also read each sequence backwards", bool, False),
+    Option("dropout", "probability to drop an output in training", float, 0.0, at_least=0, below=1),
+    Option("dropout_outputs", "which outputs are dropped: those between layers, or all including the top layer's", str,
+           "between", choices=("between", "all")),
+    Option("dropout_mask", "how often a dropout mask is drawn: at every step, or once for a sequence", str, "step",
+           choices=("step", "sequence")),
+    Option("initializer", "whose initial weights", str, "keras", choices=RECURRENT_INITIALIZERS),
+    Option("forget_bias", "initial bias of the forget gate; none: the initializer's own", float, None, optional=True),
+    Option("forget_bias_at", "where it is kept: in the trained bias (init), or added at every step (run)", str, "init",
+           choices=("init", "run")),
+    Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
+           optional=True, at_least=1),
+    Option("projection_initializer", "its initial weights; none: as initializer", str, None, optional=True,
+           choices=DENSE_INITIALIZERS),
+    Option("projection_bias", "its initial biases; none: the initializer's own", float, None, optional=True),
+    Option("readout_initializer", "read-out's initial weights; none: as initializer", str, None, optional=True,
+           choices=DENSE_INITIALIZERS),
+    Option("readout_bias", "read-out's initial biases; none: the initializer's own", float, None, optional=True),
+    Option("read_out", "what the classifier reads: the state after the last step of each direction, or the output at "
+           "step T", str, "final_state", choices=("final_state", "last_output")),
+    Option("loss", "what is made small; softmax_twice is a published mistake", str, "softmax",
+           choices=("softmax", "softmax_twice")),
+    Option("dtype", "floating-point type of the parameters", np.dtype, "float32",
+           choices=("float32", "float64", "complex128"), private=("complex128",)),
+    Option("seed", "of the initial weights and of the dropout masks", int, 0, recipe=False),
+    Option("kernel", "what computes a layer; auto: the fastest that can", str, "auto", recipe=False),
+    Option("backend", "where it is computed: numpy, cupy or a Backend", object, "numpy", recipe=False),
+)  # fmt: skip
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def given(local_variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among the `locals()` of a constructor that has just been called, by name."""
+    return {name: local_variables[name] for name in BY_NAME if name in local_variables}
+
+
+def check(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, each as Python's own value, in the order of the list.
+
+    Raises ValueError with one line for a value that is no such option's, or for two that do not go together.
+    """
+    checked = {name: option.check(values[name]) for name, option in BY_NAME.items() if name in values}
+    if checked.get("bias") is False:
+        if checked.get("forget_bias_at") == "run":
+            raise ValueError("a forget bias added at run time needs a layer with a bias")
+        if checked.get("forget_bias") is not None:
+            raise ValueError(f"forget_bias is {checked['forget_bias']}, but the layer has no bias")
+    return checked
+
+
+def taken_by(constructor: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the options that a layer's or model's constructor takes."""
+    parameters = inspect.signature(constructor).parameters
+    return tuple(name for name in BY_NAME if name in parameters)
+
+
+def changed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that are options and not at their defaults."""
+    return {name: value for name, value in values.items() if name in BY_NAME and value != BY_NAME[name].default}
+
+
+def of_kernel(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that are not at their defaults and that a kernel must know, beyond what every layer has."""
+    return {name: value for name, value in changed(values).items() if BY_NAME[name].kernel}
+
+
+def warn_if_nothing_is_dropped(values: Mapping[str, Any]) -> None:
+    """OptionWarning, at the line outside this package, where dropout falls between layers and there is one layer."""
+    if values["dropout"] > 0 and values["dropout_outputs"] == "between" and values["num_layers"] == 1:
+        warnings.warn(
+            f"dropout {values['dropout']:g} drops nothing: it acts between layers, and there is one layer; "
+            'add a layer, or drop "all" outputs (dropout_outputs)',
+            OptionWarning,
+            stacklevel=_depth_of_caller(),
+        )
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No OptionWarning: what is made meanwhile is a copy of something, or comes from a file, and it was said then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptionWarning)
+        yield
+
+
+def _depth_of_caller() -> int:
+    """The stack level, for a warning of the calling function, of the first frame outside lstm_np."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lstm_np":
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+Class = TypeVar("Class", bound=type)
+
+
+def documented(cls: Class) -> Class:
+    """Class decorator: after the docstring, the options that the constructor takes, as the list explains them."""
+    lines = []
+    for name in taken_by(cls):
+        option = BY_NAME[name]
+        default = "" if option.default is REQUIRED else f" [{option.default}]"
+        lines.append(
+            textwrap.fill(option.help + default, 116, initial_indent=f"{name:<16} ", subsequent_indent=" " * 17)
+        )
+    if cls.__doc__ is not None:  # it is not there under python -OO
+        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\nOptions, with their defaults:\n\n" + "\n".join(lines) + "\n"
+    return cls
