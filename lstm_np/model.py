@@ -31,7 +31,7 @@ CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted toget
 
 # options that `DeviceSteps` knows, or that change nothing in its steps; any other must be at its default
 DEVICE_OPTIONS = {"input_size", "hidden_size", "num_classes", "dtype", "seed", "dropout", "dropout_outputs",
-                  "dropout_mask", "initializer", "forget_bias", "projection_initializer", "projection_bias",
+                  "dropout_mask", "initializer", "forget_bias", "input_projection_initializer", "input_projection_bias",
                   "readout_initializer", "readout_bias", "read_out"}  # fmt: skip
 
 
@@ -53,9 +53,9 @@ def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) ->
 class SequenceClassifier:
     """Reads a sequence (T, D) step by step and says which of K classes it is.
 
-    params   `Parameters`: the recurrent layers' ("layer0.W" ...), with a projection "projection.W" (P, D) and
-             "projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with the same names
-             writes its values into them
+    params   `Parameters`: the recurrent layers' ("layer0.W" ...), with an input projection "input_projection.W"
+             (P, D) and "input_projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with
+             the same names writes its values into them
     position where training stands: `Position` (0, 0, 0) at first; `fit` goes on from it, and a copy has it too
     config   the options that it was made with, but for the backend, as plain values
 
@@ -82,8 +82,8 @@ class SequenceClassifier:
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         input_projection: int | None = None,
-        projection_initializer: str | None = None,
-        projection_bias: float | None = None,
+        input_projection_initializer: str | None = None,
+        input_projection_bias: float | None = None,
         readout_initializer: str | None = None,
         readout_bias: float | None = None,
         read_out: str = "final_state",
@@ -103,13 +103,13 @@ class SequenceClassifier:
         features = self.input_size if P is None else P
         self.recurrent = make_layers(values["cell"], {**values, "input_size": features, "backend": self.backend})
         if P is not None:
-            drawn["projection"] = initializers.dense(
-                values["projection_initializer"] or common,
+            drawn["input_projection"] = initializers.dense(
+                values["input_projection_initializer"] or common,
                 self.input_size,
                 P,
                 seed=values["seed"],
-                purpose="projection",
-                bias=values["projection_bias"],
+                purpose="projection",  # the key of its stream, which stays whatever the parameter is called
+                bias=values["input_projection_bias"],
             )
         drawn["readout"] = initializers.dense(
             values["readout_initializer"] or common,
@@ -196,16 +196,16 @@ class SequenceClassifier:
         dx, _, grads = stack.run_backward(cache, dy, dstate, **flags, into=into)
         dense_grads = {"readout": readout}
         if dx is not None:
-            params, inputs = self.params.section("projection"), x.reshape(x.shape[0], -1)
+            params, inputs = self.params.section("input_projection"), x.reshape(x.shape[0], -1)
             with self.backend.one_blas_thread(dx.size * self.input_size):
-                dense_grads["projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
+                dense_grads["input_projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 
     def _project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
-        with self.backend.one_blas_thread(x.size * self.params["projection.W"].shape[0]):
-            projected = dense.forward(self.params.section("projection"), x.reshape(x.shape[0], -1))
+        with self.backend.one_blas_thread(x.size * self.params["input_projection.W"].shape[0]):
+            projected = dense.forward(self.params.section("input_projection"), x.reshape(x.shape[0], -1))
         return projected.reshape(-1, *x.shape[1:])
 
     # ---- the public door
@@ -471,8 +471,8 @@ class SequenceClassifier:
         rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
         if self.config["input_projection"] is not None:
             x = self._project(x)
-            count = sum(array.size for array in self.params.section("projection").values())
-            rows.append(("dense projection", f"(B, T, {x.shape[0]})", f"{count:,}", ""))
+            count = sum(array.size for array in self.params.section("input_projection").values())
+            rows.append(("dense input projection", f"(B, T, {x.shape[0]})", f"{count:,}", ""))
         (zeros, *_) = stack._enter_state(None, 1)
         for layer in range(stack.num_layers):
             names = [prefix for prefix, _ in stack._of_layer(layer)]
@@ -536,9 +536,13 @@ class SequenceClassifier:
         return model
 
     def load_weights(self, tensors: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:
-        """Take the values of named NumPy arrays; `source` names them in errors.
+        """Take the values of named NumPy arrays, old names included; `source` is what errors call them.
 
         Raises WeightsError, and changes nothing, when names or shapes differ.
         """
+        try:
+            tensors = old_names.parameters(tensors)
+        except ValueError as error:
+            raise WeightsError(f"{source}: {error}") from error
         check_shapes(source, tensors, self.params.shapes)
         self.params.update({name: self.backend.from_host(array.astype(self.dtype)) for name, array in tensors.items()})

@@ -19,7 +19,11 @@ class Renamed(NamedTuple):
 
 OPTIONS: dict[str, Renamed] = {
     "double_bias": Renamed("bias", {False: True, True: "double"}),
+    "projection_initializer": Renamed("input_projection_initializer"),
+    "projection_bias": Renamed("input_projection_bias"),
 }
+# what stands before the dot of a parameter's name
+SECTIONS = {"projection": "input_projection"}
 
 
 def options(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +38,21 @@ def options(values: Mapping[str, Any]) -> dict[str, Any]:
         if new in translated:
             raise ValueError(f"{name} is called {new} now, and both are given")
         value = values[name]
-        if became is not None:
+        if became is not None:  # a value of True and False alone so far
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, found {value!r}")
             value = became[value]
         translated[new] = value
+    return translated
+
+
+def parameters(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name, those with an old name under the present one.  Raises ValueError where both are given."""
+    translated = {}
+    for name, array in arrays.items():
+        section, dot, rest = name.rpartition(".")
+        present = f"{SECTIONS.get(section, section)}{dot}{rest}"
+        if present in translated or (present != name and present in arrays):
+            raise ValueError(f"{name} is called {present} now, and both are given")
+        translated[present] = array
     return translated

@@ -40,9 +40,9 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
     yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
     yield "x", "(D, T, B)", x, "inside, a column is a sample"
     width = "D"
-    if "projection.W" in model.params:
-        yield "projection.W", "(P, D)", model.params["projection.W"], "the dense layer in front"
-        yield "projection.b", "(P,)", model.params["projection.b"], ""
+    if "input_projection.W" in model.params:
+        yield "input_projection.W", "(P, D)", model.params["input_projection.W"], "the dense layer in front"
+        yield "input_projection.b", "(P,)", model.params["input_projection.b"], ""
         x, width = model._project(x), "P"
         yield "projected", "(P, T, B)", x, "what the first layer reads"
     states = stack._enter_state(None, B)

@@ -26,8 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "projection, tf1": {"input_projection": 6, "initializer": "tf1", "bias": "double"},
     "projection, own initializer": {
         "input_projection": 6,
-        "projection_initializer": "normal",
-        "projection_bias": 0.1,
+        "input_projection_initializer": "normal",
+        "input_projection_bias": 0.1,
         "readout_initializer": "truncated_normal",
         "readout_bias": 0.2,
     },

@@ -66,9 +66,10 @@ def test_certificate_of_models(cell, name):
 def test_the_parameters_stand_in_the_order_recurrent_projection_readout():
     model = SequenceClassifier(4, 3, 5, input_projection=6, bias="double")
     assert list(model.params) == [
-        "layer0.W", "layer0.U", "layer0.b", "layer0.b_h", "projection.W", "projection.b", "readout.W", "readout.b",
+        "layer0.W", "layer0.U", "layer0.b", "layer0.b_h",
+        "input_projection.W", "input_projection.b", "readout.W", "readout.b",
     ]  # fmt: skip
-    assert model.params.shapes["projection.W"] == (6, 4)
+    assert model.params.shapes["input_projection.W"] == (6, 4)
     assert model.params.shapes["layer0.W"] == (12, 6)
     assert np.shares_memory(model.params.flat, model.recurrent.params["layer0.b_h"])
 
@@ -91,12 +92,12 @@ def test_parameter_counts_of_the_tutorial_systems(options, count):
 
 def test_the_projection_is_a_dense_layer_over_every_step():
     rng = np.random.default_rng(0)
-    model = SequenceClassifier(4, 3, 5, input_projection=6, dtype="float64", projection_bias=0.1)
+    model = SequenceClassifier(4, 3, 5, input_projection=6, dtype="float64", input_projection_bias=0.1)
     plain = SequenceClassifier(6, 3, 5, dtype="float64")
     for name in plain.params:
         plain.params[name] = model.params[name]
     x = rng.standard_normal((2, 7, 4))
-    projected = x @ model.params["projection.W"].T + 0.1
+    projected = x @ model.params["input_projection.W"].T + 0.1
     np.testing.assert_allclose(model.logits(x), plain.logits(projected), rtol=1e-13)
 
 
@@ -196,7 +197,7 @@ def test_softmax_twice_is_pytorchs():
 
 def test_a_model_with_every_option_is_stored_whole(tmp_path):
     model = SequenceClassifier(
-        4, 3, 5, input_projection=6, projection_initializer="normal", projection_bias=0.1, bias="double",
+        4, 3, 5, input_projection=6, input_projection_initializer="normal", input_projection_bias=0.1, bias="double",
         readout_initializer="truncated_normal", readout_bias=0.2, loss="softmax_twice", initializer="tf1",
         forget_bias_at="run", forget_bias=0.5, num_layers=2, dropout=0.2,
     )  # fmt: skip

@@ -52,7 +52,7 @@ def read_out(p, h):
 
 
 def tf1_projection(p, x, masks):
-    return read_out(p, lstm(x @ p["projection.W"].T + p["projection.b"], *layer(p), 1.0)[:, -1])
+    return read_out(p, lstm(x @ p["input_projection.W"].T + p["input_projection.b"], *layer(p), 1.0)[:, -1])
 
 
 def keras_lstm128(p, x, masks):
@@ -174,8 +174,8 @@ def test_where_each_system_starts(digits):
     start = {name: made(name, digits)[1].params for name in SYSTEMS}
     for name in ("tf1-projection", "tf1-sgd"):
         assert deviation_is(start[name]["readout.W"], 1)  # tf.random_normal
-    assert deviation_is(start["tf1-projection"]["projection.W"], 1)
-    assert (start["tf1-projection"]["projection.b"] == 0.1).all()
+    assert deviation_is(start["tf1-projection"]["input_projection.W"], 1)
+    assert (start["tf1-projection"]["input_projection.b"] == 0.1).all()
     assert (start["tf1-projection"]["readout.b"] == 0.1).all()
     assert np.abs(start["tf1-sgd"]["readout.b"]).max() > 0.2  # N(0, 1) like the weights
     assert np.abs(start["tf1-lstm100"]["readout.W"]).max() <= 0.2  # N(0, 0.1^2), cut at two deviations

@@ -50,12 +50,21 @@ def test_an_old_name_is_read_as_the_present_one(write):
     recipe = load_recipe(write(f"{ABOUT}[model]\ndouble_bias = true\n"))
     assert recipe.model.bias == "double"
     assert load_recipe(write(f"{ABOUT}[model]\ndouble_bias = false\n")).model.bias is True
+    text = '[model]\nprojection_initializer = "normal"\nprojection_bias = 0.25\ninput_projection = 3\n'
+    model = load_recipe(write(ABOUT + text)).model
+    assert (model.input_projection_initializer, model.input_projection_bias) == ("normal", 0.25)
+    default = write(f'{ABOUT}based_on = "tf1-projection"\n[model]\nprojection_initializer = "none"\n')
+    assert load_recipe(default).model.input_projection_initializer is None
 
 
 def test_old_flags_are_read_as_the_present_ones():
     assert parse("--double-bias")["model"] == {"bias": "double"}
     assert parse("--no-double-bias")["model"] == {"bias": True}
     assert parse("--bias", "false")["model"] == {"bias": False}
+    assert parse("--projection-bias", 0.5)["model"] == {"input_projection_bias": 0.5}
+    assert parse("--projection-initializer", "none")["model"] == {"input_projection_initializer": None}
+    with pytest.raises(ValueError, match="unknown --input-projection-initializer 'he'; there are: keras"):
+        parse("--projection-initializer", "he")
 
 
 def test_the_default_recipe():
