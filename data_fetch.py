@@ -10,7 +10,6 @@ from typing import NoReturn
 
 try:
     from lstm_np.data.download import MIRRORS, DownloadError, fetch
-    from lstm_np.data.idx import IDXError
     from lstm_np.data.load import data_folder, is_complete
     from lstm_np.data.mnist import FILES, load_mnist
     from lstm_np.data.progress import download_bars
@@ -49,9 +48,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = _parser().parse_args(argv)
-    folder = data_folder(arguments.data_dir)
     downloaded: set[str] = set()
     try:
+        folder = data_folder(arguments.data_dir)
         if not arguments.offline:
             with download_bars(arguments.quiet) as bar:
 
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
             dataset = load_mnist(folder)
             if not dataset.verified:
                 raise DownloadError(dataset.source, folder)
-    except (DownloadError, IDXError) as error:
+    except (DownloadError, ValueError) as error:
         print(f"data_fetch.py: {error}", file=sys.stderr)
         if isinstance(error, DownloadError) and not arguments.quiet:
             print(error.help(), file=sys.stderr)

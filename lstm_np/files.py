@@ -1,29 +1,64 @@
-"""Files written whole or not at all, and streams that can no longer be written."""
+"""Paths as people write them, files written whole or not at all, and streams that can no longer be written."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ~ or ~user replaced by that home folder; as in shells, an unknown ~user is a name.
+
+    Every path that comes in goes through here.  Raises ValueError where the user's own home folder is not known.
+    """
+    written = os.fspath(path)
+    expanded = os.path.expanduser(written)
+    if expanded == written and Path(written).parts[:1] == ("~",):
+        raise ValueError(f"{path}: no home folder is known for ~; write the path out")
+    return Path(expanded)
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a part.
 
-    Raises OSError, which names this file.
+    Where the path is a symbolic link, the file that it points to is written, and the link stays.  What is no file (a
+    device, a pipe) is written to as it is.  Raises OSError, which names this path; ValueError for a ~ without a home.
     """
-    path = Path(path)
+    path = expand(path)
     try:
-        _write_and_replace(path, content)
-    except OSError as error:  # of the temporary file beside it, which is nobody's business
+        if _is_special(path):
+            with path.open("wb") as stream:
+                stream.write(content)
+            return
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        _write_and_replace(target, content)
+        sync_folder(target.parent)
+    except OSError as error:  # some are of the temporary file, which is nobody's business
         raise OSError(error.errno, error.strerror, str(path)) from error
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable, where the system can (POSIX; on Windows a folder cannot be opened)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether the path, links followed, is something that exists and is neither a regular file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _write_and_replace(path: Path, content: bytes) -> None:

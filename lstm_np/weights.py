@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from lstm_np.errors import LstmNpError
 from lstm_np.extras import load as load_package
-from lstm_np.files import write_atomically
+from lstm_np.files import expand, write_atomically
 
 FORMAT = 1
 KEY = "lstm_np"  # one key in the metadata, since safetensors writes several in varying order: same weights, same bytes
@@ -39,11 +38,13 @@ def write_weights(
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """(tensors, configuration) of a file that `write_weights` wrote.  Raises WeightsError."""
     try:
-        content = Path(path).read_bytes()
+        content = expand(path).read_bytes()
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path}: no such weights file; train writes one, weights.safetensors in its run folder"
         ) from error
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); expected a weights.safetensors file") from error
     SafetensorError = load_package("safetensors", "", "weights files need").SafetensorError

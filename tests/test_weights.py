@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import lstm_np
-from lstm_np.weights import FORMAT, KEY, WeightsError, read_weights, write_atomically, write_weights
+from lstm_np.weights import FORMAT, KEY, WeightsError, read_weights, write_weights
 
 
 @pytest.fixture
@@ -41,18 +41,6 @@ def test_round_trip_of_strided_arrays(tmp_path):
 def test_nothing_else_is_left_in_the_folder(saved):
     assert os.listdir(saved.parent) == [saved.name]
     assert stat.S_IMODE(saved.stat().st_mode) & 0o400
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    for call in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-            with pytest.raises(OSError, match="No space left"):
-                write_atomically(path, b"new")
-        assert path.read_bytes() == b"old"
-        assert os.listdir(tmp_path) == ["file"]
 
 
 def test_every_cut_of_a_file_is_refused(saved):

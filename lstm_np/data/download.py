@@ -18,6 +18,7 @@ from lstm_np.data.idx import looks_like_web_page
 from lstm_np.data.mnist import FILES, PinnedFile
 from lstm_np.data.transport import Limits, RefusedAddressError, open_url
 from lstm_np.errors import LstmNpError
+from lstm_np.files import expand, sync_folder
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
@@ -74,7 +75,7 @@ def fetch(
     verified and on disk: being interrupted or killed, and other processes doing the same, leave no half file under the
     name. `progress(name, done, total)` is called as bytes arrive.  Raises DownloadError with the cause at each mirror.
     """
-    root = Path(folder)
+    root = expand(folder)
     paths = [root / file.name for file in files]
     missing = [file for file in files if not is_valid(root / file.name, file)]
     if not missing:
@@ -193,7 +194,7 @@ def _download(
                 part.unlink()
             raise
     with _local():
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def _receive(response: http.client.HTTPResponse, stream, file: PinnedFile, progress: Progress | None) -> None:
@@ -224,17 +225,6 @@ def _local() -> Iterator[None]:
         yield
     except OSError as error:
         raise _FolderError(error.strerror) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in this folder durable, where the system can (POSIX)."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_stale_parts(folder: Path) -> None:

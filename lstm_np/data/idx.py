@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lstm_np.errors import LstmNpError
+from lstm_np.files import expand
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 4
@@ -65,6 +66,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """
     file = os.fsdecode(path)
     try:
+        file = str(expand(file))
         # A pipe or a device may have no end, or never answer: only a regular file is opened.
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lstm_np.errors import LstmNpError
+from lstm_np.files import expand
 
 INK_SHARE = {"digits": 1.0}  # of the frame's side that the ink takes; the digits' authors scaled the ink to all of it
 MNIST_INK_SHARE = 20 / 28
@@ -43,7 +44,7 @@ def read_pictures(path: str | os.PathLike[str], size: tuple[int, int], dataset: 
     A .npy file holds one image (rows, columns) or several (N, rows, columns): whole numbers 0 ... 255 or fractions
     0 ... 1.  Anything else is read by Pillow and holds one.  Raises ImageError.
     """
-    name = os.fsdecode(path)
+    name = str(expand(path))
     images = _read_npy(name) if name.endswith(".npy") else _read_with_pillow(name)[np.newaxis]
     several = len(images) > 1
     return [_fit(f"{name}[{k}]" if several else name, image, size, dataset) for k, image in enumerate(images)]

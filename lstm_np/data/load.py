@@ -13,6 +13,7 @@ from lstm_np.data.digits import load_digits
 from lstm_np.data.download import MIRRORS, DownloadError, Progress, fetch, is_valid, reachable
 from lstm_np.data.idx import IDXError
 from lstm_np.data.mnist import FILES, load_mnist
+from lstm_np.files import expand
 
 DATASETS = ("mnist", "digits")
 ENVIRONMENT = "LSTM_NP_DATA"
@@ -67,15 +68,17 @@ def _named_folder(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder MNIST belongs in: the argument, else LSTM_NP_DATA, else `cache_folder()`."""
+    """The folder MNIST belongs in: the argument, else LSTM_NP_DATA, else `cache_folder()`.  Raises ValueError as it."""
     named = _named_folder(data_dir)
-    return cache_folder() if named is None else Path(named)
+    return cache_folder() if named is None else expand(named)
 
 
 def cache_folder() -> Path:
-    """The user's own folder for MNIST: $XDG_CACHE_HOME/lstm_np/mnist, by default ~/.cache/lstm_np/mnist."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "lstm_np", "mnist")
+    """The user's own folder for MNIST: $XDG_CACHE_HOME/lstm_np/mnist, by default ~/.cache/lstm_np/mnist.
+
+    Raises ValueError where no home folder is known.
+    """
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lstm_np" / "mnist"
 
 
 def is_complete(folder: Path) -> bool:

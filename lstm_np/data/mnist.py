@@ -11,6 +11,7 @@ import numpy as np
 
 from lstm_np.data.dataset import Dataset
 from lstm_np.data.idx import IDXError, read_idx
+from lstm_np.files import expand
 
 NUM_CLASSES = 10
 PIXEL_MAX = 255
@@ -68,7 +69,7 @@ def load_mnist(folder: str | os.PathLike[str], files: tuple[PinnedFile, ...] = F
     time: a damaged file does not pass as the real one) the result is named "mnist" and `verified`; otherwise "custom",
     and `source` says what differs.  Raises IDXError for a missing folder or file and for every breach of the contract.
     """
-    root = os.fsdecode(folder)
+    root = str(expand(folder))
     if not os.path.isdir(root):
         found = "a file" if os.path.exists(root) else "no such folder"
         raise IDXError(root, 0, found, "a folder with the four MNIST files", f"python data_fetch.py --data-dir {root}")

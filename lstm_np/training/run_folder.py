@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_np.errors import LstmNpError
-from lstm_np.files import write_atomically
+from lstm_np.files import expand, write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
@@ -84,7 +84,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def check(out: str | os.PathLike[str] | None) -> None:
     """Refuse, before any work is done, a folder in which no run can be kept.  Raises RunFolderError."""
-    path = Path(RUNS if out is None else out)
+    path = expand(RUNS if out is None else out)
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"{path}: a file, where the run folder should be; name another folder with --out")
     if out is not None and path.is_dir():
@@ -102,9 +102,10 @@ def create(out: str | os.PathLike[str] | None, name: str) -> RunFolder:
     """The folder `out`, or else a new one, runs/NAME-001 with the first free number.  Raises RunFolderError."""
     check(out)
     if out is not None:
-        with writing(Path(out)):
-            Path(out).mkdir(parents=True, exist_ok=True)
-        return RunFolder(Path(out))
+        path = expand(out)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path)
     number = 1
     while True:
         path = Path(RUNS, f"{name}-{number:03d}")
@@ -128,7 +129,7 @@ def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> P
         if not found:
             raise RunFolderError(f"no run with a {name} under {RUNS}/; train one, or name a run folder or weights file")
         return found[-1]
-    path = Path(run)
+    path = expand(run)
     if not path.exists():
         raise RunFolderError(f"{path}: no such run folder or weights file")
     if not path.is_dir():

@@ -16,6 +16,7 @@ from typing import Any
 
 from lstm_np import old_names
 from lstm_np.errors import LstmNpError
+from lstm_np.files import expand
 from lstm_np.options import REQUIRED
 from lstm_np.training.recipes.settings import (
     MODEL,
@@ -99,7 +100,7 @@ def recipe_names() -> list[str]:
 
 def load_recipe(name: str = DEFAULT) -> Recipe:
     """The recipe called `name`, or the one in a file where `name` ends in ".toml".  Raises RecipeError."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = expand(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise RecipeError(f"unknown recipe {name!r}; {_hint(name, recipe_names(), ', or name a .toml file')}")
     document, tables = _resolve(path, ())

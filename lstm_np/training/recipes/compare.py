@@ -17,7 +17,7 @@ from typing import Any
 
 from lstm_np import old_names
 from lstm_np.errors import LstmNpError
-from lstm_np.files import write_atomically
+from lstm_np.files import expand, write_atomically
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.recipes import Recipe, complete
 from lstm_np.training.reporters import Reporter
@@ -66,7 +66,7 @@ def compare(
     for name in names:
         if names.count(name) > 1:
             raise CompareError(f"two of these recipes are called {name!r}: their results could not be told apart")
-    out, interruption = Path(out), interruption or Interruption()
+    out, interruption = expand(out), interruption or Interruption()
     if out.exists() and not out.is_dir():
         raise CompareError(f"{out}: a file, where the folder of results should be; name another with --out")
     out.mkdir(parents=True, exist_ok=True)
