@@ -24,7 +24,7 @@ from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype
 from lstm_np.parameters import merge
 from lstm_np.steps import BatchGradients, ModelSteps
-from lstm_np.weights import WeightsError, check_shapes, read_weights, write_weights
+from lstm_np.weights import WeightsError, check_shapes, check_values, read_weights, write_weights
 
 Array = Any
 CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted together to see whether they are finite
@@ -43,10 +43,12 @@ def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) ->
         raise WeightsError(f"{path}: the model it describes cannot be made ({error})") from error
     for name in values:
         if name not in options.taken_by(SequenceClassifier):
-            raise WeightsError(
-                f"{path}: written by a newer version of lstm_np (its model has {name!r}); update lstm_np"
-            )
+            raise _written_by_a_newer_version(path, f"its model has {name!r}")
     return values
+
+
+def _written_by_a_newer_version(path: str | os.PathLike[str], reason: str) -> WeightsError:
+    return WeightsError(f"{path}: written by a newer version of lstm_np ({reason}); update lstm_np")
 
 
 @options.documented
@@ -497,7 +499,10 @@ class SequenceClassifier:
         return "\n".join([*lines, f"{self.params.flat.size:,} parameters, {self.dtype}, {self.backend.name} backend"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write configuration, `notes` and weights to one safetensors file, atomically.  Raises OSError."""
+        """Write configuration, `notes` and weights to one safetensors file, atomically (`lstm_np.weights`).
+
+        Raises OSError; ValueError for notes that are no plain values, or the complex numbers of a derivative check.
+        """
         tensors = {name: self.backend.to_host(array) for name, array in self.params.items()}
         write_weights(path, tensors, {"model": self.config, "notes": self.notes})
 
@@ -507,11 +512,13 @@ class SequenceClassifier:
     ) -> SequenceClassifier:
         """The model that `save` wrote, on `backend`; `kernel` replaces the one it was made with.
 
-        Raises WeightsError when the file is missing, damaged, or not of such a model.
+        Raises WeightsError when the file is missing, damaged, of a newer version, not of such a model, or has values
+        that are not finite.
         """
         tensors, stored = read_weights(path)
-        config = stored.get("model")
-        notes = stored.get("notes")
+        config, notes = stored.get("model"), stored.get("notes")
+        if unknown := stored.keys() - {"model", "notes"}:
+            raise _written_by_a_newer_version(path, f"it says {', '.join(sorted(unknown))}")
         if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
             raise WeightsError(f"{path}: the file does not say which model its weights belong to")
         config = _present_options(path, config)
@@ -538,11 +545,12 @@ class SequenceClassifier:
     def load_weights(self, tensors: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:
         """Take the values of named NumPy arrays, old names included; `source` is what errors call them.
 
-        Raises WeightsError, and changes nothing, when names or shapes differ.
+        Raises WeightsError, and changes nothing, when names or shapes differ or a value is not finite.
         """
         try:
             tensors = old_names.parameters(tensors)
         except ValueError as error:
             raise WeightsError(f"{source}: {error}") from error
         check_shapes(source, tensors, self.params.shapes)
+        check_values(source, tensors)
         self.params.update({name: self.backend.from_host(array.astype(self.dtype)) for name, array in tensors.items()})

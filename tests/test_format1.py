@@ -41,3 +41,19 @@ def test_a_file_of_format_1_predicts_the_same(name, recorded):
     np.testing.assert_allclose(exact, recorded["float64"], rtol=1e-13)
     np.testing.assert_array_equal(exact.astype(np.float32), recorded["float64"].astype(np.float32))
     assert model.notes["recipe"] == name
+
+
+def test_saved_again_it_is_of_format_2_and_the_same(name, recorded, tmp_path):
+    model = SequenceClassifier.load(FOLDER / f"{name}.safetensors")
+    model.save(tmp_path / "again")
+    assert b'\\"format\\":2' in (tmp_path / "again").read_bytes()
+    again = SequenceClassifier.load(tmp_path / "again")
+    assert (again.config, again.notes) == (model.config, model.notes)
+    np.testing.assert_array_equal(again.params.flat, recorded["parameters"])
+
+
+def test_the_names_are_the_present_ones():
+    model = SequenceClassifier.load(FOLDER / "projection-double-bias.safetensors")
+    assert model.config["bias"] == "double"
+    assert (model.config["input_projection_initializer"], model.config["input_projection_bias"]) == ("normal", 0.1)
+    assert {"layer0.b_h", "input_projection.W", "input_projection.b"} <= set(model.params)

@@ -249,7 +249,7 @@ def test_runs_that_are_not_there(invoke, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"not weights")
     refused(
         invoke("evaluate", "weights.safetensors"),
-        "evaluate: weights.safetensors: not a safetensors file, 11 bytes; expected the weights.safetensors of a run",
+        "evaluate: weights.safetensors: not a safetensors file, 11 bytes; expected the weights file of a run",
     )
     refused(
         invoke("evaluate", "--best", "weights.safetensors"),
