@@ -199,10 +199,10 @@ def test_a_model_is_saved_through_a_link(tmp_path):
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe, received = tmp_path / "pipe", []
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_atomically(pipe, b"new")
-    reader.join()
+    reader.join(10)
     assert received == [b"new"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert os.listdir(tmp_path) == ["pipe"]
