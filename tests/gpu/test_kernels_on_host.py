@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from lstm_np.cells import lstm
 from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
+from lstm_np.kernels.gpu import persistent
+from tests.faults import with_fault
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
 from tests.gpu.support import KERNELS, TOLERANCE, Case, assert_equal, draw, needs_compiler, on_host, reference
 
@@ -15,11 +17,13 @@ pytestmark = needs_compiler
 SIZES = [
     Case(H=1, B=1, T=1, D=1),
     Case(H=3, B=5, T=4, D=2),
+    Case(H=6, B=2, T=3, D=4),  # 2 mod 4: rows of U that no access of 16 bytes can read
     Case(H=33, B=2, T=3, D=7),
     Case(H=100, B=3, T=2, D=5),
     Case(H=128, B=2, T=3, D=28),
     Case(H=33, B=3, T=4, D=5, dtype="float64"),
     Case(H=3, B=1, T=2, D=1, dtype="float64"),
+    Case(H=10, B=2, T=2, D=3, dtype="float64"),
 ]
 
 
@@ -124,6 +128,42 @@ def test_an_option_that_no_kernel_knows_is_run_by_none():
     assert not any(kernel_class(name).supports(spec, backend) for name in backend.kernels)
     with pytest.raises(ValueError, match=r"no kernel runs a lstm layer of 8 units in float32, invented 1\.0"):
         choose_kernel("auto", spec, backend)
+
+
+def run_on_two_devices(kernel_class, second=None, **spec):
+    """A layer without a bias, made on the first of two devices and used on both."""
+    case = Case(**{"H": 128, "B": 2, "T": 2, "D": 3, "bias": False, **spec})
+    drawn, cupy = draw(case), make_cupy(FakeDevice(), others=(second or FakeDevice(),))
+    kernel = kernel_class(LayerSpec(lstm, case.D, case.H, False, case.dtype), make_backend(cupy))
+    expected = reference(case, drawn)
+    for number in range(2):
+        with cupy.cuda.Device(number):
+            params = {key: cupy.asarray(value) for key, value in drawn["params"].items()}
+            state = tuple(cupy.asarray(part) for part in drawn["state"])
+            dstate = tuple(cupy.asarray(part) for part in drawn["dstate"])
+            y, _, saved = kernel.forward(params, cupy.asarray(drawn["x"]), state)
+            _, _, grads = kernel.backward(params, saved, cupy.asarray(drawn["dy"]), dstate)
+            for found, name in ((y, "y"), (grads["U"], "dU")):
+                error = np.linalg.norm(cupy.asnumpy(found) - expected[name]) / np.linalg.norm(expected[name])
+                assert error < TOLERANCE[case.dtype]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_layer_runs_on_every_device(name):
+    """Each device has its own limits, loads the kernels itself, and is asked for shared memory itself."""
+    run_on_two_devices(KERNELS[name])
+
+
+def test_a_layer_whose_devices_are_not_told_apart_is_found():
+    wrong = with_fault(persistent, "number = self.xp.cuda.runtime.getDevice()", "number = 0")
+    with pytest.raises(AssertionError, match=r"lstm_persistent_forward: \d+ B"):
+        run_on_two_devices(wrong.PersistentKernel)
+
+
+def test_a_layer_that_does_not_fit_on_another_device_says_so():
+    small = FakeDevice(capability=75, multiprocessors=40, shared_memory=64 * 1024)
+    with pytest.raises(ValueError, match="128 hidden units in float32 do not fit on a multiprocessor of device 1"):
+        run_on_two_devices(KERNELS["persistent"], small)
 
 
 def test_weights_that_are_not_aligned_are_copied():

@@ -7,6 +7,7 @@ therefore calls the library directly, with a handle, a stream and a workspace of
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from typing import Any
 
@@ -40,9 +41,14 @@ class Products:
         )  # fmt: skip
 
 
+def library_name(cuda: int, platform: str = sys.platform) -> str:
+    """What the cuBLAS of a CUDA version (as the runtime numbers it, e.g. 13000) is called on a platform."""
+    return f"cublas64_{cuda // 1000}.dll" if platform == "win32" else f"libcublas.so.{cuda // 1000}"
+
+
 def open_library(xp: Any) -> Any:
     """The cuBLAS that belongs to CuPy's CUDA version, which CuPy has loaded.  Raises OSError when it is not found."""
-    return ctypes.CDLL(f"libcublas.so.{xp.cuda.runtime.runtimeGetVersion() // 1000}")
+    return ctypes.CDLL(library_name(xp.cuda.runtime.runtimeGetVersion()))
 
 
 class StreamProducts(Products):
@@ -56,7 +62,8 @@ class StreamProducts(Products):
         super().__init__(xp, dtype)
 
     def _connect(self, xp: Any, single: bool) -> None:
-        super()._connect(xp, single)  # CuPy finds the library wherever pip has put it; then its name alone opens it
+        super()._connect(xp, single)
+        self._handle()  # CuPy loads the library from wherever pip has put it; then its name alone opens it
         library = open_library(xp)
         gemm = library.cublasSgemm_v2 if single else library.cublasDgemm_v2
         gemm.argtypes = _GEMM_TYPES

@@ -41,6 +41,9 @@ def kernel(xp: Any, names: tuple[str, ...], function: str, dtype: str, macros: M
 
 
 def allow_shared_memory(kernel: Any, size: int) -> None:
-    """Let a `RawKernel` be launched with `size` bytes of dynamic shared memory; beyond 48 KiB it must be asked for."""
+    """Let a `RawKernel` be launched with `size` bytes of dynamic shared memory; beyond 48 KiB it must be asked for.
+
+    It holds for the current device only, on which it loads the kernel.
+    """
     if size > kernel.max_dynamic_shared_size_bytes:
         kernel.max_dynamic_shared_size_bytes = size

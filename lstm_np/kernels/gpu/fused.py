@@ -20,6 +20,7 @@ from lstm_np.backends import Backend
 from lstm_np.cells import lstm
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import Products
+from lstm_np.kernels.gpu.launch_plan import refuse_oversize
 from lstm_np.kernels.protocol import Array, LayerSpec, State
 
 BLOCK = 256
@@ -45,7 +46,7 @@ class CudaFusedKernel:
         self._product = Products(self.xp, spec.dtype)
         self._step_forward = cuda_source.kernel(self.xp, ("steps",), "lstm_step_forward", spec.dtype)
         self._step_backward = cuda_source.kernel(self.xp, ("steps",), "lstm_step_backward", spec.dtype)
-        self._no_bias = None if spec.bias else self.xp.zeros(4 * spec.hidden_size, dtype=spec.dtype)
+        self._no_bias: dict[int, Array] = {}  # by device
 
     @staticmethod
     def supports(spec: LayerSpec, backend: Backend) -> bool:
@@ -58,11 +59,15 @@ class CudaFusedKernel:
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
     ) -> tuple[Array | None, State, Any]:
-        """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
+        """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B).
+
+        Raises ValueError for a batch that is too large for the kernels' integers.
+        """
         xp, (D, T, B), H = self.xp, x.shape, self.spec.hidden_size
+        refuse_oversize(T, B, H)
         rows = xp.ascontiguousarray(x.transpose(1, 2, 0))
         W, U = _whole(xp, params["W"]), _whole(xp, params["U"])
-        bias = _whole(xp, params["b"]) if self.spec.bias else self._no_bias
+        bias = _whole(xp, params["b"]) if self.spec.bias else self._zeros()
         gates = xp.empty((T, B, 4 * H), dtype=self.spec.dtype)
         h, c = (xp.empty((T + 1, B, H), dtype=self.spec.dtype) for _ in range(2))
         h[0], c[0] = state[0].T, state[1].T
@@ -105,6 +110,13 @@ class CudaFusedKernel:
             self._product(D, T * B, 4 * H, W.data.ptr, False, da.data.ptr, False, dx_rows.data.ptr)  # (1')
             dx = dx_rows.transpose(2, 0, 1)
         return dx, (dh.T, dc.T) if state_gradient else None, grads
+
+    def _zeros(self) -> Array:
+        """The bias of a layer that has none, on the current device."""
+        number = self.xp.cuda.runtime.getDevice()
+        if number not in self._no_bias:
+            self._no_bias[number] = self.xp.zeros(4 * self.spec.hidden_size, dtype=self.spec.dtype)
+        return self._no_bias[number]
 
     def _rows(self, part: Array | None, B: int) -> Array:
         """A part of a state's gradient (H, B) as a writable (B, H)."""

@@ -105,11 +105,17 @@ class Mapping:
 
     @property
     def registers(self) -> int:
-        """Estimate of the registers a thread needs: weights, sums, parts of v, prefetched values, addresses."""
+        """Estimate of the registers a thread needs: weights, sums, parts of v, prefetched values, addresses.
+
+        Backward reads and writes more arrays, and lanes without a unit take more predicates and branches.  What the
+        compiler makes of it is held by `tests/gpu/test_machine_code.py`.
+        """
         words = self.item_size // 4
         items = self.units * self.samples
         mine = max(1, items // self.lanes)
-        return words * (self.rows * self.kept * 4 + items * self.values + 4 * self.samples + 13 * mine) + 8 * mine + 20
+        values = words * (self.rows * self.kept * 4 + items * self.values + 4 * self.samples + 13 * mine)
+        whole = self.threads * self.units == self.hidden_size * self.lanes
+        return values + 8 * mine + (20 if self.values == GATES else 32) + (0 if whole else 12)
 
     @property
     def shared_bytes(self) -> int:
@@ -167,22 +173,20 @@ class PersistentPlan:
         return {**sizes, **self.forward.macros("FORWARD"), **self.backward.macros("BACKWARD")}
 
 
-def _best(device: Device, H: int, values: int, columns: int, item_size: int, batch: int) -> Mapping | None:
-    best, best_cost = None, 0
+def mappings(device: Device, H: int, values: int, item_size: int, batch: int) -> list[Mapping]:
+    """All mappings of one direction that fit, the cheapest for the batch first.
+
+    values  4 for forward, 1 for backward
+    """
+    columns, found = H * GATES // values, []
     for samples in (1, 2, 4):
         for lanes in (4, 8, 16):
             for units in (1, 2, 4, 8):
                 most = -(-columns // (4 * lanes))
                 # cost falls with every chunk moved to registers: the first that fits is the best of this shape
                 options = (Mapping(H, values, columns, item_size, lanes, units, k, samples) for k in range(most, 0, -1))
-                mapping = next((option for option in options if option.fits(device)), None)
-                if mapping is None:
-                    continue
-                waves = -(-mapping.grid(batch) // device.multiprocessors)
-                cost = waves * mapping.cycles
-                if best is None or cost < best_cost:
-                    best, best_cost = mapping, cost
-    return best
+                found += [option for option in options if option.fits(device)][:1]
+    return sorted(found, key=lambda mapping: -(-mapping.grid(batch) // device.multiprocessors) * mapping.cycles)
 
 
 @lru_cache(maxsize=256)
@@ -196,9 +200,24 @@ def plan_persistent(device: Device, hidden_size: int, dtype: str, batch: int) ->
     if dtype not in ITEM_SIZES:
         raise ValueError(f"the GPU kernels compute in {' or '.join(ITEM_SIZES)}, found {dtype}")
     size, H = ITEM_SIZES[dtype], hidden_size
-    forward = _best(device, H, GATES, H, size, batch)
-    backward = _best(device, H, 1, GATES * H, size, batch)
-    return PersistentPlan(forward, backward) if forward and backward else None
+    forward = mappings(device, H, GATES, size, batch)
+    backward = mappings(device, H, 1, size, batch)
+    return PersistentPlan(forward[0], backward[0]) if forward and backward else None
+
+
+def refuse_oversize(T: int, B: int, H: int) -> None:
+    """Raises ValueError where the kernels' 32-bit integers cannot count one step's gates or all steps' samples."""
+    if B * GATES * H >= 2**31 or T * B >= 2**31:
+        raise ValueError(
+            f"a batch on a GPU has fewer than {2**31 // (GATES * H):,} samples with {H} hidden units, and "
+            f"fewer than {2**31:,} samples times steps; found {B:,} samples of {T:,} steps: make it smaller"
+        )
+
+
+def product_grid(rows: int, columns: int) -> tuple[int, int]:
+    """The blocks of a product (rows, columns) in `cuda/products.cu`; the rows come first, of which there may be many:
+    CUDA allows 2^31 - 1 blocks in the first direction and 65535 in the second."""
+    return -(-rows // 64), -(-columns // 32)
 
 
 def parts_of_sum(device: Device, rows: int, output_rows: int, output_columns: int) -> tuple[int, int]:

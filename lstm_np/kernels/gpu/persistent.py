@@ -11,21 +11,24 @@ Products over all steps at once (W x, and the gradients of the weights) are thos
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_np.backends import Backend
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.fused import CudaFusedKernel
-from lstm_np.kernels.gpu.launch_plan import Mapping, PersistentPlan, describe_device, plan_persistent
+from lstm_np.kernels.gpu.launch_plan import Device, Mapping, PersistentPlan, describe_device, plan_persistent
 from lstm_np.kernels.protocol import Array, LayerSpec
 
 
-def load(xp: Any, plan: PersistentPlan, dtype: str) -> tuple[Any, Any]:
-    """The kernels (forward, backward) of a plan, with the shared memory it asks for allowed."""
-    names = ("lstm_persistent_forward", "lstm_persistent_backward")
-    kernels = tuple(cuda_source.kernel(xp, ("persistent",), name, dtype, plan.macros()) for name in names)
+def load(xp: Any, plan: PersistentPlan, dtype: str, macros: dict[str, int] | None = None) -> tuple[Any, Any]:
+    """The kernels (forward, backward) of a plan, with the shared memory it asks for allowed on the current device.
+
+    macros  besides the plan's own
+    """
+    names, defined = ("lstm_persistent_forward", "lstm_persistent_backward"), {**plan.macros(), **(macros or {})}
+    kernels = tuple(cuda_source.kernel(xp, ("persistent",), name, dtype, defined) for name in names)
     for kernel, mapping in zip(kernels, (plan.forward, plan.backward), strict=True):
         cuda_source.allow_shared_memory(kernel, mapping.shared_bytes)
     return kernels
@@ -36,6 +39,13 @@ def launch(kernel: Any, mapping: Mapping, B: int, args: tuple[Any, ...]) -> None
     kernel((mapping.grid(B),), (mapping.threads,), args, shared_mem=mapping.shared_bytes)
 
 
+class _OnDevice(NamedTuple):
+    """What a layer knows of one device: its limits, and the kernels that were loaded there."""
+
+    limits: Device
+    loaded: dict[PersistentPlan, tuple[Any, Any]]
+
+
 class PersistentKernel(CudaFusedKernel):
     """One LSTM layer over a whole sequence in one launch; see `lstm_np.kernels.protocol` for shapes."""
 
@@ -43,8 +53,7 @@ class PersistentKernel(CudaFusedKernel):
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         super().__init__(spec, backend)
-        self._limits = describe_device(self.xp)
-        self._loaded: dict[PersistentPlan, tuple[Any, Any]] = {}
+        self._devices: dict[int, _OnDevice] = {}
 
     @staticmethod
     def supports(spec: LayerSpec, backend: Backend) -> bool:
@@ -54,12 +63,20 @@ class PersistentKernel(CudaFusedKernel):
         return plan_persistent(describe_device(backend.xp), spec.hidden_size, spec.dtype, 1) is not None
 
     def _planned(self, B: int) -> tuple[PersistentPlan, tuple[Any, Any]]:
-        # a batch of 1 has a plan (`supports`), and what fits for one sample per block is a choice for every batch
-        plan = plan_persistent(self._limits, self.spec.hidden_size, self.spec.dtype, B)
-        assert plan is not None
-        if plan not in self._loaded:
-            self._loaded[plan] = load(self.xp, plan, self.spec.dtype)
-        return plan, self._loaded[plan]
+        number = self.xp.cuda.runtime.getDevice()
+        if number not in self._devices:
+            self._devices[number] = _OnDevice(describe_device(self.xp), {})
+        limits, loaded = self._devices[number]
+        plan = plan_persistent(limits, self.spec.hidden_size, self.spec.dtype, B)
+        if plan is None:
+            # on the device of `supports` a batch of 1 has a plan, and what fits for one sample fits for every batch
+            raise ValueError(
+                f"the recurrent weights of {self.spec.hidden_size} hidden units in {self.spec.dtype} do not fit on a "
+                f"multiprocessor of device {number}: make the layer there, or with kernel='cuda_fused'"
+            )
+        if plan not in loaded:
+            loaded[plan] = load(self.xp, plan, self.spec.dtype)
+        return plan, loaded[plan]
 
     def _run_forward(self, U: Array, bias: Array, gates: Array, c: Array, h: Array, save: bool) -> None:
         T, B = gates.shape[:2]

@@ -3,11 +3,16 @@
 //
 // Both directions are the same product, sums = M v: forward M = U (4H, H), v = h, four sums per unit; backward M = U^T
 // (H, 4H), v = da, one sum per unit.  LANES neighbouring threads share the rows of UNITS units; each takes every
-// LANES-th chunk of four columns.  Of its chunks the first KEPT lie in registers, the rest in shared memory.  The
-// partial sums are then added up over the lanes by halving: each lane gives half of what it has away, until it holds
+// LANES-th chunk of four columns.  Of its chunks the first KEPT lie in registers, the rest in shared memory; these are
+// used between those, so that their loads overlap multiply-adds.  The partial sums are then added up over the lanes by halving: each lane gives half of what it has away, until it holds
 // its own unit's sums.  The launch plan (launch_plan.py) chooses the numbers.
 
 constexpr int H = LSTM_H;
+
+enum ChunkOrder { SPREAD = 0, REGISTERS_FIRST = 1 };
+#ifndef CHUNK_ORDER  // the other one is there to be measured
+#define CHUNK_ORDER SPREAD
+#endif
 
 template <int VALUES_, int K_, int LANES_, int UNITS_, int KEPT_, int THREADS_, int SAMPLES_>
 struct Mapping {
@@ -86,6 +91,12 @@ struct Weights {
         }
     }
 
+    // The chunk that is used n-th: those in shared memory spread evenly among those in registers.
+    __device__ __forceinline__ static constexpr int chunk_at(int n) {
+        const int shared = M::CHUNKS - M::KEPT, before = n * shared / M::CHUNKS, after = (n + 1) * shared / M::CHUNKS;
+        return CHUNK_ORDER == REGISTERS_FIRST ? n : after > before ? M::KEPT + before : n - before;
+    }
+
     // sums[item][value] = this lane's part of M v.
     __device__ __forceinline__ void multiply(SHARED_POINTER(real) v, SHARED_POINTER(real) shared, const Place<M>& place,
                                              real (&sums)[M::ITEMS][M::VALUES]) const {
@@ -94,7 +105,8 @@ struct Weights {
 #pragma unroll
             for (int value = 0; value < M::VALUES; ++value) sums[item][value] = 0;
 #pragma unroll
-        for (int c = 0; c < M::CHUNKS; ++c) {
+        for (int n = 0; n < M::CHUNKS; ++n) {
+            const int c = chunk_at(n);
             Quad<real> part[M::SAMPLES];
 #pragma unroll
             for (int s = 0; s < M::SAMPLES; ++s) part[s] = quad(v, s * M::PADDED + (c * M::LANES + place.lane) * 4);

@@ -14,7 +14,7 @@ __device__ __forceinline__ void product_tile(int M, int N, int k_begin, int k_en
     STATIC_SHARED(real, a_tiles, 2 * BK * A_ROW);
     STATIC_SHARED(real, b_tiles, 2 * BK * B_ROW);
     const int thread = threadIdx.x, across = thread % (BN / 4) * 4, down = thread / (BN / 4) * 4;
-    const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
+    const int m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
     real a_next[A_EACH], b_next[B_EACH], sums[8][4];
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -81,7 +81,7 @@ __device__ __forceinline__ void product_tile(int M, int N, int k_begin, int k_en
         }
 }
 
-// c (M, N) = or, if `add`, += a (M, K) b^T, b (N, K).  Grid (ceil(N / 32), ceil(M / 64)).
+// c (M, N) = or, if `add`, += a (M, K) b^T, b (N, K).  Grid (ceil(M / 64), ceil(N / 32)).
 extern "C" __global__ void __launch_bounds__(64, BLOCKS)
     product_transposed(int M, int N, int K, int add, const real* a, const real* b, real* c) {
     product_tile<64, 32, true, true>(
@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(64, BLOCKS)
         });
 }
 
-// c (M, N) = or, if `add`, += a (M, K) b (K, N).  Grid (ceil(N / 32), ceil(M / 64)).
+// c (M, N) = or, if `add`, += a (M, K) b (K, N).  Grid (ceil(M / 64), ceil(N / 32)).
 extern "C" __global__ void __launch_bounds__(64, BLOCKS)
     product_plain(int M, int N, int K, int add, const real* a, const real* b, real* c) {
     product_tile<64, 32, true, false>(
@@ -107,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(64, BLOCKS)
 
 // [dW dU db] = da^T [x h 1], summed over the rows (steps and samples) of one part of them; the parts are blockIdx.z.
 // da (rows, 4H), x (rows, D), h (rows, H); partial (parts, P), P = 4H (D + H + 1), holds dW, dU, db one after another.
-// Grid (ceil((D + H + 1) / 64), ceil(4H / 128), parts).
+// Grid (ceil(4H / 128), ceil((D + H + 1) / 64), parts).
 extern "C" __global__ void __launch_bounds__(256)
     weight_gradient(int rows, int rows_per_part, int D, int H, const real* da, const real* x, const real* h,
                     real* partial) {

@@ -1,5 +1,5 @@
-// What a training step needs around the recurrent layer, so that it never waits for the host: the batch is taken from a
-// data set on the device, loss and correct answers are added up there, and the update is one pass over all parameters.
+// What a training step needs behind the recurrent layer and the read-out, so that it never waits for the host: loss and
+// correct answers are added up on the device, and the update is one pass over all parameters.
 //
 // counters  steps made, position in the epoch's order            long long [2]
 // totals    sum of losses, correct answers, samples              double [3]
@@ -7,64 +7,9 @@
 
 enum Rule { PLAIN = 0, MOMENTUM = 1, NESTEROV = 2, ADAM = 3, ADAM_HAT = 4 };
 
-// x (T, B, D) = scale * the images that `order` names from the position on; images (N, T * D).  Grid (B).
-extern "C" __global__ void gather_batch(int B, int T, int D, real scale, const unsigned char* images, const int* labels,
-                                        const int* order, const long long* counters, real* x, int* batch_labels) {
-    const int b = blockIdx.x, sample = order[counters[1] + b];
-    const unsigned char* image = images + (long long)sample * T * D;
-    for (int k = threadIdx.x; k < T * D; k += blockDim.x)
-        x[((long long)(k / D) * B + b) * D + k % D] = real(image[k]) * scale;
-    if (threadIdx.x == 0) batch_labels[b] = labels[sample];
-}
-
 extern "C" __global__ void clear(int count, real* values) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k < count) values[k] = 0;
-}
-
-// Read-out, softmax cross-entropy and their gradients for one sample per block: z = V h + v, p = softmax(z),
-// loss = -log p[label], dz = (p - onehot) / B, dh = V^T dz.  Shared memory: H + 2 K numbers.  Grid (B).
-extern "C" __global__ void read_out(int B, int H, int K, const real* h, const real* V, const real* v, const int* labels,
-                                    real* dlogits, real* dh, real* losses, int* hits) {
-    DYNAMIC_SHARED(real, pool);
-    const auto h_T = pool, z = pool + H, dz = pool + H + K;
-    const int b = blockIdx.x, thread = threadIdx.x, threads = blockDim.x, label = labels[b];
-    for (int j = thread; j < H; j += threads) h_T[j] = h[(long long)b * H + j];
-    __syncthreads();
-    for (int k = thread / WARP; k < K; k += threads / WARP) {
-        real sum = 0;
-        for (int j = thread % WARP; j < H; j += WARP) sum += V[(long long)k * H + j] * h_T[j];
-        sum = sum_over_warp(sum);
-        if (thread % WARP == 0) z[k] = sum + v[k];
-    }
-    __syncthreads();
-    real largest = z[0], total = 0;
-    int guess = 0;
-    for (int k = 1; k < K; ++k) {
-        const real z_k = z[k];
-        if (z_k > largest) {
-            largest = z_k;
-            guess = k;
-        }
-    }
-    for (int k = 0; k < K; ++k) total += exp_of(z[k] - largest);
-    const real log_total = log_of(total);
-    for (int k = thread; k < K; k += threads) {
-        const real p = exp_of(z[k] - largest - log_total);
-        const real d = (p - (k == label ? real(1) : real(0))) / real(B);
-        dz[k] = d;
-        dlogits[(long long)b * K + k] = d;
-    }
-    if (thread == 0) {
-        losses[b] = -(z[label] - largest - log_total);
-        hits[b] = guess == label;
-    }
-    __syncthreads();
-    for (int j = thread; j < H; j += threads) {
-        real sum = 0;
-        for (int k = 0; k < K; ++k) sum += V[(long long)k * H + j] * dz[k];
-        dh[(long long)b * H + j] = sum;
-    }
 }
 
 __device__ double power(double base, long long exponent) {
