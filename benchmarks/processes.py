@@ -51,13 +51,17 @@ def environment(threads: int, gpu: bool = False) -> dict[str, str]:
 
 
 class Racer:
-    """A contestant's process.  Use as a context manager.
+    """A contestant's process, which starts at once.  Use as a context manager.
 
-    Raises ContestantError where the process ends, does not answer in `timeout` seconds, or reports an error.
+    patience  seconds for an answer; a process that needs longer is ended
+
+    Raises ContestantError where the process ends, does not answer in time, or reports an error.
     """
 
-    def __init__(self, name: str, threads: int, python: str = sys.executable, *, gpu: bool = False) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, threads: int, python: str = sys.executable, *, gpu: bool = False, patience: float = 600.0
+    ) -> None:
+        self.name, self._patience = name, patience
         pinned = cores(threads) if not gpu else None
 
         def pin() -> None:
@@ -81,15 +85,23 @@ class Racer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ask(self, do: str, timeout: float = 600.0, **arguments: Any) -> dict[str, Any]:
-        """The answer to one command."""
+    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """The answer to one command, in `timeout` seconds (None: as patient as always)."""
+        self.tell(do, **arguments)
+        return self.answer(do, timeout)
+
+    def tell(self, do: str, **arguments: Any) -> None:
+        """Hand over a command, whose `answer` is read later."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
             raise ContestantError(f"{self.name}: its process has ended ({self._process.poll()})") from None
-        answer = json.loads(self._read_line(do, timeout))
+
+    def answer(self, do: str, timeout: float | None = None) -> dict[str, Any]:
+        """The answer to a command that was handed over."""
+        answer = json.loads(self._read_line(do, self._patience if timeout is None else timeout))
         if "error" in answer:
             raise ContestantError(f"{self.name}: {do}: {answer['error']}")
         return answer

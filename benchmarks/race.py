@@ -33,7 +33,7 @@ class Asked(Protocol):
 
     name: str
 
-    def ask(self, do: str, timeout: float = ..., **arguments: Any) -> dict[str, Any]:
+    def ask(self, do: str, timeout: float | None = ..., **arguments: Any) -> dict[str, Any]:
         """The answer to a command."""
         ...
 

@@ -16,22 +16,19 @@ import numpy as np
 import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.gpu.ours import DeviceStep, make_device_step
+from benchmarks.gpu.sizes import Sizes
 from benchmarks.ours import Reference
 from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Batch, Case, Weights, batches_of_images
 from lstm_np import streams
 from lstm_np.cells import CELLS
+from lstm_np.device.inference import DeviceInference
 from lstm_np.kernels import LayerSpec, kernel_class
 from lstm_np.kernels.reference import ReferenceKernel
 
 Record = dict[str, Any]
 LIMITS = {"float32": 1e-5, "float64": 1e-12}  # relative to the norm
-SHAPES = (  # D, H, T, B: the main one; ones; odd ones; more samples than multiprocessors; a large H; a long sequence
-    (28, 128, 28, 128), (1, 1, 1, 1), (3, 5, 2, 1), (28, 64, 7, 33), (7, 100, 5, 300), (28, 129, 4, 17),
-    (28, 256, 6, 32), (28, 512, 3, 16), (28, 128, 200, 8),
-)  # fmt: skip
-STEP_SIZES = ((128, 128, 28), (32, 64, 28), (33, 100, 11), (16, 256, 28))  # B, H, T
-MNIST_EPOCHS = 10
+LOOKS = 20  # at the sums of an epoch
 
 
 def attempt(record: Record, check: Callable[[], Record]) -> Record:
@@ -42,11 +39,11 @@ def attempt(record: Record, check: Callable[[], Record]) -> Record:
         return {**record, "ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
-def conformance(backend: lstm_np.Backend, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> Iterator[Record]:
+def conformance(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
     """Every kernel of the backend against the reference kernel in float64 on NumPy."""
     for name in backend.kernels:
         for dtype, limit in LIMITS.items():
-            for D, H, T, B in shapes:
+            for D, H, T, B in sizes.shapes:
                 spec, kernel = LayerSpec(CELLS["lstm"], D, H, True, dtype), kernel_class(name)
                 if kernel.supports(spec, backend):
                     record = {"kernel": name, "dtype": dtype, "D": D, "H": H, "T": T, "B": B, "limit": limit}
@@ -88,39 +85,42 @@ def compare(kernel: Any, spec: LayerSpec, backend: lstm_np.Backend, T: int, B: i
     }
 
 
-def gradients(backend: lstm_np.Backend) -> Iterator[Record]:
-    """The gradient certificate of each kernel, computed on the device in float64."""
+def gradients(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+    """The gradient check of each kernel, computed on the device in float64."""
     for name in backend.kernels:
         for H, T, B in ((5, 4, 3), (33, 3, 2)):
-            yield attempt({"kernel": name, "H": H, "T": T, "B": B}, partial(_certified, backend, name, H, T, B))
+            yield attempt({"kernel": name, "H": H, "T": T, "B": B}, partial(_checked, backend, name, H, T, B))
 
 
-def _certified(backend: lstm_np.Backend, kernel: str, H: int, T: int, B: int) -> Record:
+def _checked(backend: lstm_np.Backend, kernel: str, H: int, T: int, B: int) -> Record:
     layer = lstm_np.LSTM(3, H, kernel=kernel, backend=backend, dtype="float64")
     report = lstm_np.gradcheck(layer, batch_size=B, steps=T, entries=20)
     return {"complex_step": report.worst_complex_step, "central": report.worst_central, "ok": bool(report.ok)}
 
 
-class _OnImages(Reference):
+class OnImages(Reference):
     """The reference kernel on the CPU over the same uint8 images as the device."""
 
     def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         super().build(case, weights, batches_of_images(case, batches), adam)
 
 
-def device_step(backend: lstm_np.Backend, sizes: tuple[tuple[int, int, int], ...] = STEP_SIZES) -> Iterator[Record]:
+def device_step(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
     """The loss curve of 20 steps on the device against the CPU's, from the same weights on the same batches."""
-    for B, H, T in sizes:
+    for B, H, T in sizes.curves:
         case = Case("train", B, H, T)
         yield attempt({"case": str(case), "limit": TOLERANCE}, partial(_same_curve, backend, case))
 
 
 def _same_curve(backend: lstm_np.Backend, case: Case) -> Record:
     on_device = DeviceStep(2, backend)
-    expected, found = (_curve(contestant, case) for contestant in (_OnImages(2), on_device))
+    expected, found = (_curve(contestant, case) for contestant in (OnImages(2), on_device))
     gap = curve_gap(expected, found)
-    refused = on_device.train_step.graph_refused
-    return {"gap": gap, "ok": gap <= TOLERANCE, "first": found[0], "last": found[-1], "no_graph_because": refused}
+    step = on_device.train_step
+    return {
+        "gap": gap, "ok": gap <= TOLERANCE, "first": found[0], "last": found[-1],
+        "no_graph_because": step.graph_refused, "own_products_because": step.own_products_because,
+    }  # fmt: skip
 
 
 def _curve(contestant: Contestant, case: Case) -> list[float]:
@@ -128,41 +128,52 @@ def _curve(contestant: Contestant, case: Case) -> list[float]:
     return contestant.do_losses(20)["losses"]
 
 
-def mnist(
-    backend: lstm_np.Backend,
-    data_dir: str | None = None,
-    epochs: int = MNIST_EPOCHS,
-    H: int = 128,
-    B: int = 128,
-    random_images: int = 60_000,
-) -> Iterator[Record]:
-    """Train LSTM(128) on MNIST with the device step, and classify the test images with the model on the CPU."""
+def mnist(backend: lstm_np.Backend, sizes: Sizes, data_dir: str | None = None) -> Iterator[Record]:
+    """Train an LSTM on MNIST with the device step, looking 20 times an epoch, and measure it on the test images.
+
+    The last record compares the device's answers with the model's on the CPU.
+    """
+    epochs, H, B, random_images = sizes.mnist
     data: Any = None
     if data_dir is not None and Path(data_dir).is_dir():
         data = lstm_np.data.load_mnist(data_dir)
-        images, labels = data.train_images, data.train_labels
+        images, labels, held, held_labels = data.train_images, data.train_labels, data.test_images, data.test_labels
     else:  # no data on this machine: the same work on random images, so seconds mean something and accuracy does not
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (random_images, 28, 28), dtype=np.uint8)
         labels = rng.integers(0, 10, random_images)
+        held, held_labels = images[: random_images // 6], labels[: random_images // 6]
     N, T, D = images.shape
     model = lstm_np.SequenceClassifier(D, H, 10, backend=backend, seed=0)
     step = make_device_step(model, images.reshape(N, T * D), labels, T)
+    measuring = DeviceInference(backend, model.params.flat, (T, D, H, 10), stream=step.stream)
+    on_device = measuring.data(held.reshape(len(held), T * D), held_labels, 1 / 255)
+    order, measured = streams.permutation(N, 0, "shuffle", 0), None
     for epoch in range(epochs):
-        order = streams.permutation(N, 0, "shuffle", epoch)
         step.reset_totals()
         step.finish()
         started = time.perf_counter()
         step.begin_epoch(order)
-        for first in range(0, N, B):
+        looks, every = [], -(-N // B // LOOKS)
+        for number, first in enumerate(range(0, N, B), 1):
             step.run(min(B, N - first))
+            if number % every == 0:
+                looks.append(step.look())
+        order = streams.permutation(N, 0, "shuffle", epoch + 1)  # while the device works
         loss, correct, count = step.totals()
+        trained = time.perf_counter()
+        measured = measuring.measure(on_device)
+        test = measured.sums()
         yield {
-            "epoch": epoch + 1, "seconds": time.perf_counter() - started, "loss": loss / count,
-            "train_accuracy": correct / count, "images": N, "data": "MNIST" if data is not None else "random images",
-            "no_graph_because": step.graph_refused,
+            "epoch": epoch + 1, "seconds": trained - started, "test_seconds": time.perf_counter() - trained,
+            "loss": loss / count, "train_accuracy": correct / count, "test_loss": test.loss / test.samples,
+            "looks": [look.read().loss for look in looks], "images": N, "test_images": len(held),
+            "data": "MNIST" if data is not None else "random images", "no_graph_because": step.graph_refused,
         }  # fmt: skip
-    if data is not None:
+    if measured is not None:
+        step.finish()
+        found = measured.predict()
         on_host = model.copy(backend="numpy", kernel="reference")
-        found = on_host.predict(data.test_images * np.float32(1 / 255), batch_size=1000)
-        yield {"test_accuracy": float((found == data.test_labels).mean()), "test_images": len(found)}
+        expected = on_host.predict(held * np.float32(1 / 255), batch_size=1000)
+        same, right = float((found == expected).mean()), float((found == held_labels).mean())
+        yield {"test_accuracy": right, "test_images": len(found), "answers_as_on_the_cpu": same, "ok": same > 0.999}

@@ -20,11 +20,12 @@ def make_device_step(
     images: np.ndarray,
     labels: np.ndarray,
     T: int,
-    *,
-    persistent: bool = True,
-    capture: bool = True,
+    **settings: bool,
 ) -> DeviceTrainingStep:
-    """A step under Adam over images uint8 (N, T * D) in 0 ... 255 for a one-layer model on a device."""
+    """A step under Adam over images uint8 (N, T * D) in 0 ... 255 for a one-layer model on a device.
+
+    settings  `persistent`, `direct_blas`, `capture` of `DeviceTrainingStep`
+    """
     stack, adam = model.recurrent, lstm_np.Adam(model.params, LEARNING_RATE)
     return DeviceTrainingStep(
         model.backend,
@@ -35,8 +36,7 @@ def make_device_step(
         scale=1 / 255,
         update=Update("adam paper", LEARNING_RATE, adam.betas, adam.eps),
         slots=adam.slots,
-        persistent=persistent,
-        capture=capture,
+        **settings,
     )
 
 

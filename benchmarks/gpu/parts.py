@@ -7,36 +7,61 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks import machine, results
 from benchmarks.figures import geometric_mean, in_words
-from benchmarks.gpu.race import PEERS, race, race_cases
+from benchmarks.gpu import sanitizer
+from benchmarks.gpu.race import race
+from benchmarks.gpu.sizes import FULL, SMALL, Sizes
 from benchmarks.processes import ROOT, python_path
 
-PARTS = {"conformance": 100, "gradients": 40, "device_step": 40, "mnist": 50, "race": 420}  # most seconds of each
+Record = dict[str, Any]
+
+# most seconds of each, in the order in which they say most for the time that they take
+PARTS = {
+    "latencies": 20, "sanitizer": 90, "conformance": 100, "device_step": 40, "launches": 40, "variants": 90,
+    "mnist": 50, "race": 200, "gradients": 60, "rest": 420,
+}  # fmt: skip
+HIDDEN_PARTS = ("checked_steps",)  # run by other parts
+LEAST = 5  # seconds; a part that has fewer left is not begun
 
 
-def run_part(name: str, data_dir: str | None, budget: float) -> int:
+def run_part(name: str, data_dir: str | None, budget: float, *, small: bool) -> int:
     """Run one part here, a JSON line per record."""
-    import lstm_np
-    from benchmarks.gpu import checks
-
-    records: Iterator[dict[str, Any]]
-    if name == "race":
-        records = race(budget, race_cases())
-    else:
-        backend = lstm_np.get_backend("cupy")
-        records = checks.mnist(backend, data_dir) if name == "mnist" else getattr(checks, name)(backend)
-    for record in records:
+    for record in records_of(name, data_dir, budget, SMALL if small else FULL, small=small):
         print(json.dumps(record), flush=True)
     return 0
 
 
-def watch_part(command: Sequence[str], limit: float) -> dict[str, Any]:
-    """Run a part's process: {"status": "done", "failed" or "out of time", "records", "seconds", "error"}."""
-    started, records, pending = time.monotonic(), [], b""
+def records_of(name: str, data_dir: str | None, budget: float, sizes: Sizes, *, small: bool) -> Iterator[Record]:
+    """What a part finds."""
+    if name == "sanitizer":
+        return sanitizer.runs(budget, ["--small"] if small else [])
+    if name == "race":
+        return race(budget, sizes.race, sizes.race_peers, sizes.pace)
+    if name == "rest":
+        return race(budget, sizes.rest, sizes.rest_peers, sizes.pace)
+    import lstm_np
+    from benchmarks.gpu import checks, kernels
+
+    backend = lstm_np.get_backend("cupy")
+    if name == "mnist":
+        return checks.mnist(backend, sizes, data_dir)
+    found: Iterator[Record] = getattr(checks if hasattr(checks, name) else kernels, name)(backend, sizes)
+    return found
+
+
+def watch_part(
+    command: Sequence[str], limit: float, on_record: Callable[[Record], None] = lambda record: None
+) -> Record:
+    """Run a part's process: {"status": "done", "failed" or "out of time", "records", "seconds", "error"}.
+
+    on_record  called with each record when it comes
+    """
+    records: list[Record] = []
+    started, pending = time.monotonic(), b""
     environment = {**os.environ, "PYTHONPATH": python_path()}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
     assert process.stdout is not None
@@ -59,7 +84,10 @@ def watch_part(command: Sequence[str], limit: float) -> dict[str, Any]:
                 complaints = (complaints + part)[-4000:]
             else:
                 *lines, pending = (pending + part).split(b"\n")
-                records += [json.loads(line) for line in lines if line.startswith(b"{")]
+                for line in lines:
+                    if line.startswith(b"{"):
+                        records.append(json.loads(line))
+                        on_record(records[-1])
     if process.wait() == 0 and status == "failed":
         status = "done"
     for pipe in (process.stdout, process.stderr):
@@ -88,25 +116,77 @@ def device() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def short_table(document: dict[str, Any]) -> list[str]:
+def short_table(document: Record) -> list[str]:
     """What a reader wants to know, in few lines."""
     lines = [f"{document['gpu']['name']}, driver {document['gpu']['driver']}, CuPy {document['gpu']['cupy']}"]
     for name, part in document["parts"].items():
         checked = [record for record in part["records"] if "ok" in record]
         right = f", {sum(record['ok'] for record in checked)} of {len(checked)} right" if checked else ""
-        lines.append(f"{name}: {part['status']} in {part['seconds']:.0f} s{right}")
+        clock = part.get("sm_clock_mhz")
+        at = f", {clock['median']} MHz" if clock else ""
+        lines.append(f"{name}: {part['status']} in {part['seconds']:.0f} s{right}{at}")
         if part["error"]:
             lines.append(f"  {part['error'].splitlines()[-1][:200]}")
-    epochs = [r for r in document["parts"].get("mnist", {}).get("records", []) if "epoch" in r]
-    if epochs:
-        tested = [r["test_accuracy"] for r in document["parts"]["mnist"]["records"] if "test_accuracy" in r]
-        accuracy = f", test accuracy {tested[0]:.4f}" if tested else ""
-        fastest = min(record["seconds"] for record in epochs)
-        lines.append(f"MNIST epoch ({epochs[0]['data']}): {in_words(fastest)}{accuracy} after {len(epochs)} epochs")
-    cases = [r["case"] for r in document["parts"].get("race", {}).get("records", []) if "case" in r]
-    peers = [peer for peer in PEERS if any(peer in case["results"] for case in cases)]
-    if cases:
-        lines.append(f"{'':<26} {'ours':>9}" + "".join(f" {peer.removeprefix('gpu-'):>19}" for peer in peers))
+        lines += [f"  {record['skipped']}" for record in part["records"] if "skipped" in record]
+        for why in sorted({r["own_products_because"] for r in part["records"] if r.get("own_products_because")}):
+            lines.append(f"  no cuBLAS, products are our own kernels: {why}")
+        for why in sorted({r["no_graph_because"] for r in part["records"] if r.get("no_graph_because")}):
+            lines.append(f"  no graph: {why}")
+    lines += _steps(document) + _variants(document) + _mnist(document) + _races(document)
+    return lines
+
+
+def _records(document: Record, part: str) -> list[Record]:
+    found: list[Record] = document["parts"].get(part, {}).get("records", [])
+    return found
+
+
+def _steps(document: Record) -> list[str]:
+    """The launches of each step in microseconds."""
+    steps: dict[tuple[int, int, int], list[str]] = {}
+    for record in _records(document, "launches"):
+        steps.setdefault((record["B"], record["H"], record["T"]), []).append(f"{record['stage']} {record['us']:.1f}")
+    return [f"step B={B} H={H} T={T}, us: {', '.join(stages)}" for (B, H, T), stages in steps.items()]
+
+
+def _variants(document: Record) -> list[str]:
+    """The fastest mapping of each direction beside the planned one, which comes first."""
+    found: dict[tuple[str, int], list[Record]] = {}
+    for record in _records(document, "variants"):
+        if record["variant"] in ("forward", "backward") and record.get("ok"):
+            found.setdefault((record["variant"], record["H"]), []).append(record)
+    lines = []
+    for (direction, H), records in found.items():
+        best = min(records, key=lambda record: record["us"])
+        how = ", ".join(
+            f"{name} {best[name]}" for name in ("lanes", "units", "kept", "samples", "CHUNK_ORDER") if name in best
+        )
+        lines.append(f"{direction} H={H}: planned {records[0]['us']:.1f} us, best {best['us']:.1f} us ({how})")
+    return lines
+
+
+def _mnist(document: Record) -> list[str]:
+    records = _records(document, "mnist")
+    epochs = [record for record in records if "epoch" in record]
+    if not epochs:
+        return []
+    tested = [record["test_accuracy"] for record in records if "test_accuracy" in record]
+    accuracy = f", test accuracy {tested[0]:.4f}" if tested and epochs[0]["data"] == "MNIST" else ""
+    fastest = in_words(min(record["seconds"] for record in epochs))
+    measured = in_words(min(record["test_seconds"] for record in epochs))
+    return [
+        f"MNIST epoch ({epochs[0]['data']}): {fastest}, measured in {measured}{accuracy} after {len(epochs)} epochs"
+    ]
+
+
+def _races(document: Record) -> list[str]:
+    """The cases of both races, and the geometric means."""
+    cases = [r["case"] for part in ("race", "rest") for r in _records(document, part) if "case" in r]
+    cases = [case for case in cases if "median" in case["results"].get("gpu-ours", {})]
+    if not cases:
+        return []
+    peers = list(dict.fromkeys(name for case in cases for name in case["results"] if name != "gpu-ours"))
+    lines = [f"{'':<26} {'ours':>9}" + "".join(f" {peer.removeprefix('gpu-'):>19}" for peer in peers)]
     measured: dict[str, list[float]] = {}
     for case in cases:
         text = f"{results.case_of(case)!s:<26} {in_words(case['results']['gpu-ours']['median']):>9}"

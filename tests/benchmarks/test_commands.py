@@ -12,7 +12,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import ceilings, costs, results
 from benchmarks.gpu import checks, parts
-from benchmarks.gpu.race import race_cases
+from benchmarks.gpu.sizes import FULL, SMALL
 from benchmarks.processes import ROOT, environment
 from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Case, as_images, batches_of_images, make_batches
@@ -79,9 +79,10 @@ def test_processes_find_the_packages_that_this_one_finds(monkeypatch, tmp_path):
     ],
 )
 def test_a_part_keeps_what_it_found_however_it_ends(ending, limit, status):
-    part = parts.watch_part([sys.executable, "-c", SCRIPT, ending], limit)
+    heard = []
+    part = parts.watch_part([sys.executable, "-c", SCRIPT, ending], limit, heard.append)
     assert part["status"] == status
-    assert part["records"] == [{"ok": True}]
+    assert part["records"] == heard == [{"ok": True}]
     if "illegal" in ending:
         assert "illegal address" in part["error"]
 
@@ -90,23 +91,46 @@ def test_the_short_table_of_a_run_with_failures():
     times = {"median": 1e-4, "q1": 1e-4, "q3": 1e-4, "least": 1e-4}
     case = {**Case("train", 128, 128).as_dict(), "results": {"gpu-ours": times, "gpu-torch": {**times, "ratio": 3.0}}}
     part = {"status": "done", "seconds": 1.0, "error": None}
+    size = {"B": 128, "H": 128, "T": 28}
+    kept = {**size, "variant": "forward", "ok": True, "lanes": 4, "kept": 6}
     document = {
         "gpu": {"name": "a GPU", "driver": "1", "cupy": "14"},
         "parts": {
             "conformance": {**part, "records": [{"ok": True}, {"ok": False}]},
             "gradients": {**part, "status": "failed", "error": "line\nillegal address", "records": []},
-            "mnist": {**part, "records": [{"epoch": 1, "seconds": 0.05, "data": "MNIST"}, {"test_accuracy": 0.98}]},
+            "sanitizer": {**part, "records": [{"skipped": "not installed"}]},
+            "launches": {
+                **part,
+                "sm_clock_mhz": {"median": 1980, "least": 1800, "most": 1980},
+                "records": [
+                    {**size, "stage": "gather", "us": 1.94, "own_products_because": "no library"},
+                    {**size, "stage": "update", "us": 3.5, "no_graph_because": "refused"},
+                ],
+            },
+            "variants": {**part, "records": [{**kept, "us": 9.0}, {**kept, "us": 7.0, "lanes": 8}]},
+            "mnist": {
+                **part,
+                "records": [
+                    {"epoch": 1, "seconds": 0.05, "test_seconds": 0.002, "data": "MNIST"},
+                    {"test_accuracy": 0.98},
+                ],
+            },
             "race": {**part, "records": [{"case": case}, {"left_out": "x", "reason": "no time left"}]},
         },
     }
     text = "\n".join(parts.short_table(document))
-    for words in ("1 of 2 right", "illegal address", "50.0 ms, test accuracy 0.9800", "3.00 over 1 cases"):
+    for words in (
+        "1 of 2 right", "illegal address", "50.0 ms, measured in 2.00 ms, test accuracy 0.9800", "3.00 over 1 cases",
+        "not installed", "gather 1.9, update 3.5", "1980 MHz", "our own kernels: no library", "no graph: refused",
+        "forward H=128: planned 9.0 us, best 7.0 us (lanes 8, kept 6)",
+    ):  # fmt: skip
         assert words in text
 
 
 def test_the_gpu_race_covers_its_grid_and_begins_with_what_matters_most():
-    cases = race_cases()
+    cases = FULL.race + FULL.rest
     assert len(set(cases)) == len(cases)
+    assert len(FULL.race) == 8
     assert {(c.B, c.H, c.T) for c in cases if c.mode == "train"} == {
         (B, H, T) for B in (1, 32, 128, 512) for H in (64, 128, 256, 512, 1024) for T in (28, 784)
     }
@@ -118,32 +142,14 @@ class TestOnTheHost:
     """The GPU script's own code, with the kernels executed by the CPU."""
 
     def backend(self, mutate=None):
-        cupy = make_cupy(mutate=mutate)
-        clock = iter(range(1_000_000))
-
-        class Event:
-            def record(self, stream=None):
-                self.at = next(clock)
-
-            def synchronize(self):
-                pass
-
-        def concat(parts):
-            return cupy.asarray(np.concatenate([cupy.asnumpy(part) for part in parts]))
-
-        cupy.concat = concat
-        cupy.zeros_like = lambda array: cupy.zeros(array.shape, array.dtype)
-        cupy.empty_like = lambda array: cupy.empty(array.shape, array.dtype)
-        cupy.cuda.Event = Event
-        cupy.cuda.get_elapsed_time = lambda begun, ended: 1e3 * (ended.at - begun.at)
-        return replace(make_backend(cupy), kernels=("persistent", "cuda_fused"))
+        return replace(make_backend(make_cupy(mutate=mutate)), kernels=("persistent", "cuda_fused"))
 
     def test_conformance_and_the_device_step(self):
         backend = self.backend()
-        records = list(checks.conformance(backend, ((3, 5, 2, 3),)))
+        records = list(checks.conformance(backend, SMALL))
         assert len(records) == 4
         assert all(record["ok"] for record in records), records
-        (record,) = checks.device_step(backend, ((6, 20, 5),))
+        (record,) = checks.device_step(backend, replace(SMALL, curves=((6, 20, 5),)))
         assert record["ok"], record
         assert record["first"] != record["last"]
 
@@ -151,25 +157,28 @@ class TestOnTheHost:
         def wrong(code):
             return code.replace("= s.o * tanh_of(c_t);", "= s.o * c_t;")
 
-        records = list(checks.conformance(self.backend(wrong), ((3, 5, 2, 3),)))
+        records = list(checks.conformance(self.backend(wrong), SMALL))
         assert len(records) == 4
         assert [record["ok"] for record in records] == [record["kernel"] == "persistent" for record in records]
 
     def test_a_shape_that_raises_does_not_hide_the_others(self):
         backend = replace(self.backend(), kernels=("unknown", "cuda_fused"))
-        records = list(checks.gradients(backend))
+        records = list(checks.gradients(backend, SMALL))
         assert [record["ok"] for record in records] == [False, False, True, True], records
         assert "ValueError" in records[0]["error"]
 
     def test_the_contestant_times_by_events(self):
         contestant = checks.DeviceStep(1, self.backend())
         contestant.do_prepare(Case("train", 2, 8, 2).as_dict())
-        assert contestant.do_time(40)["seconds"] == [1 / 32, 1 / 8]
+        seconds = contestant.do_time(40)["seconds"]
+        assert len(seconds) == 2  # of a pass over the device's batches, and of what is left
+        assert min(seconds) > 0
 
     def test_mnist_on_random_images_says_so(self):
-        (record,) = checks.mnist(self.backend(), None, epochs=1, H=4, B=20, random_images=50)
-        assert record["data"] == "random images"
-        assert record["images"] == 50
+        epoch, tested = checks.mnist(self.backend(), SMALL, None)
+        assert (epoch["data"], epoch["images"], epoch["test_images"]) == ("random images", 50, 8)
+        assert epoch["looks"][-1] == pytest.approx(50 * epoch["loss"])
+        assert tested["ok"], tested
 
 
 def test_the_gpu_contestants_without_bytes_see_the_same_images():
@@ -190,7 +199,7 @@ def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
         device = "cpu"
 
     peer, case = OnTheCpu(1), Case("train", 4, 8, 3)
-    assert curve_gap(checks._curve(checks._OnImages(1), case), checks._curve(peer, case)) < TOLERANCE
+    assert curve_gap(checks._curve(checks.OnImages(1), case), checks._curve(peer, case)) < TOLERANCE
     assert peer._batch()[0].is_contiguous()
     peer.do_prepare(replace(case, mode="infer").as_dict())
     assert not peer.model.training
@@ -225,7 +234,7 @@ def test_what_the_gpu_checks_need_is_numpy_beside_the_repository():
     code = (
         f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
         "from benchmarks.gpu import checks, parts\nimport lstm_np, numpy\n"
-        "print(checks._curve(checks._OnImages(1), checks.Case('train', 4, 5, 3))[-1])\n"
+        "print(checks._curve(checks.OnImages(1), checks.Case('train', 4, 5, 3))[-1])\n"
         "print(lstm_np.SequenceClassifier(3, 5, 4).predict(numpy.zeros((2, 7, 3), 'float32')).shape)\n"
         "print(lstm_np.gradcheck(lstm_np.LSTM(2, 3), entries=2).ok)\n"
     )
