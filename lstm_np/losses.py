@@ -2,7 +2,9 @@
 
     p = softmax(z),   loss = mean over samples of  -log p[label]  =  logsumexp(z) - z[label],   dz = (p - onehot) / B
 
-The logits are shifted by their maximum first, which changes neither p nor the loss and cannot overflow.
+For the label, p - 1 is minus the sum of the other classes' p: where the model is sure, p rounds to 1 and the difference
+would keep nothing but that rounding.  The logits are shifted by their maximum first, which changes neither p nor the
+loss and cannot overflow.
 Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs", Neurocomputing, 1990.
 """
 
@@ -36,7 +38,8 @@ def softmax_cross_entropy(xp: Any, logits: Array, labels: Array) -> tuple[Array,
     truth = one_hot(xp, labels, K)
     log_p = log_softmax(xp, logits)
     loss = -xp.sum(xp.where(truth, log_p, 0)) / B
-    dlogits = (xp.exp(log_p) - truth) / B
+    others = xp.where(truth, 0, xp.exp(log_p))  # p of the wrong classes
+    dlogits = (others - xp.where(truth, xp.sum(others, axis=0), 0)) / B
     correct = xp.sum(xp.argmax(xp.real(logits), axis=0) == labels)
     return loss, dlogits, correct
 

@@ -146,6 +146,7 @@ def _mappings(backend: lstm_np.Backend, B: int, H: int, T: int, most: int, repea
 
     def measure(direction: str, chosen: PersistentPlan, macros: dict[str, int], mapping: Mapping) -> Record:
         kernel = dict(zip(("forward", "backward"), load(xp, chosen, "float32", macros), strict=True))[direction]
+        arguments: tuple[Any, ...]
         if direction == "forward":
             arguments = (*sizes, np.int32(True), U, bias, gates, c, h)
         else:

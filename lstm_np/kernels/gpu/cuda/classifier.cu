@@ -83,8 +83,13 @@ extern "C" __global__ void read_out(int B, int H, int K, const real* h, const re
     const int b = blockIdx.x, thread = threadIdx.x, threads = blockDim.x, label = labels[b];
     const Scores s = score(H, K, h + (long long)b * H, V, v, h_T, z);
     for (int k = thread; k < K; k += threads) {
-        const real p = exp_of(z[k] - s.largest - s.log_total);
-        const real d = (p - (k == label ? real(1) : real(0))) / real(B);
+        real p = exp_of(z[k] - s.largest - s.log_total);
+        if (k == label) {  // p - 1 without a difference of nearly equal numbers, as in losses.py
+            p = 0;
+            for (int other = 0; other < K; ++other)
+                if (other != label) p -= exp_of(z[other] - s.largest - s.log_total);
+        }
+        const real d = p / real(B);
         dz[k] = d;
         dlogits[(long long)b * K + k] = d;
     }
