@@ -117,7 +117,8 @@ def time_loop(code: Sequence[Instruction | str]) -> Loop:
     with_barrier = [loop for loop in loops if any(i.name.startswith("BAR") for i in loop)]
     if not with_barrier:
         raise ValueError("no loop with a barrier: is this a kernel over time steps?")
-    return Loop(tuple(min(with_barrier, key=lambda loop: len(loop))))
+    shortest = min(with_barrier, key=len)
+    return Loop(tuple(shortest))
 
 
 def predicted_cycles(loop: Loop, warps: int, steps: int = 6) -> float:
