@@ -174,8 +174,8 @@ class History(Sequence[Epoch]):
         held_out  what to call the data of `Epoch.validation`
         title     over both curves
 
-        `history.plot().savefig("history.png")` writes it.  Raises ImportError, one line, without matplotlib, and
-        ValueError where there is no epoch to draw.
+        `history.plot().savefig("history.png")` writes it.  Raises MissingPackageError (an ImportError) without
+        matplotlib, and ValueError where there is no epoch to draw.
         """
         if not self._epochs:
             raise ValueError("there is no epoch to draw")

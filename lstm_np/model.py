@@ -397,8 +397,10 @@ class SequenceClassifier:
         self._check_shape(x)
         if x.dtype.kind == "c" and self.dtype != "complex128":
             raise ValueError(f"x is complex, the model is {self.dtype}")
-        with np.errstate(over="ignore"):
-            return (x if x.dtype == self.dtype else x.astype(self.dtype)).transpose(2, 1, 0)
+        if x.dtype != self.dtype:
+            with np.errstate(over="ignore"):
+                x = x.astype(self.dtype)
+        return x.transpose(2, 1, 0)
 
     def _is_finite(self, array: Array) -> bool:
         """Whether all values are finite numbers; waits for a device."""

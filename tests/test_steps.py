@@ -88,6 +88,23 @@ def test_reduce_can_sum_over_machines():
     assert (float(loss), samples) == (pytest.approx(steps.sums.read().loss, rel=1e-12), 12)
 
 
+def test_a_source_is_asked_by_the_position():
+    """Its order is keyed by the epoch, and what is drawn for a batch by the steps made, whatever the epoch's length."""
+    asked = []
+
+    class Source:
+        def __len__(self):
+            return 4
+
+        def epoch(self, epoch, start=0, *, step=None):
+            asked.append((epoch, start, step))
+            return [batch(seed=k) for k in range(start, 4)]
+
+    model = lstm_np.SequenceClassifier(3, 5, 2)
+    train(model.training_steps(lstm_np.Adam(model.params), Source()), Position(2, 1, 50), epochs=4)
+    assert asked == [(2, 1, 50), (3, 0, 53)]
+
+
 def test_dropout_is_keyed_by_the_number_of_the_step():
     changed = []
     for number in (1, 2, 2):

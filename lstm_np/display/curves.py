@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lstm_np.extras import load
+
 TRAIN, HELD, INK, GRID = "#9aa5b1", "#0b6e99", "#333f48", "#e4e7eb"
 
 FEW = 3  # epochs: with fewer, their means are no curve, and accuracy too is drawn as it went on within them
@@ -25,16 +27,13 @@ def draw_learning_curves(
     train     (x, accuracy) in training, at the epochs' ends
     held      (x, loss, accuracy) on the data called `held_out`, at the epochs' ends; may be empty
 
-    Losses above 0, accuracies from 0 to 1.  Raises ImportError, one line, without matplotlib.
+    Losses above 0, accuracies from 0 to 1.  Raises MissingPackageError (an ImportError) without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-    except Exception as error:  # one that is broken fails in many ways; each means the same to a user
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
-        raise ImportError(f'curves need matplotlib, which {reason}: pip install "lstm_np[plot]"') from error
+    load("matplotlib.figure", "plot", "curves need")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure = Figure(figsize=(9, 3.8), dpi=160, layout=ConstrainedLayoutEngine(wspace=0.08))
     FigureCanvasAgg(figure)  # drawn to memory, so no window system is needed

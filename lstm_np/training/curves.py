@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from lstm_np.extras import MissingPackageError
 from lstm_np.loop import History
 from lstm_np.training.records import Plan
 
@@ -15,7 +16,7 @@ def draw_curves(history: History, plan: Plan) -> bytes | None:
     title = f"{plan.recipe.title}{changed}  ·  {images}, seed {plan.recipe.train.seed}"
     try:
         figure = history.plot(held_out=plan.held_out, title=title)
-    except ImportError:
+    except MissingPackageError:
         return None
     content = io.BytesIO()
     figure.savefig(content, format="png")
