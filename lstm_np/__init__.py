@@ -11,6 +11,7 @@ from lstm_np.layers import GRU, LSTM, RNN, Parameters
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, RMSProp
+from lstm_np.options import OptionError, OptionWarning
 from lstm_np.weights import WeightsError
 
 try:
@@ -32,6 +33,8 @@ __all__ = [
     "LstmNpError",
     "Metrics",
     "NonFiniteLossError",
+    "OptionError",
+    "OptionWarning",
     "Parameters",
     "Position",
     "RMSProp",

@@ -63,7 +63,7 @@ class SequenceClassifier:
 
     The two ways to read out differ only for a bidirectional model, and with dropout on the top layer's outputs.
 
-    Raises ValueError for a value that an option cannot have, or one that the cell does not have; BackendError when the
+    Raises OptionError for a value that an option cannot have, or one that the cell does not have; BackendError when the
     backend cannot be used.
     """
 

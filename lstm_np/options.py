@@ -23,8 +23,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lstm_np.errors import LstmNpError
+
 REQUIRED: Any = inspect.Parameter.empty  # the default of an option that has none
 Dtype = str | type | np.dtype  # what a constructor takes as dtype
+
+
+class OptionError(LstmNpError, ValueError):
+    """A value that an option cannot have, or two that do not go together; one line: what was found and expected."""
 
 
 class OptionWarning(UserWarning):
@@ -65,7 +71,7 @@ class Option:
         """`value` as Python's own bool, int, float, str or pair of floats; a dtype as its name.
 
         NumPy's scalars are numbers like any other.  `called` is what the user calls the option, `none` how no value is
-        written there.  Raises ValueError, one line: what was found, what was expected.
+        written there.  Raises OptionError.
         """
         called = called or self.name
         if value is None and self.optional:
@@ -74,13 +80,13 @@ class Option:
         if self.kind is bool and isinstance(value, str) and value in self.choices:
             return str(value)
         if plain is None:
-            raise ValueError(f"{called} must be {self._expected(none)}, found {value!r}")
+            raise OptionError(f"{called} must be {self._expected(none)}, found {_short(value)}")
         if self.choices and self.kind is not bool and plain not in self.choices:
-            raise ValueError(f"unknown {called} {plain!r}; there are: {', '.join(self.choices)}")
+            raise OptionError(f"unknown {called} {plain!r}; there are: {', '.join(self.choices)}")
         for number in plain if self.kind is tuple else (plain,) if self.kind in (int, float) else ():
             if not self._in_range(number):
                 expected = self._range() if self.kind is int or math.isfinite(number) else "finite"
-                raise ValueError(f"{called} must be {expected}, found {number}")
+                raise OptionError(f"{called} must be {expected}, found {number}")
         return plain
 
     def among(self, choices: Iterable[str]) -> Option:
@@ -103,6 +109,12 @@ class Option:
     def _range(self) -> str:
         limits = [("at least", self.at_least), ("above", self.above), ("below", self.below)]
         return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+
+
+def _short(value: Any) -> str:
+    """What was found, in a line: an array has a representation of many."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _bool(value: Any) -> bool | None:
@@ -204,14 +216,14 @@ def given(local_variables: Mapping[str, Any]) -> dict[str, Any]:
 def check(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, each as Python's own value, in the order of the list.
 
-    Raises ValueError with one line for a value that is no such option's, or for two that do not go together.
+    Raises OptionError.
     """
     checked = {name: option.check(values[name]) for name, option in BY_NAME.items() if name in values}
     if checked.get("bias") is False:
         if checked.get("forget_bias_at") == "run":
-            raise ValueError("a forget bias added at run time needs a layer with a bias")
+            raise OptionError("a forget bias added at run time needs a layer with a bias")
         if checked.get("forget_bias") is not None:
-            raise ValueError(f"forget_bias is {checked['forget_bias']}, but the layer has no bias")
+            raise OptionError(f"forget_bias is {checked['forget_bias']}, but the layer has no bias")
     return checked
 
 

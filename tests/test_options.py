@@ -15,7 +15,7 @@ from lstm_np.backends import get_backend
 from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
 from lstm_np.layers import GRU, LAYERS, LSTM, RNN, make_layers
 from lstm_np.model import SequenceClassifier
-from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionWarning
+from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionError, OptionWarning
 from lstm_np.training.recipes.settings import settings_of
 
 CONSTRUCTORS = (LSTM, GRU, RNN, SequenceClassifier)
@@ -125,11 +125,13 @@ REFUSED = {
     "hidden_size must be a whole number, found 5.0": {"hidden_size": 5.0},
     "hidden_size must be a whole number, found np.float64(5.0)": {"hidden_size": np.float64(5)},
     "hidden_size must be a whole number, found array([5])": {"hidden_size": np.array([5])},
+    "hidden_size must be a whole number, found array([[1., 1.], [1., 1.]])": {"hidden_size": np.ones((2, 2))},
+    "hidden_size must be a whole number, found [0, 1, 2,": {"hidden_size": list(range(1000))},
     "num_classes must be at least 2, found 1": {"num_classes": 1},
     "seed must be a whole number, found 1.5": {"seed": 1.5},
     "forget_bias must be a number or None, found '1'": {"forget_bias": "1"},
     "forget_bias must be finite, found inf": {"forget_bias": np.inf},
-    f"forget_bias must be finite, found {float('inf')}": {"forget_bias": 10**400},
+    "forget_bias must be finite": {"forget_bias": 10**400},
     "readout_bias must be a number or None, found array([1.])": {"readout_bias": np.ones(1)},
     "input_projection must be a whole number or None, found 'none'": {"input_projection": "none"},
     "initializer must be text, found 3": {"initializer": 3},
@@ -146,10 +148,13 @@ REFUSED = {
 @pytest.mark.parametrize("message", list(REFUSED))
 def test_what_is_refused(message):
     given = {"input_size": 3, "hidden_size": 4, "num_classes": 5} | REFUSED[message]
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(OptionError) as refused:
         SequenceClassifier(**given)
+    assert isinstance(refused.value, ValueError)
+    assert isinstance(refused.value, lstm_np.LstmNpError)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 200
     (name,) = REFUSED[message]
     if name in options.taken_by(LSTM):
         del given["num_classes"]

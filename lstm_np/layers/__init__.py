@@ -23,12 +23,12 @@ LAYERS: dict[str, Callable[..., Recurrent]] = {
 def make_layers(cell: str, values: Mapping[str, Any]) -> Recurrent:
     """The stack of `cell` with those of the options `values` that its layers take.
 
-    Raises ValueError for an unknown cell, for an option that only other cells have unless it is at its default, and for
-    what the layers themselves refuse.
+    Raises OptionError for an unknown cell, for an option that only other cells have (unless it is at its default), and
+    for what the layers themselves refuse.
     """
     make = LAYERS[options.BY_NAME["cell"].among(LAYERS).check(cell)]
     taken, others = options.taken_by(make), {name for other in LAYERS.values() for name in options.taken_by(other)}
     for name, value in options.changed(values).items():
         if name in others and name not in taken:
-            raise ValueError(f"{name} is {value}, but {cell} layers have no {name}")
+            raise options.OptionError(f"{name} is {value}, but {cell} layers have no {name}")
     return make(**{name: values[name] for name in taken if name in values})

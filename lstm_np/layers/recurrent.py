@@ -289,7 +289,7 @@ class LSTM(Recurrent):
     backwards, and outputs are concatenated.  Dropout is applied when `forward` is given a dropout_key.  For `params`,
     `config` and the methods see `Recurrent`.
 
-    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
+    Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
     def __init__(
@@ -322,7 +322,7 @@ class GRU(Recurrent):
     reset="after" also "layer0.b_n" (H,), the bias inside the candidate's recurrent product (bias="double" has it in
     "layer0.b_h" (3H,)).  The rest is as for `LSTM`.
 
-    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
+    Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
     def __init__(
@@ -353,7 +353,7 @@ class RNN(Recurrent):
     The state is h alone.  params: "layer0.W" (H, D), "layer0.U" (H, H), "layer0.b" (H,) and, with bias="double",
     "layer0.b_h" (H,).  The rest is as for `LSTM`.
 
-    Raises ValueError for a value that an option cannot have, BackendError when the backend cannot be used.
+    Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
     def __init__(
