@@ -144,7 +144,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
-        """Theta and the slots, in place, from the gradient g, all a piece of the vector; s is as long, to compute in."""
+        """Theta and the slots, in place, from the gradient g, all pieces of one length; s is scratch of that length."""
 
 
 class SGD(Optimizer):

@@ -286,7 +286,7 @@ def test_what_is_said_where_curves_cannot_be_drawn(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"^curves need matplotlib, which is not installed: pip install \"lstm_np\[plot"):
+    with pytest.raises(ImportError, match=r"^curves need matplotlib, which is not installed: pip install"):
         History(epochs(1)).plot()
 
 
