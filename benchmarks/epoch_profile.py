@@ -63,7 +63,7 @@ def measure(steps: int, threads: int, B: int = 128, H: int = 128) -> dict[str, A
     model = lstm_np.SequenceClassifier(FEATURES, H, CLASSES, backend=backend)
     optimizer = lstm_np.Adam(model.params, LEARNING_RATE)
     watch = Stopwatch()
-    for _, kernel in model.recurrent._kernels:
+    for kernel in (single.kernel for single in model.recurrent.singles):
         for name in ("forward", "backward"):
             setattr(kernel, name, watch.wrap(name, getattr(kernel, name)))
     vars(optimizer)["step"] = watch.wrap("update", optimizer.step)

@@ -10,6 +10,8 @@ Recurrent layers::
     tf1     W and U: one kernel [x; h], Glorot(D + H, 4H); b: 0, forget block 1
             GRU: two kernels, Glorot(D + H, 2H) for r and z and Glorot(D + H, H) for n; b: 1 for r and z, 0 for n
 
+A cell's own parameters, (H,): biases as b; others with torch as W, with keras and tf1 Glorot(H, H).
+
 Dense layers, W (K, D)::
 
     keras, tf1         W: Glorot(D, K); b: 0
@@ -25,16 +27,16 @@ Jozefowicz, Zaremba and Sutskever, ICML 2015.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 
 from lstm_np import streams
+from lstm_np.cells import Cell
 
 Arrays = dict[str, np.ndarray]
 
 
-def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], fan_in: int, fan_out: int) -> np.ndarray:
+def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)), float64."""
     bound = np.sqrt(6.0 / (fan_in + fan_out))
     return rng.uniform(-bound, bound, shape)
@@ -56,8 +58,8 @@ def truncated_normal(rng: np.random.Generator, shape: tuple[int, int], stddev: f
     return drawn * stddev
 
 
-def _keras(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
-    rows = len(cell.GATES) * H
+def _keras(rng: np.random.Generator, cell: Cell, D: int, H: int) -> Arrays:
+    rows = len(cell.gates) * H
     return {
         "W": glorot_uniform(rng, (rows, D), D, rows),
         "U": orthogonal(rng, (rows, H)),
@@ -66,33 +68,49 @@ def _keras(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays
     }
 
 
-def _torch(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
-    rows, bound = len(cell.GATES) * H, 1.0 / np.sqrt(H)
+def _torch(rng: np.random.Generator, cell: Cell, D: int, H: int) -> Arrays:
+    rows, bound = len(cell.gates) * H, 1.0 / np.sqrt(H)
     shapes: dict[str, tuple[int, ...]] = {"W": (rows, D), "U": (rows, H), "b": (rows,), "b_h": (rows,)}
     return {name: rng.uniform(-bound, bound, shape) for name, shape in shapes.items()}
 
 
-def _tf1(rng: np.random.Generator, cell: ModuleType, D: int, H: int) -> Arrays:
-    gates = len(cell.GATES)
-    heights = ((gates - 1) * H, H) if hasattr(cell, "INNER") else (gates * H,)
+def _tf1(rng: np.random.Generator, cell: Cell, D: int, H: int) -> Arrays:
+    gates = len(cell.gates)
+    own = len(cell.products)  # the last gates, each a kernel by itself
+    heights = ((gates - own) * H, *[H] * own)
     kernel = np.concatenate([glorot_uniform(rng, (height, D + H), D + H, height) for height in heights])
     b = np.zeros(gates * H)
-    if hasattr(cell, "INNER"):
-        b[:-H] = 1.0
+    if own:
+        b[: (gates - own) * H] = 1.0
     return {"W": kernel[:, :D], "U": kernel[:, D:], "b": b, "b_h": np.zeros(gates * H)}
 
 
-RECURRENT: dict[str, Callable[[np.random.Generator, ModuleType, int, int], Arrays]] = {
+RECURRENT: dict[str, Callable[[np.random.Generator, Cell, int, int], Arrays]] = {
     "keras": _keras,
     "torch": _torch,
     "tf1": _tf1,
+}
+
+
+def _own_glorot(rng: np.random.Generator, size: int, H: int, bias: bool) -> np.ndarray:
+    return np.zeros(size) if bias else glorot_uniform(rng, (size,), H, H)
+
+
+def _own_torch(rng: np.random.Generator, size: int, H: int, bias: bool) -> np.ndarray:
+    return rng.uniform(-1.0 / np.sqrt(H), 1.0 / np.sqrt(H), size)
+
+
+OWN: dict[str, Callable[[np.random.Generator, int, int, bool], np.ndarray]] = {
+    "keras": _own_glorot,
+    "torch": _own_torch,
+    "tf1": _own_glorot,
 }
 FORGET_BIAS: dict[str, float | None] = {"keras": 1.0, "torch": None, "tf1": 1.0}  # None: drawn like the other biases
 
 
 def recurrent(
     name: str,
-    cell: ModuleType,
+    cell: Cell,
     D: int,
     H: int,
     *,
@@ -104,38 +122,43 @@ def recurrent(
 ) -> Arrays:
     """Weights of one layer and direction, float64, keyed by (seed, purpose).
 
-    W, U and, by `bias`: False nothing more; True b, and b_n where the cell has an inner product with a bias; "double"
-    b and b_h.  `forget_bias` replaces the value that the named system gives the forget gate's bias; with
-    `forget_bias_at` "run" it is not stored at all, since the layer adds it at every step.
+    W, U, the cell's own parameters and, by `bias`: True b; "double" b and b_h, which holds the biases of the cell's own
+    products; False no bias, the cell's own included.  `forget_bias` replaces the value that the named system gives the
+    forget gate's bias; with `forget_bias_at` "run" it is not stored at all, since the layer adds it at every step.
     Raises ValueError for an unknown name, or a forget bias for a cell without a forget gate.
     """
     _check_name(name, RECURRENT)
-    drawn = RECURRENT[name](streams.generator(seed, "init", purpose), cell, D, H)
+    rng = streams.generator(seed, "init", purpose)
+    drawn = RECURRENT[name](rng, cell, D, H)
     b_h = drawn.pop("b_h")
+    own = {p.name: OWN[name](rng, p.blocks * H, H, p.bias) for p in cell.handed if bias or not p.bias}
     if not bias:
         del drawn["b"]
-        return drawn
+        return drawn | own
     if bias == "double":
         drawn["b_h"] = b_h
-    elif getattr(cell, "INNER_BIAS", False):
-        drawn["b_n"] = b_h[-H:]
+    else:
+        for product in cell.products:
+            if product.bias is not None:
+                rows = cell.gates.index(product.gate) * H
+                drawn[product.bias] = b_h[rows : rows + H]
     value = initial_forget_bias(name, cell, forget_bias)
     if value is not None and forget_bias_at == "init":
-        block = cell.GATES.index("f")
+        block = cell.gates.index("f")
         drawn["b"][block * H : (block + 1) * H] = value
-    return drawn
+    return drawn | own
 
 
-def initial_forget_bias(name: str, cell: ModuleType, forget_bias: float | None) -> float | None:
+def initial_forget_bias(name: str, cell: Cell, forget_bias: float | None) -> float | None:
     """`forget_bias`, or where it is None what the system called `name` gives the forget gate; None: nothing special.
 
     Raises ValueError for an unknown name, or a forget bias for a cell without a forget gate.
     """
     _check_name(name, RECURRENT)
-    if "f" in cell.GATES:
+    if "f" in cell.gates:
         return FORGET_BIAS[name] if forget_bias is None else forget_bias
     if forget_bias is not None:
-        raise ValueError(f"forget_bias is {forget_bias}, but this cell has no forget gate: {', '.join(cell.GATES)}")
+        raise ValueError(f"forget_bias is {forget_bias}, but this cell has no forget gate: {', '.join(cell.gates)}")
     return None
 
 

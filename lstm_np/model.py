@@ -145,11 +145,13 @@ class SequenceClassifier:
 
     # ---- forward, backward
 
-    def _logits(self, x: Array, *, save: bool, dropout_key: Sequence[int | str] | None) -> tuple[Array, Array, Any]:
+    def run(
+        self, x: Array, *, save: bool = True, dropout_key: Sequence[int | str] | None = None
+    ) -> tuple[Array, Array, Any]:
         """(logits (K, B), what was read out (H, B), cache) from x (D, T, B)."""
         stack, xp = self.recurrent, self.backend.xp
         if self.config["input_projection"] is not None:
-            x = self._project(x)
+            x = self.project(x)
         sequence = self.read_out == "last_output"
         y, final, cache = stack.run(x, sequence=sequence, save=save, dropout_key=dropout_key)
         if y is not None:
@@ -176,13 +178,13 @@ class SequenceClassifier:
         `check`, when given, sees the logits (K, B) before the loss does, and may raise.
         """
         stack, xp, H = self.recurrent, self.backend.xp, self.recurrent.hidden_size
-        logits, h, cache = self._logits(x, save=True, dropout_key=dropout_key)
+        logits, h, cache = self.run(x, save=True, dropout_key=dropout_key)
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(xp, logits, labels)
         with self.backend.one_blas_thread(h.size * self.num_classes):
             dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
-        nothing = (None,) * len(stack.cell.STATE)
+        nothing = (None,) * len(stack.cell.state)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy = None
         if self.read_out == "last_output":
@@ -204,7 +206,7 @@ class SequenceClassifier:
         into.update(grads, **merge(dense_grads))
         return loss, correct, into
 
-    def _project(self, x: Array) -> Array:
+    def project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
         with self.backend.one_blas_thread(x.size * self.params["input_projection.W"].shape[0]):
             projected = dense.forward(self.params.section("input_projection"), x.reshape(x.shape[0], -1))
@@ -228,7 +230,7 @@ class SequenceClassifier:
 
     def logits(self, x: Array) -> Array:
         """(B, K), an array of the backend, from x (B, T, D).  Raises ValueError for a bad x."""
-        return self._logits(self._enter(x), save=False, dropout_key=None)[0].T
+        return self.run(self._enter(x), save=False, dropout_key=None)[0].T
 
     def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
         """The probability of each class, a NumPy array (N, K), from x (N, T, D).
@@ -238,7 +240,7 @@ class SequenceClassifier:
         batch_size = check_count("batch_size", batch_size, 1)
         xp, to_host = self.backend.xp, self.backend.to_host
         starts = range(0, len(x), batch_size)
-        logits = (self._logits(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
+        logits = (self.run(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
         rows = [to_host(xp.exp(log_softmax(xp, part))).T for part in logits]
         if not rows:
             raise ValueError(f"x must have shape (N, T, {self.input_size}) with N >= 1, found N = 0")
@@ -269,7 +271,7 @@ class SequenceClassifier:
         with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
             for x, labels in batches:
                 entered, truth = self._enter(x), self._enter_labels(labels, len(x))
-                logits, _, _ = self._logits(entered, save=False, dropout_key=None)
+                logits, _, _ = self.run(entered, save=False, dropout_key=None)
                 loss, _, correct = self.loss(self.backend.xp, logits, truth)
                 running.add(loss, correct, len(labels))
         return running.read()
@@ -474,21 +476,15 @@ class SequenceClassifier:
         x = xp.zeros((self.input_size, 2, 1), dtype=self.dtype)
         rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
         if self.config["input_projection"] is not None:
-            x = self._project(x)
+            x = self.project(x)
             count = sum(array.size for array in self.params.section("input_projection").values())
             rows.append(("dense input projection", f"(B, T, {x.shape[0]})", f"{count:,}", ""))
-        (zeros, *_) = stack._enter_state(None, 1)
         for layer in range(stack.num_layers):
-            names = [prefix for prefix, _ in stack._of_layer(layer)]
-            passes = [
-                kernel.forward(stack._kernel_params(prefix), x, zeros, save=False)
-                for prefix, kernel in stack._of_layer(layer)
-            ]
-            x = xp.concat([y for y, _, _ in passes], axis=0)
-            count = sum(array.size for name in names for array in stack.params.section(name).values())
-            label = f"{self.config['cell']} layer {layer}" + (", both directions" if len(names) == 2 else "")
-            kernel = stack.kernel_names[layer * stack.directions]
-            rows.append((label, f"(B, T, {x.shape[0]})", f"{count:,}", kernel))
+            singles = stack.singles_of(layer)
+            x = xp.concat([single.forward(x, single.zero_state(1), save=False)[0] for single in singles], axis=0)
+            count = sum(array.size for single in singles for array in single.params.values())
+            label = f"{self.config['cell']} layer {layer}" + (", both directions" if len(singles) == 2 else "")
+            rows.append((label, f"(B, T, {x.shape[0]})", f"{count:,}", singles[0].kernel.name))
         logits = dense.forward(self.params.section("readout"), x[:, -1, :])
         count = sum(array.size for array in self.params.section("readout").values())
         rows.append(("dense read-out", f"(B, {logits.shape[0]})", f"{count:,}", ""))

@@ -58,12 +58,13 @@ def test_the_whole_model(kernel, read_out, bidirectional):
 
 
 CELL_FAULTS = {
-    "do from the wrong factor": ("do = dh * tanh_c", "do = dh * c_before"),
-    "dh does not reach c": ("dc = dc + dh * o * (1 - tanh_c * tanh_c)", "dc = dc + 0 * dh"),
-    "dc of the later steps dropped": ("dc = dc + dh * o", "dc = dh * o"),
+    "do from the wrong factor": ("dh * tanh_c)", "dh * c_before)"),
+    "dh does not reach c": ("dc + dtanh_c * (1", "dc + 0 * dtanh_c * (1"),
+    "dc of the later steps dropped": ("dc + dtanh_c * (1", "dtanh_c * (1"),
     "tanh derivative of c without the square": ("(1 - tanh_c * tanh_c)", "(1 - tanh_c)"),
-    "df with c_t for c_{t-1}": ("dc * g, dc * c_before", "dc * g, dc * (f * c_before + i * g)"),
-    "di and dg swapped": ("di, df, dg = dc * g, dc * c_before, dc * i", "dg, df, di = dc * g, dc * c_before, dc * i"),
+    "dtanh_c through the forget gate": ("dh * o)", "dh * f)"),
+    "df with c_t for c_{t-1}": ("dc * c_before", "dc * (f * c_before + i * g)"),
+    "di and dg swapped": ("di, df, dg = hold", "dg, df, di = hold"),
     "sigmoid's derivative for g": ("dg * (1 - g * g)", "dg * g * (1 - g)"),
     "input gate's derivative missing": ("da_i, da_f, da_o = di * i * (1 - i)", "da_i, da_f, da_o = di"),
     "forget gate's derivative halved": ("df * f * (1 - f)", "df * f * (1 - f) / 2"),
@@ -76,14 +77,18 @@ CELL_FAULTS = {
 }
 
 KERNEL_FAULTS = {
-    "h_t for h_{t-1} in dU": ("xp.concat(inputs, axis=1).T", "xp.concat(inputs[1:] + inputs[:1], axis=1).T"),
+    "h_t for h_{t-1} in dU": (
+        "xp.concat(saved.inputs, axis=1).T",
+        "xp.concat(saved.inputs[1:] + saved.inputs[:1], axis=1).T",
+    ),
     "bias gradient missing": ('grads["b"] = dweights[:, D + H]', 'grads["b"] = 0 * dweights[:, D + H]'),
     "upstream dy ignored": ("if dy is not None:", "if False:"),
-    "only the last dy counts": ("if dy is not None:", "if dy is not None and t == T - 1:"),
+    "only the last dy counts": ("if dy is not None:", "if dy is not None and t == dy.shape[1] - 1:"),
     "gradient of the final state ignored": ("nothing if part is None else part", "nothing"),
-    "nothing flows back through U": ('dstate[0] + params["U"].T @ da', "dstate[0] + 0 * nothing"),
-    "steps in forward order": ("for t in reversed(range(T))", "for t in range(T)"),
-    "dx of the step before": ("dxs[t] = ", "dxs[t - 1] = "),
+    "nothing flows back through U": ("before[0] + own.U.T @ da", "before[0] + 0 * nothing"),
+    "steps in forward order": ("for t in reversed(range(len(saved.inputs)))", "for t in range(len(saved.inputs))"),
+    "dx of the step before": ("das[step.t], dxs[step.t]", "das[step.t], dxs[step.t - 1]"),
+    "the state of the step after": ("saved.states[t], saved.values[t]", "saved.states[t - 1], saved.values[t]"),
 }
 
 

@@ -35,7 +35,7 @@ def test_outputs_states_and_gradients_agree(case):
     theirs = torch.nn.LSTM(D, H, num_layers=layers, bidirectional=both, batch_first=True, dtype=torch.float64)
     named = dict(theirs.named_parameters())
     with torch.no_grad():
-        for prefix, _ in ours._kernels:
+        for prefix in (single.name for single in ours.singles):
             suffix = f"_l{prefix[5:]}" if "_reverse" not in prefix else f"_l{prefix[5:-8]}_reverse"
             b, second = rng.standard_normal((2, 4 * H))
             ours.params[f"{prefix}.b"] = b + second
@@ -61,7 +61,7 @@ def test_outputs_states_and_gradients_agree(case):
     assert max(relative(y, ty), relative(h_n, th), relative(c_n, tc)) <= 1e-12
     for found, tensor in zip((dx, dh_0, dc_0), tensors, strict=True):
         assert relative(found, tensor.grad) <= 1e-12
-    for prefix, _ in ours._kernels:
+    for prefix in (single.name for single in ours.singles):
         suffix = f"_l{prefix[5:]}" if "_reverse" not in prefix else f"_l{prefix[5:-8]}_reverse"
         for name, kind in (("W", "weight_ih"), ("U", "weight_hh"), ("b", "bias_ih")):
             expected = to_torch_order(named[kind + suffix].grad.numpy(), H)

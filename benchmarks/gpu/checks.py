@@ -21,7 +21,7 @@ from benchmarks.ours import Reference
 from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Batch, Case, Weights, batches_of_images
 from lstm_np import streams
-from lstm_np.cells import CELLS
+from lstm_np.cells import get_cell
 from lstm_np.device.inference import DeviceInference
 from lstm_np.kernels import LayerSpec, kernel_class
 from lstm_np.kernels.reference import ReferenceKernel
@@ -44,7 +44,7 @@ def conformance(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
     for name in backend.kernels:
         for dtype, limit in LIMITS.items():
             for D, H, T, B in sizes.shapes:
-                spec, kernel = LayerSpec(CELLS["lstm"], D, H, True, dtype), kernel_class(name)
+                spec, kernel = LayerSpec(get_cell("lstm"), D, H, True, dtype), kernel_class(name)
                 if kernel.supports(spec, backend):
                     record = {"kernel": name, "dtype": dtype, "D": D, "H": H, "T": T, "B": B, "limit": limit}
                     yield attempt(record, partial(_conforms, kernel, spec, backend, T, B))

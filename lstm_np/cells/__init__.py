@@ -1,29 +1,84 @@
 """The gate math: one time step of each cell, forward and backward, as in the textbook.
 
-A cell is a module with two pure, elementwise functions over a given array namespace ``xp``::
-
-    forward(xp, a, state)        -> state, saved         a: pre-activations (len(GATES)*H, B); state: tuple of (H, B)
-    backward(xp, dstate, saved)  -> da, dstate_before    what arrives at the step's state -> what leaves it
-
-and two names: ``GATES``, the row blocks of ``a`` in order, and ``STATE``, the parts of the state (``h`` first).  The
-matrix products and the loop over time belong to ``lstm_np.kernels``.
-
-A cell whose last gate does not simply read h_{t-1} (the candidate of a GRU) names that gate ``INNER``.  Its rows of
-``a`` come without the recurrent part; the cell chooses what they read, q (H, B), and asks for the product with one more
-argument, a function that the kernel gives it::
-
-    forward(xp, a, state, inner)            inner(q) = U_n q, plus the bias "b_n" (H,) where INNER_BIAS
-    backward(xp, dstate, saved, undo_inner) undo_inner(dm) = U_n^T dm = dq, where dm is the gradient of inner(q)
+Read `lstm_np.cells.lstm` first.  `lstm_np.cells.declaration` says what a cell is and declares, for one of your own;
+`register_cell` makes it known.  The matrix products and the loop over time belong to `lstm_np.kernels`.
 """
 
-from types import ModuleType
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
 from lstm_np.cells import gru, gru_reset_before, lstm, rnn, rnn_relu
+from lstm_np.cells.declaration import Cell, CellError, Parameter, Product, read_cell
+from lstm_np.cells.trial import try_step
 
-CELLS: dict[str, ModuleType] = {
+__all__ = ["CELLS", "Cell", "CellError", "Parameter", "Product", "get_cell", "register_cell", "register_cell_file"]
+
+# name -> the module or object that has the cell's functions and declarations; those of one's own come after these
+CELLS: dict[str, Any] = {
     "lstm": lstm,
     "gru": gru,
     "gru_reset_before": gru_reset_before,
     "rnn": rnn,
     "rnn_relu": rnn_relu,
 }
+BUILT_IN = tuple(CELLS)
+
+
+def get_cell(name: str) -> Cell:
+    """The cell called `name`, as its module is at this moment.
+
+    Raises CellError for a name that nobody registered, or a cell whose declarations or step are wrong.
+    """
+    if name not in CELLS:
+        raise CellError(
+            f"unknown cell {name!r}; there are: {', '.join(CELLS)}; one of your own is made known by "
+            "lstm_np.register_cell, or by --cell FILE on the command line"
+        )
+    cell = read_cell(name, CELLS[name])
+    try_step(cell)
+    return cell
+
+
+def register_cell(name: str, source: Any) -> Cell:
+    """Make a cell of your own known as `name`: layers, models, the gradient check and weights files take it from there.
+
+    source  a module or object with the declarations and functions that `lstm_np.cells.declaration` describes
+
+    A name of your own may be registered again, which replaces the cell for layers that are made from then on.
+    Raises CellError for a name that is taken by lstm_np or no identifier, and for a cell that lacks a declaration or
+    whose step, tried on a few numbers, gives other shapes or names than it declares.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise CellError(f"a cell's name must be a Python identifier such as 'my_lstm', found {name!r}")
+    if name in BUILT_IN:
+        raise CellError(f"{name!r} is a cell of lstm_np; choose another name for your own")
+    cell = read_cell(name, source)
+    try_step(cell)
+    CELLS[name] = source
+    return cell
+
+
+def register_cell_file(path: str | os.PathLike[str]) -> Cell:
+    """Run a Python file and register what it declares under the file's name: my_lstm.py gives the cell "my_lstm".
+
+    Raises CellError as `register_cell` does, and where the file is missing or does not run.
+    """
+    path = Path(path).expanduser()
+    name = path.stem
+    spec = importlib.util.spec_from_file_location(f"lstm_np_cell_{name}", path)
+    if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
+        raise CellError(f"{path}: no such Python file; a cell is one like lstm_np/cells/lstm.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as an import does: some definitions look their own module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CellError(f"{path}: the file does not run ({reason})") from error
+    return register_cell(name, module)

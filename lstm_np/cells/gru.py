@@ -19,39 +19,45 @@ Derivatives, read backwards, where dv is the gradient of the loss with respect t
     (2')  da_r    = dr * r * (1 - r)           and the same for z
     (1')  dh_{t-1} += [U_r U_z]^T [da_r da_z],   dx_t = W^T da,   dW = sum_t da x_t^T,   db = sum_t da
 
-Since r multiplies the product and not the state, c_n is not the same as b_n: both are trained.
+Since r multiplies the product and not the state, c_n is not the same as b_n: both are trained.  ``xp`` and ``hold`` are
+explained in `lstm_np.cells.lstm`.
 
 Source: Cho et al., "Learning phrase representations using RNN encoder-decoder", arXiv:1406.1078, in the arrangement of
 its first version, where z keeps the old state.
 """
 
-from lstm_np.cells.lstm import sigmoid
+from lstm_np.cells.lstm import as_computed, sigmoid
 
 GATES = ("r", "z", "n")
 STATE = ("h",)
-INNER = "n"
-INNER_BIAS = True
+VALUES = ("r", "z", "m", "n", "h")
+PARAMETERS = {"b_n": ("H",)}
+BIASES = ("b_n",)
+PRODUCTS = {"m": ("n", "b_n")}  # the kernel makes m with U_n, the rows of gate n, and adds the parameter b_n
 
 
-def forward(xp, a, state, inner):
-    """One step forward: a (3H, B), (h_{t-1},) of (H, B) and inner(h_{t-1}) give (h_t,) and what backward needs."""
+def forward(xp, a, state, inner, hold=as_computed):
+    """One step forward: a (3H, B), (h_{t-1},) of (H, B), inner(q) = U_n q + c_n give (h_t,) and the VALUES by name."""
     (h_before,) = state
     H = h_before.shape[0]
-    r = sigmoid(xp, a[0 * H : 1 * H, :])  # (2)
-    z = sigmoid(xp, a[1 * H : 2 * H, :])  # (2)
-    m = inner(h_before)  # (3)
-    n = xp.tanh(a[2 * H : 3 * H, :] + r * m)  # (4)
-    h = (1 - z) * n + z * h_before  # (5)
-    return (h,), (r, z, n, m, h_before)
+    r = hold("r", sigmoid(xp, a[0 * H : 1 * H, :]))  # (2)
+    z = hold("z", sigmoid(xp, a[1 * H : 2 * H, :]))  # (2)
+    m = hold("m", inner(h_before))  # (3)
+    n = hold("n", xp.tanh(a[2 * H : 3 * H, :] + r * m))  # (4)
+    h = hold("h", (1 - z) * n + z * h_before)  # (5)
+    return (h,), {"r": r, "z": z, "m": m, "n": n, "h": h}
 
 
-def backward(xp, dstate, saved, undo_inner):
-    """One step backward: (dh_t,) gives da (3H, B) and what reaches (h_{t-1},) other than through a."""
-    (dh,) = dstate
-    r, z, n, m, h_before = saved
-    dz, dn, dh_before = dh * (h_before - n), dh * (1 - z), dh * z  # undoes (5)
+def backward(xp, dstate, state, values, undo_inner, hold=as_computed):
+    """One step backward: (dh_t,), forward's state and values, and undo_inner(dm) = U_n^T dm give da (3H, B), what
+    reaches (h_{t-1},) other than through a, and the gradients of the values by their names."""
+    dh = hold("h", dstate[0])
+    (h_before,) = state
+    r, z, m, n = (values[name] for name in ("r", "z", "m", "n"))
+    dz, dn, dh_before = hold("z", dh * (h_before - n)), hold("n", dh * (1 - z)), dh * z  # undoes (5)
     da_n = dn * (1 - n * n)  # undoes (4)
-    dr, dm = da_n * m, da_n * r  # undoes (4)
+    dr, dm = hold("r", da_n * m), hold("m", da_n * r)  # undoes (4)
     dh_before = dh_before + undo_inner(dm)  # undoes (3)
     da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)  # undoes (2)
-    return xp.concat((da_r, da_z, da_n), axis=0), (dh_before,)
+    da = xp.concat((da_r, da_z, da_n), axis=0)
+    return da, (dh_before,), {"r": dr, "z": dz, "m": dm, "n": dn, "h": dh}

@@ -12,21 +12,26 @@ Derivatives, read backwards, where dv is the gradient of the loss with respect t
     (2')  da       = dh_t * (1 - h_t^2)
     (1')  dh_{t-1} = U^T da,  dx_t = W^T da,  dW = sum_t da x_t^T,  dU = sum_t da h_{t-1}^T,  db = sum_t da
 
+``xp`` and ``hold`` are explained in `lstm_np.cells.lstm`.
+
 Source: Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
 """
 
+from lstm_np.cells.lstm import as_computed
+
 GATES = ("h",)
 STATE = ("h",)
+VALUES = ("h",)
 
 
-def forward(xp, a, state):
-    """One step forward: a (H, B) gives (h_t,) of (H, B) and what backward needs; h_{t-1} has done its work in (1)."""
-    h = xp.tanh(a)  # (2)
-    return (h,), (h,)
+def forward(xp, a, state, hold=as_computed):
+    """One step forward: a (H, B) gives (h_t,) of (H, B) and the VALUES by name; h_{t-1} has done its work in (1)."""
+    h = hold("h", xp.tanh(a))  # (2)
+    return (h,), {"h": h}
 
 
-def backward(xp, dstate, saved):
-    """One step backward: (dh_t,) gives da (H, B); (h_{t-1},) is reached only through (1)."""
-    (dh,) = dstate
-    (h,) = saved
-    return dh * (1 - h * h), (0,)  # undoes (2)
+def backward(xp, dstate, state, values, hold=as_computed):
+    """One step backward: (dh_t,) and forward's values give da (H, B), what reaches (h_{t-1},) other than through a, and
+    the gradients of the values by their names."""
+    dh, h = hold("h", dstate[0]), values["h"]
+    return dh * (1 - h * h), (0,), {"h": dh}  # undoes (2); h_{t-1} is reached only through (1)

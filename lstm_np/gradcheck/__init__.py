@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np import streams
+from lstm_np.cells import Cell
 from lstm_np.layers import Recurrent
 from lstm_np.model import SequenceClassifier
 
@@ -156,15 +157,16 @@ class _Problem:
 
     values: dict[str, np.ndarray]
 
-    def __init__(self, subject: Any, seed: int, dropout_key: Sequence[int | str] | None) -> None:
+    def __init__(self, subject: Any, cell: Cell, seed: int, dropout_key: Sequence[int | str] | None) -> None:
         self.real = subject.copy(dtype="float64")
         self.complex = subject.copy(dtype="complex128", kernel="reference", backend="numpy")
         self.rng = streams.generator(seed, "gradcheck")
         self.dropout_key = dropout_key
         to_host = self.real.backend.to_host
         self.values = {name: to_host(array).copy() for name, array in self.real.params.items()}
+        own = {parameter.name for parameter in cell.parameters}  # of which peepholes, say, may start from 0
         for name, value in self.values.items():
-            if name.rpartition(".")[2] in ("b", "b_h", "b_n"):
+            if name.rpartition(".")[2] in {"b", "b_h", *own}:
                 value[:] = 0.5 * self.normal(*value.shape)
 
     def normal(self, *shape: int) -> np.ndarray:
@@ -198,11 +200,11 @@ class _Problem:
 
 class _LayerProblem(_Problem):
     def __init__(self, layer: Recurrent, B: int, T: int, seed: int, dropout_key: Any) -> None:
-        super().__init__(layer, seed, dropout_key)
+        super().__init__(layer, layer.cell, seed, dropout_key)
         self.B, self.T = B, T
         rows = len(layer.kernel_names)
         shape = (rows, B, layer.hidden_size)
-        self.parts = layer.cell.STATE
+        self.parts = layer.cell.state
         self.values["x"] = self.normal(B, T, layer.input_size)
         for part in self.parts:
             self.values[f"{part}_0"] = 0.5 * self.normal(*shape)
@@ -241,7 +243,7 @@ class _LayerProblem(_Problem):
 
 class _ModelProblem(_Problem):
     def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Any) -> None:
-        super().__init__(model, seed, dropout_key)
+        super().__init__(model, model.recurrent.cell, seed, dropout_key)
         self.B, self.T = B, T
         self.x = self.normal(B, T, model.input_size)
         self.labels = self.rng.integers(0, model.num_classes, B)
@@ -250,7 +252,7 @@ class _ModelProblem(_Problem):
         self.set_params(owner, values)
         xp, from_host = owner.backend.xp, owner.backend.from_host
         x = from_host(self.x.astype(owner.dtype)).transpose(2, 1, 0)
-        logits, _, _ = owner._logits(x, save=False, dropout_key=self.dropout_key)
+        logits, _, _ = owner.run(x, save=False, dropout_key=self.dropout_key)
         return owner.backend.to_host(owner.loss(xp, logits, from_host(self.labels))[0])
 
     def gradients(self) -> dict[str, np.ndarray]:

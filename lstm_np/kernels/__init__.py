@@ -36,9 +36,8 @@ def choose_kernel(name: str, spec: LayerSpec, backend: Backend) -> Kernel:
         kernel = kernel_class(candidate)
         if candidate in backend.kernels and kernel.supports(spec, backend):
             return kernel(spec, backend)
-    cell = spec.cell.__name__.rpartition(".")[2]
     asked = "".join(f", {option} {value}" for option, value in spec.options.items())
-    layer = f"a {cell} layer of {spec.hidden_size} units in {spec.dtype}{asked} on the {backend.name} backend"
+    layer = f"a {spec.cell.name} layer of {spec.hidden_size} units in {spec.dtype}{asked} on the {backend.name} backend"
     if name == "auto":
         raise ValueError(f"no kernel runs {layer}")
     raise ValueError(f"kernel {name!r} does not run {layer}; use --kernel auto")

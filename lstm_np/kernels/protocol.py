@@ -3,17 +3,17 @@
 A kernel runs one recurrent layer in one direction over a whole sequence.  All arrays are feature-major: a column is a
 sample, so x is (D, T, B), y is (H, T, B), and each part of a state is (H, B).  ``params`` holds ``W`` (4H, D),
 ``U`` (4H, H) and, unless the layer has no bias, ``b`` (4H,) (for an LSTM; the number of row blocks is the cell's), and
-for a GRU that resets after the product ``b_n`` (H,).
+the cell's own parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Protocol
 
 from lstm_np.backends import Backend
+from lstm_np.cells import Cell
 
 Array = Any
 State = tuple[Array, ...]
@@ -26,7 +26,7 @@ class LayerSpec:
     options   those that are marked `kernel` in `lstm_np.options` and not at their defaults, by name
     """
 
-    cell: ModuleType
+    cell: Cell
     input_size: int
     hidden_size: int
     bias: bool
@@ -43,15 +43,20 @@ class LayerSpec:
 
 
 class Kernel(Protocol):
-    """A whole sequence, forward and backward.  Every kernel agrees with `ReferenceKernel` and passes its tests."""
+    """A whole sequence, forward and backward.  Every kernel agrees with `ReferenceKernel` and passes its tests.
+
+    name      what it is called
+    computes  the name of the cell whose equations its own lines are; None: it runs the functions of any cell
+    """
 
     name: str
+    computes: str | None
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...
 
-    @staticmethod
-    def supports(spec: LayerSpec, backend: Backend) -> bool:
-        """Whether this kernel can run such a layer, with all of its options, on such a backend."""
+    @classmethod
+    def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
+        """Whether this kernel can run such a layer, with all of its options, on a backend that has it."""
         ...
 
     def forward(
@@ -69,7 +74,7 @@ class Kernel(Protocol):
         params: Mapping[str, Array],
         saved: Any,
         dy: Array | None,
-        dstate: State,
+        dstate: tuple[Array | None, ...],
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,

@@ -9,127 +9,235 @@ Backward goes through the steps in reverse (Werbos, "Backpropagation through tim
     (1') [dx_t; dh_{t-1}] = [W U]^T da_t          per step
          [dW dU db] = sum_t da_t [x_t; h_{t-1}; 1]^T     one product after the loop, over all steps and samples
 
-The last gate of some cells reads no h_{t-1} in (1), but makes a product of its own inside the step: see
-`lstm_np.cells`.
-
-Faster kernels are tested against this one.
+Everything that a step computes can be seen: a forward pass keeps every value of the cell's equations by name, and
+`ReferenceKernel.steps_back` hands out the gradient of each, step by step.  Faster kernels are tested against this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from lstm_np.backends import Backend
+from lstm_np.cells.declaration import Cell, Values
 from lstm_np.kernels.protocol import Array, LayerSpec, State
 
+# (t, name, value or its gradient) -> what to go on with instead
+Edit = Callable[[int, str, Array], Array]
 
-class InnerProduct:
-    """(1b) m = U_n q + b_n inside a cell's step, for one pass over a sequence; U_n are the last H rows of U."""
 
-    def __init__(self, xp: Any, params: Mapping[str, Array]) -> None:
-        H = params["U"].shape[1]
-        self.xp, self.U_n, self.b_n = xp, params["U"][-H:, :], params.get("b_n")
-        self.outer = xp.concat((params["U"][:-H, :], xp.zeros_like(self.U_n)), axis=0)  # what (1) has left of U
-        self.qs: list[Array] = []
-        self.dms: list[Array] = []
+class Saved(NamedTuple):
+    """What a forward pass keeps, a list with an entry per step of each."""
 
-    def forward(self, q: Array) -> Array:
-        """m (H, B) from q (H, B), which is noted."""
-        self.qs.append(q)
-        m = self.U_n @ q
-        return m if self.b_n is None else m + self.b_n[:, None]
+    inputs: list[Array]  # [x_t; h_{t-1}; 1], what (1) multiplies
+    states: list[State]  # before the step
+    values: list[Values]  # of the cell's equations, by name
+    operands: list[tuple[Array, ...]]  # what the cell's own products multiplied
 
-    def backward(self, dm: Array) -> Array:
-        """dq (H, B) from dm (H, B), which is noted; the steps come in reverse."""
-        self.dms.append(dm)
-        return self.U_n.T @ dm  # (1b')
 
-    def gradients(self, qs: list[Array]) -> tuple[Array, Array]:
-        """(dU_n, db_n) = sum_t dm_t [q_t; 1]^T: one product over all steps and samples."""
-        dms = self.xp.concat(self.dms[::-1], axis=1)
-        return dms @ self.xp.concat(qs, axis=1).T, self.xp.sum(dms, axis=1)
+class OwnShares(NamedTuple):
+    """A step's share of the gradients of what a cell has of its own; an LSTM has nothing."""
+
+    dms: tuple[Array, ...]  # of each own product: its share of dU_n is dm q^T, of its bias the sum of dm over samples
+    qs: tuple[Array, ...]
+    parameters: Mapping[str, Array]  # (H, B), to be summed over samples
+
+
+class StepBack(NamedTuple):
+    """One step of the way back."""
+
+    t: int
+    da: Array  # (rows, B): this step's share of [dW dU db] is da inputs^T
+    inputs: Array  # [x_t; h_{t-1}; 1]
+    dx: Array | None  # (D, B)
+    gradients: Values  # of the loss with respect to each of the cell's values, (H, B), by name
+    own: OwnShares
+    dstate: State  # what arrives at the state before this step, parts (H, B)
 
 
 class ReferenceKernel:
     """One recurrent layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "reference"
+    computes = None  # whatever cell it is given
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
 
-    @staticmethod
-    def supports(spec: LayerSpec, backend: Backend) -> bool:
+    @classmethod
+    def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """Every cell, dtype and backend."""
         return spec.asks_only()
 
     def forward(
-        self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
-    ) -> tuple[Array | None, State, Any]:
-        """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        state: State,
+        *,
+        sequence: bool = True,
+        save: bool = True,
+        edit: Edit | None = None,
+    ) -> tuple[Array | None, State, Saved | None]:
+        """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B).
+
+        `edit` sees each value of the cell as it is computed, and what it returns is gone on with.
+        """
         xp, cell = self.backend.xp, self.spec.cell
         T = x.shape[1]
-        ones = xp.ones_like(x[:1, 0, :])
-        inner, params = self._split(params)
-        products = () if inner is None else (inner.forward,)
-        weights = xp.concat((params["W"], params["U"]) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
-        inputs, steps, outputs = [], [], []
+        own = OwnProducts(xp, cell, params)
+        weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
+        more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
+        state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
+        saved, outputs = Saved([], [], [], []), []
         for t in range(T):
             z = xp.concat((x[:, t, :], state[0]) + ((ones,) if "b" in params else ()), axis=0)
             a = weights @ z  # (1)
-            state, step = cell.forward(xp, a, state, *products)
+            before, (state, values) = state, cell.forward(xp, a, state, *more, **_hold(edit, t))
             if save:
-                inputs.append(z)
-                steps.append(step)
+                saved.inputs.append(z)
+                saved.states.append(before)
+                saved.values.append(values)
+                saved.operands.append(own.given())
             if sequence:
                 outputs.append(state[0])
         y = xp.stack(outputs, axis=1) if sequence else None
-        return y, state, (inputs, steps, None if inner is None else inner.qs) if save else None
+        return y, tuple(part.copy() for part in state), saved if save else None
 
     def backward(
         self,
         params: Mapping[str, Array],
-        saved: Any,
+        saved: Saved,
         dy: Array | None,
-        dstate: State,
+        dstate: tuple[Array | None, ...],
         *,
         input_gradient: bool = True,
         state_gradient: bool = True,
         into: Mapping[str, Array] | None = None,
+        edit: Edit | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
-        """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient."""
-        xp, cell = self.backend.xp, self.spec.cell
-        D, H = params["W"].shape[1], params["U"].shape[1]
-        inputs, steps, qs = saved
-        inner, params = self._split(params)
-        products = () if inner is None else (inner.backward,)
-        T, nothing = len(steps), xp.zeros_like(steps[-1][0])
-        dstate = tuple(nothing if part is None else part for part in dstate)
+        """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
+
+        `edit` as for `steps_back`.
+        """
+        xp, D, H = self.backend.xp, params["W"].shape[1], params["U"].shape[1]
+        T = len(saved.inputs)
         das: list[Array] = [None] * T
         dxs: list[Array] = [None] * T
-        for t in reversed(range(T)):
-            if dy is not None:
-                dstate = (dstate[0] + dy[:, t, :], *dstate[1:])
-            da, dstate = cell.backward(xp, dstate, steps[t], *products)
-            dstate = (dstate[0] + params["U"].T @ da, *dstate[1:])  # (1')
-            das[t] = da
-            if input_gradient:
-                dxs[t] = params["W"].T @ da  # (1')
-        dweights = xp.concat(das, axis=1) @ xp.concat(inputs, axis=1).T  # (1'): columns are all steps' samples
+        shares: list[Any] = [None] * T
+        for step in self.steps_back(params, saved, dy, dstate, input_gradient=input_gradient, edit=edit):
+            das[step.t], dxs[step.t], shares[step.t] = step.da, step.dx, step.own
+        dweights = xp.concat(das, axis=1) @ xp.concat(saved.inputs, axis=1).T  # (1'): columns are all steps' samples
         grads = {"W": dweights[:, :D], "U": dweights[:, D : D + H]}
         if "b" in params:
             grads["b"] = dweights[:, D + H]
-        if inner is not None:
-            dU_n, db_n = inner.gradients(qs)
-            grads["U"] = xp.concat((grads["U"][:-H, :], dU_n), axis=0)
-            if "b_n" in params:
-                grads["b_n"] = db_n
-        return xp.stack(dxs, axis=1) if input_gradient else None, dstate if state_gradient else None, grads
+        grads |= self._own_gradients(params, shares, grads["U"])
+        dx = xp.stack(dxs, axis=1) if input_gradient else None
+        return dx, step.dstate if state_gradient else None, grads
 
-    def _split(self, params: Mapping[str, Array]) -> tuple[InnerProduct | None, Mapping[str, Array]]:
-        """(the inner product of a cell that has one, params with what (1) then uses of U)."""
-        if not hasattr(self.spec.cell, "INNER"):
-            return None, params
-        inner = InnerProduct(self.backend.xp, params)
-        return inner, {**params, "U": inner.outer}
+    def steps_back(
+        self,
+        params: Mapping[str, Array],
+        saved: Saved,
+        dy: Array | None,
+        dstate: tuple[Array | None, ...],
+        *,
+        input_gradient: bool = True,
+        edit: Edit | None = None,
+    ) -> Iterator[StepBack]:
+        """The steps in reverse, each with the gradients that the cell computed there; arguments as for `backward`.
+
+        `edit` sees the gradient of each value before it is used, and what it returns is gone on with; the gradients
+        handed out are those that it saw.
+        """
+        xp, cell = self.backend.xp, self.spec.cell
+        own = OwnProducts(xp, cell, params)
+        more, nothing = (*own.backward, *self._handed(params)), xp.zeros_like(saved.states[-1][0])
+        arriving: State = tuple(nothing if part is None else part for part in dstate)
+        for t in reversed(range(len(saved.inputs))):
+            if dy is not None:
+                arriving = (arriving[0] + dy[:, t, :], *arriving[1:])
+            seen: dict[str, Array] = {}
+            hold = _hold(edit, t, seen)
+            da, before, gradients = cell.backward(xp, arriving, saved.states[t], saved.values[t], *more, **hold)
+            arriving = (before[0] + own.U.T @ da, *before[1:])  # (1')
+            dx = params["W"].T @ da if input_gradient else None  # (1')
+            shares = OwnShares(own.given(), saved.operands[t], {p.name: gradients[p.name] for p in cell.handed})
+            values = {name: gradients[name] for name in cell.values} | seen
+            yield StepBack(t, da, saved.inputs[t], dx, values, shares, arriving)
+
+    # ---- what some cells have beside W, U and b, an LSTM nothing
+
+    def _handed(self, params: Mapping[str, Array]) -> tuple[dict[str, Array], ...]:
+        """The own parameters that the cell reads, as columns; a bias that the layer does not have is 0."""
+        xp, H, handed = self.backend.xp, params["U"].shape[1], self.spec.cell.handed
+        columns = {
+            p.name: params[p.name][:, None] if p.name in params else xp.zeros((p.blocks * H, 1), dtype=self.spec.dtype)
+            for p in handed
+        }
+        return (columns,) if handed else ()
+
+    def _own_gradients(self, params: Mapping[str, Array], shares: list[OwnShares], dU: Array) -> dict[str, Array]:
+        """The gradients of own parameters, and dU with the rows of own products, from the shares of all steps."""
+        xp, cell, H, grads = self.backend.xp, self.spec.cell, dU.shape[1], {"U": dU}
+        for k, product in enumerate(cell.products):
+            rows = cell.gates.index(product.gate) * H
+            dms = xp.concat([share.dms[k] for share in shares], axis=1)
+            dU_n = dms @ xp.concat([share.qs[k] for share in shares], axis=1).T  # (1b')
+            grads["U"] = xp.concat((grads["U"][:rows, :], dU_n, grads["U"][rows + H :, :]), axis=0)
+            if product.bias is not None and product.bias in params:
+                grads[product.bias] = xp.sum(dms, axis=1)  # (1b')
+        for parameter in cell.handed:
+            if parameter.name in params:
+                share_of = [share.parameters[parameter.name] for share in shares]
+                grads[parameter.name] = xp.sum(xp.concat(share_of, axis=1), axis=1)
+        return grads
+
+
+def _hold(edit: Edit | None, t: int, seen: dict[str, Array] | None = None) -> dict[str, Any]:
+    """The argument `hold` of a cell's function at step t; none where nothing is edited."""
+    if edit is None:
+        return {}
+
+    def hold(name: str, value: Array) -> Array:
+        if seen is not None:
+            seen[name] = value
+        return edit(t, name, value)
+
+    return {"hold": hold}
+
+
+class OwnProducts:
+    """The products that a cell makes inside its step, for one pass over a sequence; an LSTM has none.
+
+    The candidate n of a GRU does not simply read h_{t-1}: it waits for the reset gate r.  So its rows of U, U_n, have
+    no part in (1), and the cell asks for their product when it has what they multiply, q::
+
+        (1b)  m = U_n q + b_n                                  q is h_{t-1}, or r * h_{t-1}
+        (1b') dq = U_n^T dm,   dU_n = sum_t dm q^T,   db_n = sum_t dm
+
+    U         the weights that (1) uses of params["U"]: zeros in the rows of such gates
+    forward   a function q -> m for each product, and backward one dm -> dq: what the cell is given
+    """
+
+    def __init__(self, xp: Any, cell: Cell, params: Mapping[str, Array]) -> None:
+        self.U, H = params["U"], params["U"].shape[1]
+        self._given: dict[int, Array] = {}
+        self.forward, self.backward = [], []
+        for k, product in enumerate(cell.products):
+            rows = cell.gates.index(product.gate) * H
+            U_n = params["U"][rows : rows + H, :]
+            b_n = None if product.bias is None else params.get(product.bias)
+            self.U = xp.concat((self.U[:rows, :], xp.zeros_like(U_n), self.U[rows + H :, :]), axis=0)
+            self.forward.append(partial(self._multiply, k, U_n, b_n))  # (1b)
+            self.backward.append(partial(self._multiply, k, U_n.T, None))  # (1b')
+
+    def _multiply(self, k: int, matrix: Array, bias: Array | None, operand: Array) -> Array:
+        self._given[k] = operand
+        product = matrix @ operand
+        return product if bias is None else product + bias[:, None]
+
+    def given(self) -> tuple[Array, ...]:
+        """What the step's products were given, q or dm, in the order of the cell's products."""
+        return tuple(self._given[k] for k in range(len(self.forward)))

@@ -1,20 +1,20 @@
 """Recurrent layers: a stack of sequence kernels, one per layer and direction.
 
-At the door arrays are batch-first, (B, T, D) in and (B, T, H) out; inside, a column is a sample, (D, T, B).  They are
-turned once, where they enter (as a view: the kernel's own copy does the turning).
+In the public API arrays are batch-first, (B, T, D) in and (B, T, H) out; inside, a column is a sample, (D, T, B).
+They are turned once, where they enter (as a view: the kernel's own copy does the turning).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from lstm_np import initializers, options
 from lstm_np.backends import Backend, get_backend
-from lstm_np.cells import CELLS
-from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.cells import get_cell
+from lstm_np.kernels import LayerSpec
 from lstm_np.layers import dropout as dropout_masks
+from lstm_np.layers.single import Single
 from lstm_np.options import Dtype
 from lstm_np.parameters import Parameters, merge
 
@@ -24,6 +24,7 @@ Array = Any
 class Recurrent:
     """What `LSTM`, `GRU` and `RNN` are: a stack of recurrent layers of one cell type.
 
+    singles  the layers, each direction by itself, in the order of params (`lstm_np.layers.single`)
     params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
              with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,);
              writable arrays of the backend
@@ -36,18 +37,17 @@ class Recurrent:
         backend, bias = values.pop("backend"), values["bias"]
         self.config: dict[str, Any] = values
         self.backend = get_backend(backend)
-        self.cell: ModuleType = CELLS[cell]
+        self.cell = get_cell(cell)
         self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
         self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
         self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
-        drawn: dict[str, dict[str, Any]] = {}
-        self._kernels = []  # one per layer and direction, with its prefix
+        drawn, singles = {}, []
         for layer in range(self.num_layers):
             width = self.input_size if layer == 0 else self.output_size
             spec = LayerSpec(self.cell, width, self.hidden_size, bool(bias), self.dtype, options.of_kernel(values))
-            for suffix in ("", "_reverse")[: self.directions]:
-                prefix = f"layer{layer}{suffix}"
-                drawn[prefix] = initializers.recurrent(
+            for reverse in (False, True)[: self.directions]:
+                name = f"layer{layer}" + ("_reverse" if reverse else "")
+                drawn[name] = initializers.recurrent(
                     values["initializer"],
                     self.cell,
                     width,
@@ -56,16 +56,46 @@ class Recurrent:
                     forget_bias=values.get("forget_bias"),
                     forget_bias_at=values.get("forget_bias_at", "init"),
                     seed=self.seed,
-                    purpose=prefix,
+                    purpose=name,
                 )
-                self._kernels.append((prefix, choose_kernel(values["kernel"], spec, self.backend)))
-        self.params = Parameters.from_host(self.backend, merge(drawn), self.dtype)
-        self._run_time_bias = self._make_run_time_bias() if values.get("forget_bias_at") == "run" else None
+                singles.append((name, spec, reverse))
+        added = self._run_time_bias() if values.get("forget_bias_at") == "run" else None
+        self._params = Parameters.from_host(self.backend, merge(drawn), self.dtype)
+        self.singles = tuple(
+            Single(
+                name,
+                spec,
+                self.backend,
+                self._params.section(name),
+                reverse=reverse,
+                kernel=values["kernel"],
+                added=added,
+            )
+            for name, spec, reverse in singles
+        )
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters by name; the same names over another vector may be put in their place."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Parameters) -> None:
+        """Raises ValueError for anything that is not the same names and shapes over one vector."""
+        if not isinstance(params, Parameters) or params.shapes != self._params.shapes:
+            raise ValueError("a layer's params are one vector with fixed names; set values by params.update(values)")
+        self._params = params
+        for single in self.singles:
+            single.params = params.section(single.name)
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
         """The kernel that each layer and direction runs on, e.g. ("fused",)."""
-        return tuple(kernel.name for _, kernel in self._kernels)
+        return tuple(single.kernel.name for single in self.singles)
+
+    def singles_of(self, layer: int) -> tuple[Single, ...]:
+        """The directions of one layer, counted from 0."""
+        return self.singles[layer * self.directions : (layer + 1) * self.directions]
 
     @property
     def output_size(self) -> int:
@@ -81,7 +111,7 @@ class Recurrent:
             other.params[name] = other.backend.from_host(self.backend.to_host(array).astype(other.dtype))
         return other
 
-    # ---- the public door
+    # ---- the public API
 
     def forward(self, x: Array, state: Any = None, *, dropout_key: Sequence[int | str] | None = None) -> Any:
         """(y, final state, cache) of a batch of sequences.
@@ -94,12 +124,12 @@ class Recurrent:
         y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.
         Raises ValueError when a shape does not fit.
         """
-        x = self._enter(x, "x")
+        x = self.enter(x, "x")
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
-        y, final, cache = self.run(x.transpose(2, 1, 0), self._enter_state(state, x.shape[0]), dropout_key=dropout_key)
+        y, final, cache = self.run(x.transpose(2, 1, 0), self.enter_state(state, x.shape[0]), dropout_key=dropout_key)
         assert y is not None  # sequence=True is the default of run
-        return y.transpose(2, 1, 0), self._leave_state(final), cache
+        return y.transpose(2, 1, 0), self.leave_state(final), cache
 
     def backward(self, cache: Any, dy: Array | None = None, dstate: Any = None) -> Any:
         """(dx, gradient of the initial state, grads) of a loss whose gradients at the outputs are given.
@@ -112,14 +142,18 @@ class Recurrent:
         """
         B, T = cache["shape"]
         if dy is not None:
-            dy = self._enter(dy, "dy")
+            dy = self.enter(dy, "dy")
             if tuple(dy.shape) != (B, T, self.output_size):
                 raise ValueError(f"dy must have shape {(B, T, self.output_size)}, found {tuple(dy.shape)}")
             dy = dy.transpose(2, 1, 0)
-        dx, dstate_0, grads = self.run_backward(cache, dy, self._enter_state(dstate, B, missing=None))
-        return dx.transpose(2, 1, 0), self._leave_state(dstate_0), grads
+        dx, dstate_0, grads = self.run_backward(cache, dy, self.enter_state(dstate, B, missing=None))
+        return dx.transpose(2, 1, 0), self.leave_state(dstate_0), grads
 
-    def _enter(self, array: Array, name: str) -> Array:
+    def enter(self, array: Array, name: str) -> Array:
+        """An array of the backend in the layer's dtype; `name` is what errors call it.
+
+        Raises ValueError for complex numbers where the layer is real.
+        """
         array = self.backend.from_host(array)
         if array.dtype == self.dtype:
             return array
@@ -127,27 +161,31 @@ class Recurrent:
             raise ValueError(f"{name} is complex, the layer is {self.dtype}")
         return array.astype(self.dtype)
 
-    def _enter_state(self, state: Any, B: int, missing: Array | None = 0) -> list[tuple[Array | None, ...]]:
-        """The state per layer and direction, parts (H, B); a part that is not given is zeros, or None if so asked."""
-        L, H = len(self._kernels), self.hidden_size
+    def enter_state(self, state: Any, B: int, missing: Array | None = 0) -> list[tuple[Array | None, ...]]:
+        """The state per layer and direction, parts (H, B), from its public form, see `forward`.
+
+        A part that is not given is zeros, or None with missing=None.  Raises ValueError when a shape does not fit.
+        """
+        L, H = len(self.singles), self.hidden_size
         parts = (
-            (None,) * len(self.cell.STATE) if state is None else state if isinstance(state, (tuple, list)) else (state,)
+            (None,) * len(self.cell.state) if state is None else state if isinstance(state, (tuple, list)) else (state,)
         )
-        if len(parts) != len(self.cell.STATE):
-            raise ValueError(f"the state has the parts {', '.join(self.cell.STATE)}; found {len(parts)} of them")
+        if len(parts) != len(self.cell.state):
+            raise ValueError(f"the state has the parts {', '.join(self.cell.state)}; found {len(parts)} of them")
         entered = []
-        for name, part in zip(self.cell.STATE, parts, strict=True):
+        for name, part in zip(self.cell.state, parts, strict=True):
             if part is None:
                 nothing = None if missing is None else self.backend.xp.zeros((H, B), dtype=self.dtype)
                 entered.append([nothing] * L)
                 continue
-            part = self._enter(part, name)
+            part = self.enter(part, name)
             if tuple(part.shape) != (L, B, H):
                 raise ValueError(f"state part {name} must have shape {(L, B, H)}, found {tuple(part.shape)}")
             entered.append([part[k].T for k in range(L)])
         return list(zip(*entered, strict=True))
 
-    def _leave_state(self, state: list[tuple[Array, ...]]) -> Any:
+    def leave_state(self, state: list[tuple[Array, ...]]) -> Any:
+        """The public form of a state per layer and direction."""
         xp = self.backend.xp
         parts = tuple(xp.stack([part.T for part in column]) for column in zip(*state, strict=True))
         return parts if len(parts) > 1 else parts[0]
@@ -169,23 +207,17 @@ class Recurrent:
         """
         xp = self.backend.xp
         _, T, B = x.shape
-        state = self._enter_state(None, B) if state is None else state
+        state = self.enter_state(None, B) if state is None else state
         final: list[tuple[Array, ...]] = []
         cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
             dropping = self._drops(layer) and dropout_key is not None
             outputs = []
-            for prefix, kernel in self._of_layer(layer):
-                reverse = prefix.endswith("_reverse")
-                y, last, saved = kernel.forward(
-                    self._kernel_params(prefix),
-                    x[:, ::-1, :] if reverse else x,
-                    state[len(final)],
-                    sequence=sequence or not top or dropping,
-                    save=save,
-                )
-                outputs.append(y[:, ::-1, :] if reverse and y is not None else y)
+            for single in self.singles_of(layer):
+                wanted = sequence or not top or dropping
+                y, last, saved = single.forward(x, state[len(final)], sequence=wanted, save=save)
+                outputs.append(y)
                 final.append(last)
                 cache["saved"].append(saved)
             x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
@@ -215,66 +247,36 @@ class Recurrent:
         """
         H = self.hidden_size
         grads: dict[str, Mapping[str, Array]] = {}
-        dstate_0: list[Any] = [None] * len(self._kernels)
+        dstate_0: list[Any] = [None] * len(self.singles)
         for layer in reversed(range(self.num_layers)):
             if dy is not None and cache["masks"][layer] is not None:
                 dy = dy * cache["masks"][layer]
             dx = None
-            for direction, (prefix, kernel) in enumerate(self._of_layer(layer)):
+            for direction, single in enumerate(self.singles_of(layer)):
                 k = layer * self.directions + direction
-                reverse = direction == 1
-                part = None if dy is None else dy[direction * H : (direction + 1) * H]
-                d, dstate_0[k], kernel_grads = kernel.backward(
-                    self._kernel_params(prefix),
+                d, dstate_0[k], grads[single.name] = single.backward(
                     cache["saved"][k],
-                    part[:, ::-1, :] if reverse and part is not None else part,
+                    None if dy is None else dy[direction * H : (direction + 1) * H],
                     dstate[k],
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
-                    into=None if into is None else into.section(prefix),
+                    into=None if into is None else into.section(single.name),
                 )
-                grads[prefix] = self._own_gradients(kernel_grads)
                 if d is not None:
-                    d = d[:, ::-1, :] if reverse else d
                     dx = d if dx is None else dx + d
             dy = dx
-        ordered = merge({prefix: grads[prefix] for prefix, _ in self._kernels})
+        ordered = merge({single.name: grads[single.name] for single in self.singles})
         return dy if input_gradient else None, dstate_0, {name: ordered[name] for name in self.params}
 
-    def _make_run_time_bias(self) -> Array:
+    def _run_time_bias(self) -> Array:
         """(4H,) on the backend: the forget bias in the forget gate's block, zeros elsewhere."""
-        H, gates = self.hidden_size, self.cell.GATES
+        H, gates = self.hidden_size, self.cell.gates
         value = initializers.initial_forget_bias(self.config["initializer"], self.cell, self.config["forget_bias"])
         bias = self.backend.xp.zeros((len(gates) * H,), dtype=self.dtype)
         if value is not None:
             block = gates.index("f")
             bias[block * H : (block + 1) * H] = value
         return bias
-
-    def _kernel_params(self, prefix: str) -> dict[str, Array]:
-        """The parameters of one layer and direction as kernels take them, with all that is added to a gate in one b."""
-        params = self.params.section(prefix)
-        if "b_h" in params:
-            H, b_h = self.hidden_size, params.pop("b_h")
-            if getattr(self.cell, "INNER_BIAS", False):
-                params["b_n"] = b_h[-H:]
-                b_h = self.backend.xp.concat((b_h[:-H], self.backend.xp.zeros_like(b_h[-H:])))
-            params["b"] = params["b"] + b_h
-        if self._run_time_bias is not None:
-            params["b"] = params["b"] + self._run_time_bias
-        return params
-
-    def _own_gradients(self, grads: dict[str, Array]) -> dict[str, Array]:
-        """The gradients of a layer's own parameters from those of `_kernel_params`: both bias vectors get the same."""
-        if self.config["bias"] != "double":
-            return grads
-        own, b, b_n = dict(grads), grads["b"], grads.get("b_n")
-        own.pop("b_n", None)
-        own["b_h"] = b if b_n is None else self.backend.xp.concat((b[: -self.hidden_size], b_n))
-        return own
-
-    def _of_layer(self, layer: int) -> list[tuple[str, Any]]:
-        return self._kernels[layer * self.directions : (layer + 1) * self.directions]
 
     def _drops(self, layer: int) -> bool:
         every = self.config["dropout_outputs"] == "all"

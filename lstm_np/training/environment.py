@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from lstm_np.cells import CELLS
+from lstm_np.cells import get_cell
 from lstm_np.training.recipes import Recipe
 
 PACKAGES = ("lstm_np", "numpy", "safetensors", "rich", "threadpoolctl", "scikit-learn", "matplotlib")
@@ -47,7 +47,7 @@ def refuse_oversize(recipe: Recipe, sequence: tuple[int, int], num_classes: int,
     """
     memory = _physical_memory()
     model, (T, D) = recipe.model, sequence
-    H, gates, directions = model.hidden_size, len(CELLS[model.cell].GATES), 2 if model.bidirectional else 1
+    H, gates, directions = model.hidden_size, len(get_cell(model.cell).gates), 2 if model.bidirectional else 1
     P = D if model.input_projection is None else model.input_projection
     inputs = P + (model.num_layers - 1) * directions * H  # of all layers together
     parameters = directions * gates * H * (inputs + model.num_layers * (H + 1))

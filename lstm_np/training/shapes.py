@@ -35,7 +35,8 @@ def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str
 def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Any, str]]:
     """(name, axes, tensor, meaning), in the order in which the tensors come about."""
     stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
-    both, rows = stack.directions == 2, "H" if len(cell.GATES) == 1 else f"{len(cell.GATES)}H"
+    own = {p.name: "(H,)" if p.blocks == 1 else f"({p.blocks}H,)" for p in cell.parameters}
+    both, rows = stack.directions == 2, "H" if len(cell.gates) == 1 else f"{len(cell.gates)}H"
     x = xp.zeros((model.input_size, T, B), dtype=model.dtype)
     yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
     yield "x", "(D, T, B)", x, "inside, a column is a sample"
@@ -43,33 +44,32 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
     if "input_projection.W" in model.params:
         yield "input_projection.W", "(P, D)", model.params["input_projection.W"], "the dense layer in front"
         yield "input_projection.b", "(P,)", model.params["input_projection.b"], ""
-        x, width = model._project(x), "P"
+        x, width = model.project(x), "P"
         yield "projected", "(P, T, B)", x, "what the first layer reads"
-    states = stack._enter_state(None, B)
     final: list[tuple[Any, ...]] = []
     for layer in range(stack.num_layers):
         outputs = []
-        for prefix, kernel in stack._of_layer(layer):
-            axes = {"W": f"({rows}, {width})", "U": f"({rows}, H)", "b_n": "(H,)"}
-            for name, array in stack.params.section(prefix).items():
-                yield f"{prefix}.{name}", axes.get(name, f"({rows},)"), array, ""
-            params = stack._kernel_params(prefix)
-            a = params["W"] @ x[:, 0, :] + params["U"] @ states[len(final)][0]
+        for single in stack.singles_of(layer):
+            axes = {"W": f"({rows}, {width})", "U": f"({rows}, H)"} | own
+            for name, array in single.params.items():
+                yield f"{single.name}.{name}", axes.get(name, f"({rows},)"), array, ""
+            params, state = single.kernel_params(), single.zero_state(B)
+            a = params["W"] @ x[:, 0, :] + params["U"] @ state[0]
             a = a + params["b"][:, None] if "b" in params else a
-            yield f"{prefix} a", f"({rows}, B)", a, f"pre-activations: {', '.join(cell.GATES)}"
-            _, one, _ = kernel.forward(params, x[:, :1, :], states[len(final)], save=False)
-            for name, part in zip(cell.STATE, one, strict=True):
-                yield f"{prefix} {name}", "(H, B)", part, f"{name} after one step"
-            y, last, _ = kernel.forward(params, x, states[len(final)], save=False)
+            yield f"{single.name} a", f"({rows}, B)", a, f"pre-activations: {', '.join(cell.gates)}"
+            _, one, _ = single.forward(x[:, :1, :], state, save=False)
+            for name, part in zip(cell.state, one, strict=True):
+                yield f"{single.name} {name}", "(H, B)", part, f"{name} after one step"
+            y, last, _ = single.forward(x, state, save=False)
             outputs.append(y)
             final.append(last)
         x, width = (xp.concat(outputs, axis=0), "2H") if both else (outputs[0], "H")
         yield f"layer{layer} y", f"({width}, T, B)", x, "h after every step" + (", both ways" if both else "")
-    state = stack._leave_state(final)
-    for name, part in zip(cell.STATE, state if len(cell.STATE) > 1 else (state,), strict=True):
+    state = stack.leave_state(final)
+    for name, part in zip(cell.state, state if len(cell.state) > 1 else (state,), strict=True):
         yield f"{name}_n", "(L, B, H)", part, f"{name} after the last step"
     zeros = xp.zeros((model.input_size, T, B), dtype=model.dtype)
-    logits, h, _ = model._logits(zeros, save=False, dropout_key=None)
+    logits, h, _ = model.run(zeros, save=False)
     yield "read out", f"({width}, B)", h, model.read_out.replace("_", " ")
     yield "readout.W", f"(K, {width})", model.params["readout.W"], "the dense layer behind"
     yield "readout.b", "(K,)", model.params["readout.b"], ""

@@ -36,8 +36,8 @@ def test_forward_is_the_textbook():
 def test_backward_is_the_derivative_of_forward():
     a, (h_before, c_before) = random_step()
     dh, dc = np.random.default_rng(1).standard_normal((2, 3, 2))
-    _, saved = lstm.forward(np, a, (h_before, c_before))
-    da, (dh_before, dc_before) = lstm.backward(np, (dh, dc), saved)
+    _, values = lstm.forward(np, a, (h_before, c_before))
+    da, (dh_before, dc_before), _ = lstm.backward(np, (dh, dc), (h_before, c_before), values)
 
     def loss(a, c_before):
         (h, c), _ = lstm.forward(np, a, (h_before, c_before))
@@ -57,23 +57,23 @@ def test_backward_is_the_derivative_of_forward():
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 def test_the_dtype_is_kept(dtype):
     a, state = random_step(dtype=dtype)
-    after, saved = lstm.forward(np, a, state)
-    da, (_, dc) = lstm.backward(np, after, saved)
-    assert {array.dtype for array in (*after, *saved, da, dc)} == {np.dtype(dtype)}
+    after, values = lstm.forward(np, a, state)
+    da, (_, dc), gradients = lstm.backward(np, after, state, values)
+    arrays = (*after, *values.values(), da, dc, *gradients.values())
+    assert {array.dtype for array in arrays} == {np.dtype(dtype)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 def test_it_runs_under_the_strict_array_api(dtype):
     a, state = random_step(dtype=dtype)
     dstate = random_step(dtype=dtype, seed=5)[1]
-    expected_state, saved = lstm.forward(np, a, state)
-    expected_da, (_, expected_dc) = lstm.backward(np, dstate, saved)
-    xp = array_api_strict
-    found_state, saved = lstm.forward(xp, xp.asarray(a), tuple(map(xp.asarray, state)))
-    found_da, (_, found_dc) = lstm.backward(xp, tuple(map(xp.asarray, dstate)), saved)
-    for found, expected in zip(
-        (*found_state, found_da, found_dc), (*expected_state, expected_da, expected_dc), strict=True
-    ):
+    results = []
+    for xp in (np, array_api_strict):
+        before = tuple(map(xp.asarray, state))
+        after, values = lstm.forward(xp, xp.asarray(a), before)
+        da, (_, dc), gradients = lstm.backward(xp, tuple(map(xp.asarray, dstate)), before, values)
+        results.append((*after, *values.values(), da, dc, *gradients.values()))
+    for expected, found in zip(*results, strict=True):
         np.testing.assert_array_equal(np.asarray(found), expected)
 
 
@@ -84,8 +84,8 @@ def test_nothing_overflows_at_any_size(dtype):
             a = np.full((8, 3), size, dtype)
             a[:, 1] = -size
             state = (np.ones((2, 3), dtype), np.ones((2, 3), dtype))
-            (h, c), saved = lstm.forward(np, a, state)
-            da, _ = lstm.backward(np, (h, c), saved)
+            (h, c), values = lstm.forward(np, a, state)
+            da, _, _ = lstm.backward(np, (h, c), state, values)
             assert np.isfinite(h).all()
             assert np.isfinite(c).all()
             assert np.isfinite(da).all()

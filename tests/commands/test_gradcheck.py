@@ -64,9 +64,9 @@ def test_a_wrong_gradient(invoke, monkeypatch):
 
     backward = lstm.backward
 
-    def faulty(xp, dstate, saved, *more):
-        da, dstate = backward(xp, dstate, saved, *more)
-        return da * 1.000001, dstate
+    def faulty(xp, dstate, state, values):
+        da, before, gradients = backward(xp, dstate, state, values)
+        return da * 1.000001, before, gradients
 
     monkeypatch.setattr(lstm, "backward", faulty)
     result = invoke("gradcheck", "--kernel", "reference")

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from lstm_np.backends import get_backend
-from lstm_np.cells import lstm
+from lstm_np.cells import get_cell
 from lstm_np.kernels import LayerSpec
 from lstm_np.kernels.gpu.fused import CudaFusedKernel
 from lstm_np.kernels.gpu.persistent import PersistentKernel
 from lstm_np.kernels.reference import ReferenceKernel
 from tests.gpu.host_cupy import COMPILER, FakeDevice, make_backend, make_cupy
+
+lstm = get_cell("lstm")
 
 KERNELS = {"cuda_fused": CudaFusedKernel, "persistent": PersistentKernel}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

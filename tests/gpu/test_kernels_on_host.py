@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_np.cells import lstm
+from lstm_np.cells import get_cell
 from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
 from lstm_np.kernels.gpu import persistent
 from tests.faults import with_fault
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
 from tests.gpu.support import KERNELS, TOLERANCE, Case, assert_equal, draw, needs_compiler, on_host, reference
+
+lstm = get_cell("lstm")
 
 pytestmark = needs_compiler
 

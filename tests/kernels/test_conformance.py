@@ -3,8 +3,6 @@
 A kernel enters this table by being in `KERNELS` and in its backend's `kernels`.
 """
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from lstm_np.backends import BACKENDS, Backend, BackendError, get_backend
 from lstm_np.backends.blas_threads import blas_threads
-from lstm_np.cells import CELLS
+from lstm_np.cells import CELLS, Cell, get_cell
 from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
 from lstm_np.kernels.reference import ReferenceKernel
 
@@ -35,7 +33,7 @@ def table() -> list:
         for name in KERNELS:
             for cell in CELLS:
                 for dtype in TOLERANCE:
-                    spec = LayerSpec(CELLS[cell], 3, 4, True, dtype)
+                    spec = LayerSpec(get_cell(cell), 3, 4, True, dtype)
                     if (cell, dtype) == (KINKED, "float32"):
                         continue
                     if name in backend.kernels and kernel_class(name).supports(spec, backend):
@@ -44,14 +42,13 @@ def table() -> list:
     return entries
 
 
-def make_params(rng: np.random.Generator, cell: ModuleType, D: int, H: int, bias: bool) -> dict[str, np.ndarray]:
+def make_params(rng: np.random.Generator, cell: Cell, D: int, H: int, bias: bool) -> dict[str, np.ndarray]:
     """Small enough that float32 keeps its digits: no saturated gates, nothing that grows from step to step."""
-    rows = len(cell.GATES) * H
+    rows = len(cell.gates) * H
     params = {"W": rng.normal(size=(rows, D)) / (2 * D**0.5), "U": rng.normal(size=(rows, H)) / (2 * H**0.5)}
     if bias:
         params["b"] = rng.normal(size=rows) / 2
-        if getattr(cell, "INNER_BIAS", False):
-            params["b_n"] = rng.normal(size=H)
+        params |= {name: rng.normal(size=H) for name in cell.biases}
     return params
 
 
@@ -86,7 +83,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-def both(name: str, backend: Backend, cell: ModuleType, dtype: str, ask: dict) -> list[tuple[str, object, object]]:
+def both(name: str, backend: Backend, cell: Cell, dtype: str, ask: dict) -> list[tuple[str, object, object]]:
     """(what, found, expected) for everything that the kernel and the reference return for one request."""
     rng = np.random.default_rng(ask["seed"])
     D, H, T, B = (ask[letter] for letter in "DHTB")
@@ -96,8 +93,8 @@ def both(name: str, backend: Backend, cell: ModuleType, dtype: str, ask: dict) -
 
     params = {key: value.astype(dtype) for key, value in make_params(rng, cell, D, H, ask["bias"]).items()}
     x, dy = draw(D, T, B), None if ask["dy"] is None else draw(H, T, B)
-    state = tuple(np.zeros((H, B), dtype) if ask["zero_state"] else draw(H, B) for _ in cell.STATE)
-    dstate = tuple(draw(H, B) if given else None for given, _ in zip(ask["dstate"], cell.STATE, strict=False))
+    state = tuple(np.zeros((H, B), dtype) if ask["zero_state"] else draw(H, B) for _ in cell.state)
+    dstate = tuple(draw(H, B) if given else None for given, _ in zip(ask["dstate"], cell.state, strict=False))
     flags = {"input_gradient": ask["input_gradient"], "state_gradient": ask["state_gradient"]}
 
     def run(kernel, place, x, dy):
@@ -111,16 +108,16 @@ def both(name: str, backend: Backend, cell: ModuleType, dtype: str, ask: dict) -
         assert nothing is None
         assert set(grads) == set(params)
         results = {"y": y, "y without saving": y_alone, "dx": dx, **{f"d{key}": grads[key] for key in sorted(grads)}}
-        for letter, *parts in zip(cell.STATE, final, final_alone, dstate_0 or [None] * len(final), strict=True):
+        for letter, *parts in zip(cell.state, final, final_alone, dstate_0 or [None] * len(final), strict=True):
             results |= dict(zip((f"{letter}_T", f"{letter}_T without saving", f"d{letter}_0"), parts, strict=True))
         return results
 
     def exact(array: np.ndarray) -> np.ndarray:
         return array.astype("float64")
 
-    law = ReferenceKernel(LayerSpec(cell, D, H, ask["bias"], "float64"), HOST)
+    reference = ReferenceKernel(LayerSpec(cell, D, H, ask["bias"], "float64"), HOST)
     with blas_threads(1):  # small products gain nothing from a second thread, and lose much on a busy machine
-        expected = run(law, exact, exact(x), None if dy is None else exact(dy))
+        expected = run(reference, exact, exact(x), None if dy is None else exact(dy))
     found = run(
         kernel_class(name)(LayerSpec(cell, D, H, ask["bias"], dtype), backend),
         backend.from_host,
@@ -131,7 +128,7 @@ def both(name: str, backend: Backend, cell: ModuleType, dtype: str, ask: dict) -
 
 
 def check(name: str, backend: Backend, cell: str, dtype: str, ask: dict) -> None:
-    for what, found, expected in both(name, backend, CELLS[cell], dtype, ask):
+    for what, found, expected in both(name, backend, get_cell(cell), dtype, ask):
         if expected is None:
             assert found is None, f"{what} was not asked for"
             continue

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lstm_np.backends import get_backend
-from lstm_np.cells import lstm
+from lstm_np.cells import get_cell
 from lstm_np.kernels import LayerSpec
 from lstm_np.kernels.cpu import cut, fused, rows
 from lstm_np.kernels.cpu.columns import product_of
@@ -12,6 +12,8 @@ from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel, choose_
 from lstm_np.kernels.cpu.rows import block_of_units
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.workers import process
+
+lstm = get_cell("lstm")
 
 # D, H, T, B, bias: blocks of whole tiles, of broken ones, several blocks; longer than one weight gradient's steps
 SIZES = [

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from lstm_np.backends import blas_threads, get_backend
-from lstm_np.cells import gru, lstm
+from lstm_np.cells import get_cell
 from lstm_np.kernels import LayerSpec, choose_kernel
 from lstm_np.kernels.cpu import cut, part
 from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
 from lstm_np.kernels.cpu.columns import transposed
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.workers import process
+
+gru, lstm = get_cell("gru"), get_cell("lstm")
 
 D, H, T, B = 5, 12, 9, 40
 BOTH = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from lstm_np import initializers, streams
-from lstm_np.cells import gru, gru_reset_before, lstm, rnn
+from lstm_np.cells import get_cell
 from lstm_np.layers import LSTM
 from lstm_np.model import SequenceClassifier
+
+gru, gru_reset_before, lstm, rnn = map(get_cell, ("gru", "gru_reset_before", "lstm", "rnn"))
 
 
 def is_uniform(values, bound):
@@ -68,7 +70,7 @@ def test_tf1_gru_has_two_kernels_and_gates_that_start_open():
 @pytest.mark.parametrize("name", list(initializers.RECURRENT))
 @pytest.mark.parametrize("cell", [lstm, gru, gru_reset_before, rnn])
 def test_every_initializer_draws_every_cell(name, cell):
-    rows = len(cell.GATES) * 4
+    rows = len(cell.gates) * 4
     assert draw(name, cell, 3, 4)["W"].shape == (rows, 3)
     assert list(draw(name, cell, 3, 4, bias=False)) == ["W", "U"]
     assert draw(name, cell, 3, 4, bias="double")["b_h"].shape == (rows,)

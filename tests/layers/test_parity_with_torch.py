@@ -66,7 +66,7 @@ def test_outputs_states_and_gradients_agree(kind, layers, both):
         D, H = rng.choice(np.arange(1, 9), 2, replace=False).tolist()
         B, T = int(rng.integers(2, 6)), int(rng.integers(3, 8))
         ours, theirs, named = pair(kind, D, H, rng, num_layers=layers, bidirectional=both)
-        parts = len(ours.cell.STATE)
+        parts = len(ours.cell.state)
         rows = layers * (2 if both else 1)
         x, dy = rng.standard_normal((B, T, D)), rng.standard_normal((B, T, ours.output_size))
         state, dstate = rng.standard_normal((2, parts, rows, B, H))

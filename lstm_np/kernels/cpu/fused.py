@@ -147,17 +147,17 @@ class NumpyFusedKernel:
     """One LSTM layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes, this module for how."""
 
     name = "fused"
+    computes = "lstm"
     keep = "all"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
         self._workspaces, self._totals = Pool(), Pool()
 
-    @staticmethod
-    def supports(spec: LayerSpec, backend: Backend) -> bool:
-        """Whether it is an LSTM in float32 or float64 on the NumPy backend."""
-        lstm = spec.cell.__name__ == "lstm_np.cells.lstm"
-        return spec.asks_only() and lstm and spec.dtype in ("float32", "float64") and backend.name == "numpy"
+    @classmethod
+    def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
+        """An LSTM in float32 or float64."""
+        return spec.asks_only() and spec.cell.name == cls.computes and spec.dtype in ("float32", "float64")
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_np.backends import Backend
-from lstm_np.cells import lstm
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import Products
 from lstm_np.kernels.gpu.launch_plan import refuse_oversize
@@ -39,6 +38,7 @@ class CudaFusedKernel:
     """One LSTM layer over a whole sequence on a GPU; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "cuda_fused"
+    computes = "lstm"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend, self.xp = spec, backend, backend.xp
@@ -48,11 +48,10 @@ class CudaFusedKernel:
         self._step_backward = cuda_source.kernel(self.xp, ("steps",), "lstm_step_backward", spec.dtype)
         self._no_bias: dict[int, Array] = {}  # by device
 
-    @staticmethod
-    def supports(spec: LayerSpec, backend: Backend) -> bool:
-        """An LSTM in float32 or float64, of any size, on the CuPy backend."""
-        known = spec.asks_only() and spec.cell is lstm and spec.dtype in cuda_source.REALS
-        return known and backend.name == "cupy"
+    @classmethod
+    def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
+        """An LSTM in float32 or float64, of any size."""
+        return spec.asks_only() and spec.cell.name == cls.computes and spec.dtype in cuda_source.REALS
 
     # ---------------------------------------------------------------------------------------------------- the protocol
 

@@ -55,10 +55,10 @@ class PersistentKernel(CudaFusedKernel):
         super().__init__(spec, backend)
         self._devices: dict[int, _OnDevice] = {}
 
-    @staticmethod
-    def supports(spec: LayerSpec, backend: Backend) -> bool:
+    @classmethod
+    def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64 whose recurrent weights fit on one multiprocessor of the current device."""
-        if not CudaFusedKernel.supports(spec, backend):
+        if not super().supports(spec, backend):
             return False
         return plan_persistent(describe_device(backend.xp), spec.hidden_size, spec.dtype, 1) is not None
 

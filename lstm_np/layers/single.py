@@ -1,0 +1,119 @@
+"""One recurrent layer in one direction: what stacks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_np.backends import Backend
+from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.kernels.protocol import Array, State
+
+
+class Single:
+    """One layer in one direction, with a kernel of its own; a column is a sample in all its arrays.
+
+    name      "layer0" or "layer0_reverse": what the names of its parameters begin with in a stack
+    spec      its cell, sizes, bias and dtype
+    reverse   whether it reads a sequence from its end
+    params    its parameters by their short names, "W", "U", "b" ..., arrays of the backend
+    kernel    what runs it; `kernel.name` says which
+    added     (rows,) or None: what is added to the bias at every step and not trained
+
+    Raises ValueError, when it is made, for a kernel that is unknown or cannot run it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: LayerSpec,
+        backend: Backend,
+        params: Mapping[str, Array],
+        *,
+        reverse: bool = False,
+        kernel: str = "auto",
+        added: Array | None = None,
+    ) -> None:
+        self.name, self.spec, self.backend, self.params, self.reverse = name, spec, backend, params, reverse
+        self.kernel = choose_kernel(kernel, spec, backend)
+        self._added = added
+
+    def zero_state(self, B: int) -> State:
+        """The initial state of B samples where none is given, parts (H, B)."""
+        shape = (self.spec.hidden_size, B)
+        return tuple(self.backend.xp.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.state)
+
+    def forward(
+        self, x: Array, state: State, *, sequence: bool = True, save: bool = True
+    ) -> tuple[Array | None, State, Any]:
+        """(y, final state, saved) from x (D, T, B) and the initial state, parts (H, B).
+
+        y (H, T, B) has the time order of x, whichever way it is read; the final state is that after the last step read.
+        `sequence` and `save` as for `lstm_np.kernels.protocol.Kernel.forward`.
+        """
+        y, final, saved = self.kernel.forward(
+            self.kernel_params(), self._in_order(x), state, sequence=sequence, save=save
+        )
+        return self._in_order(y), final, saved
+
+    def backward(
+        self,
+        saved: Any,
+        dy: Array | None,
+        dstate: tuple[Array | None, ...],
+        *,
+        input_gradient: bool = True,
+        state_gradient: bool = True,
+        into: Mapping[str, Array] | None = None,
+    ) -> tuple[Array | None, State | None, dict[str, Array]]:
+        """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
+
+        grads has the keys and shapes of `params`.  The other arguments are those of
+        `lstm_np.kernels.protocol.Kernel.backward`.
+        """
+        dx, dstate_0, grads = self.kernel.backward(
+            self.kernel_params(),
+            saved,
+            self._in_order(dy),
+            dstate,
+            input_gradient=input_gradient,
+            state_gradient=state_gradient,
+            into=into,
+        )
+        return self._in_order(dx), dstate_0, self._own_gradients(grads)
+
+    def _in_order(self, array: Array | None) -> Array | None:
+        """(features, T, B) in the order in which this layer reads, or back from it: a view."""
+        return array[:, ::-1, :] if self.reverse and array is not None else array
+
+    def kernel_params(self) -> dict[str, Array]:
+        """The parameters as kernels take them: all that is added to a gate in one b, and a product's bias by its name.
+
+        With two bias vectors b_h is the one of U h_{t-1}: where the cell makes a gate's product itself (a GRU's
+        candidate), that gate's block of b_h is the product's bias.
+        """
+        params, xp = dict(self.params), self.backend.xp
+        if "b_h" in params:
+            b_h = params.pop("b_h")
+            for bias, start, stop in self._biases_of_products():
+                params[bias] = b_h[start:stop]
+                b_h = xp.concat((b_h[:start], xp.zeros_like(b_h[start:stop]), b_h[stop:]))
+            params["b"] = params["b"] + b_h
+        if self._added is not None:
+            params["b"] = params["b"] + self._added
+        return params
+
+    def _own_gradients(self, grads: dict[str, Array]) -> dict[str, Array]:
+        """The gradients of `params` from those of `kernel_params`: both bias vectors get the same."""
+        if "b_h" not in self.params:
+            return grads
+        own, db_h = dict(grads), grads["b"].copy()
+        for bias, start, stop in self._biases_of_products():
+            db_h[start:stop] = own.pop(bias)
+        return own | {"b_h": db_h}
+
+    def _biases_of_products(self) -> list[tuple[str, int, int]]:
+        """(name, its rows of b_h) of the biases that the cell's own products add."""
+        cell, H = self.spec.cell, self.spec.hidden_size
+        rows = [(product.bias, cell.gates.index(product.gate) * H) for product in cell.products]
+        return [(bias, start, start + H) for bias, start in rows if bias is not None]
