@@ -5,9 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 import lstm_np.startup  # noqa: F401  first, since it acts where a command starts
 from lstm_np import data
 from lstm_np.backends import Backend, BackendError, get_backend
+from lstm_np.cells import CellError, register_cell
 from lstm_np.errors import LstmNpError
 from lstm_np.gradcheck import GradientReport, gradcheck
-from lstm_np.layers import GRU, LSTM, RNN, Parameters
+from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, RMSProp
@@ -27,6 +28,7 @@ __all__ = [
     "Adam",
     "Backend",
     "BackendError",
+    "CellError",
     "Epoch",
     "GradientReport",
     "History",
@@ -38,10 +40,12 @@ __all__ = [
     "Parameters",
     "Position",
     "RMSProp",
+    "Recurrent",
     "SequenceClassifier",
     "TrainingDivergedError",
     "WeightsError",
     "data",
     "get_backend",
     "gradcheck",
+    "register_cell",
 ]

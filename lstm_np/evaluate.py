@@ -8,7 +8,7 @@ import sys
 import time
 
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
-from lstm_np.cli.flags import add_data_flags, add_machine_flags
+from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
 from lstm_np.display.pictures import confusion_matrix, save_picture
@@ -26,6 +26,7 @@ def make_parser() -> Parser:
         one="is not used",
     )
     add_run_arguments(parser)
+    add_cell_file_flag(parser)
     group = add_data_flags(parser)
     group.add_argument("--dataset", choices=DATASETS, help="test on this data set [the one it was trained on]")
     add_machine_flags(parser)
@@ -42,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     with backend_of(arguments) as backend:
-        trained = load_trained(arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel)
+        trained = load_trained(
+            arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
+        )
         with download_bars(arguments.json) as progress:
             dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
         images, labels = dataset.test_images, dataset.test_labels

@@ -15,6 +15,7 @@ import numpy as np
 
 from lstm_np import initializers, old_names, options
 from lstm_np.backends import Backend, get_backend
+from lstm_np.cells import CELLS
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps
 from lstm_np.layers import Parameters, dense, make_layers
@@ -510,8 +511,8 @@ class SequenceClassifier:
     ) -> SequenceClassifier:
         """The model that `save` wrote, on `backend`; `kernel` replaces the one it was made with.
 
-        Raises WeightsError when the file is missing, damaged, of a newer version, not of such a model, or has values
-        that are not finite.
+        Raises WeightsError when the file is missing, damaged, of a newer version, not of such a model, of a cell that
+        nobody registered, or has values that are not finite.
         """
         tensors, stored = read_weights(path)
         config, notes = stored.get("model"), stored.get("notes")
@@ -520,6 +521,12 @@ class SequenceClassifier:
         if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
             raise WeightsError(f"{path}: the file does not say which model its weights belong to")
         config = _present_options(path, config)
+        cell = config.get("cell")
+        if isinstance(cell, str) and cell not in CELLS:  # and no file is run because another names it
+            raise WeightsError(
+                f"{path}: its cell {cell!r} is not known here; register it first: "
+                f"lstm_np.register_cell({cell!r}, ...), or --cell {cell}.py on the command line"
+            )
         values = sum(array.size for array in tensors.values())
         for name, power, limit in (
             ("hidden_size", 2, values),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
-from lstm_np.cli.flags import add_data_flags, add_machine_flags
+from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
 from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
@@ -41,6 +41,7 @@ def make_parser() -> Parser:
         one="is not used",
     )
     add_run_arguments(parser)
+    add_cell_file_flag(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, nargs="+", metavar="N", help="test images, counted from 0")
     which.add_argument("--image", nargs="+", metavar="FILE", help="PNG or other picture, or .npy")
@@ -59,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     with backend_of(arguments) as backend:
-        trained = load_trained(arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel)
+        trained = load_trained(
+            arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
+        )
         questions = _own_images(trained, arguments) if arguments.image else _test_images(trained, arguments)
         probabilities = trained.probabilities(np.stack([question.pixels for question in questions]))
     if arguments.picture:

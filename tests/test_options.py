@@ -13,12 +13,11 @@ import lstm_np
 from lstm_np import cells, initializers, losses, options
 from lstm_np.backends import get_backend
 from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
-from lstm_np.layers import GRU, LAYERS, LSTM, RNN, make_layers
+from lstm_np.layers import GRU, LAYERS, LSTM, RNN, Recurrent, make_layers
 from lstm_np.model import SequenceClassifier
 from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionError, OptionWarning
-from lstm_np.training.recipes.settings import settings_of
 
-CONSTRUCTORS = (LSTM, GRU, RNN, SequenceClassifier)
+CONSTRUCTORS = (LSTM, GRU, RNN, Recurrent, SequenceClassifier)
 HINTS = {bool: "bool", int: "int", float: "float", str: "str", np.dtype: "Dtype", object: "str | Backend"}
 
 
@@ -50,7 +49,7 @@ def test_choices_are_the_names_of_what_there_is():
     assert BY_NAME["initializer"].choices == tuple(initializers.RECURRENT)
     assert BY_NAME["readout_initializer"].choices == tuple(initializers.DENSE)
     assert BY_NAME["loss"].choices == tuple(losses.LOSSES)
-    assert tuple(LAYERS) == tuple(cells.CELLS) == settings_of("model")["cell"].choices
+    assert tuple(LAYERS) == tuple(cells.CELLS) == cells.BUILT_IN
     for option in OPTIONS:
         assert option.default is REQUIRED or option.check(option.default) == option.default
 

@@ -16,7 +16,18 @@ from lstm_np.cells import gru, gru_reset_before, lstm, rnn, rnn_relu
 from lstm_np.cells.declaration import Cell, CellError, Parameter, Product, read_cell
 from lstm_np.cells.trial import try_step
 
-__all__ = ["CELLS", "Cell", "CellError", "Parameter", "Product", "get_cell", "register_cell", "register_cell_file"]
+__all__ = [
+    "BUILT_IN",
+    "CELLS",
+    "FILES",
+    "Cell",
+    "CellError",
+    "Parameter",
+    "Product",
+    "get_cell",
+    "register_cell",
+    "register_cell_file",
+]
 
 # name -> the module or object that has the cell's functions and declarations; those of one's own come after these
 CELLS: dict[str, Any] = {
@@ -27,6 +38,7 @@ CELLS: dict[str, Any] = {
     "rnn_relu": rnn_relu,
 }
 BUILT_IN = tuple(CELLS)
+FILES: dict[str, Path] = {}  # name -> the file that a cell of one's own was registered from
 
 
 def get_cell(name: str) -> Cell:
@@ -53,13 +65,11 @@ def register_cell(name: str, source: Any) -> Cell:
     Raises CellError for a name that is taken by lstm_np or no identifier, and for a cell that lacks a declaration or
     whose step, tried on a few numbers, gives other shapes or names than it declares.
     """
-    if not isinstance(name, str) or not name.isidentifier():
-        raise CellError(f"a cell's name must be a Python identifier such as 'my_lstm', found {name!r}")
-    if name in BUILT_IN:
-        raise CellError(f"{name!r} is a cell of lstm_np; choose another name for your own")
+    _check_name(name)
     cell = read_cell(name, source)
     try_step(cell)
     CELLS[name] = source
+    FILES.pop(name, None)
     return cell
 
 
@@ -73,6 +83,7 @@ def register_cell_file(path: str | os.PathLike[str]) -> Cell:
     spec = importlib.util.spec_from_file_location(f"lstm_np_cell_{name}", path)
     if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
         raise CellError(f"{path}: no such Python file; a cell is one like lstm_np/cells/lstm.py")
+    _check_name(name)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as an import does: some definitions look their own module up there
     try:
@@ -81,4 +92,13 @@ def register_cell_file(path: str | os.PathLike[str]) -> Cell:
         del sys.modules[spec.name]
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CellError(f"{path}: the file does not run ({reason})") from error
-    return register_cell(name, module)
+    cell = register_cell(name, module)
+    FILES[name] = path
+    return cell
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise CellError(f"a cell's name must be a Python identifier such as 'my_lstm', found {name!r}")
+    if name in BUILT_IN:
+        raise CellError(f"{name!r} is a cell of lstm_np; choose another name for your own")

@@ -37,6 +37,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lstm_np.errors import LstmNpError
+
 Array = Any
 State = tuple[Array, ...]
 Values = Mapping[str, Array]
@@ -47,7 +49,7 @@ OPTIONAL: dict[str, Any] = {"PARAMETERS": {}, "BIASES": (), "PRODUCTS": {}}  # w
 LAYER_PARAMETERS = ("W", "U", "b", "b_h")  # names that an own parameter cannot have
 
 
-class CellError(ValueError):
+class CellError(LstmNpError, ValueError):
     """A cell that cannot be used; one line: which cell, what was found, what was expected."""
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from lstm_np import old_names
 from lstm_np.backends import BACKENDS
+from lstm_np.cells import BUILT_IN, CELLS, CellError, register_cell_file
 from lstm_np.kernels import KERNELS
 from lstm_np.options import Option
 from lstm_np.training.recipes import DEFAULT, Tables, load_recipe
 from lstm_np.training.recipes.settings import NONE, TABLES, convert, settings_of
 
+CELL_VALUES = f"{{{','.join(BUILT_IN)},FILE.py}}"
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
@@ -41,7 +43,9 @@ def add_option_flag(parser: Any, option: Option, flag: str, dest: str, default: 
     """A flag for an option; where it is not given the namespace has no such name, and `default` is what holds then."""
     text = f"{option.help} [{default}]".replace("%", "%%")
     about: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": text}
-    if option.kind is bool and option.choices:
+    if option.name == "cell":
+        about.update(type=cell_argument, metavar=CELL_VALUES)
+    elif option.kind is bool and option.choices:
         values = {"true": True, "false": False, **{choice: choice for choice in option.choices}}
         about.update(type=_one_of(values), metavar=f"{{{','.join(values)}}}")
     elif option.kind is bool:
@@ -54,6 +58,24 @@ def add_option_flag(parser: Any, option: Option, flag: str, dest: str, default: 
         kind = option.kind
         about.update(type=_or_none(kind) if option.optional else kind, metavar=_METAVARS[kind])
     parser.add_argument(flag, **about)
+
+
+def cell_argument(text: str) -> str:
+    """The name of a cell from a name, or from a .py file, which is run and registered."""
+    if text.endswith(".py"):
+        try:
+            return register_cell_file(text).name
+        except CellError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    if text not in CELLS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(CELLS)} or a .py file, found {text!r}")
+    return text
+
+
+def add_cell_file_flag(parser: argparse.ArgumentParser) -> None:
+    """--cell FILE, for a command whose cell is that of a weights file."""
+    text = "the cell of a run that was trained with one of your own; such a file is run only where you name it"
+    parser.add_argument("--cell", type=cell_argument, metavar="FILE.py", help=text)
 
 
 def flag_of(table: str, name: str) -> str:

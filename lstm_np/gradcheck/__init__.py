@@ -235,8 +235,9 @@ class _LayerProblem(_Problem):
     def describe(self) -> str:
         layer = self.real
         both = ", bidirectional" if layer.directions == 2 else ""
+        own = f" ({layer.cell.name})" if "cell" in layer.config else ""
         return (
-            f"{type(layer).__name__}: D={layer.input_size} H={layer.hidden_size} L={layer.num_layers}{both}, "
+            f"{type(layer).__name__}{own}: D={layer.input_size} H={layer.hidden_size} L={layer.num_layers}{both}, "
             f"B={self.B} T={self.T}, kernel {'/'.join(sorted(set(layer.kernel_names)))}, {layer.backend.name}"
         )
 

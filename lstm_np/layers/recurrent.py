@@ -21,23 +21,51 @@ from lstm_np.parameters import Parameters, merge
 Array = Any
 
 
+@options.documented
 class Recurrent:
-    """What `LSTM`, `GRU` and `RNN` are: a stack of recurrent layers of one cell type.
+    """A stack of recurrent layers of one cell type, of any cell: `LSTM`, `GRU` and `RNN` are such stacks.
 
     singles  the layers, each direction by itself, in the order of params (`lstm_np.layers.single`)
     params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
              with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,);
              writable arrays of the backend
     config   the options that it was made with, but for the backend, as plain values
+
+    A cell of your own is known by the name that was given to `lstm_np.register_cell`.
+
+    Raises ValueError for a cell that nobody registered and as `LSTM` does.
     """
 
-    def __init__(self, cell: str, settings: Mapping[str, Any]) -> None:
-        values = options.check(settings)  # those that the constructors below spell out
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        cell: str = "lstm",
+        num_layers: int = 1,
+        bias: bool | str = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dropout_outputs: str = "between",
+        dropout_mask: str = "step",
+        initializer: str = "keras",
+        forget_bias: float | None = None,
+        forget_bias_at: str = "init",
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        kernel: str = "auto",
+        backend: str | Backend = "numpy",
+    ) -> None:
+        self._make(cell, options.given(locals()))
+
+    def _make(self, cell: str, settings: Mapping[str, Any]) -> None:
+        """What all constructors do; `settings` are the options that each of them spells out."""
+        values = options.check(settings)
         options.warn_if_nothing_is_dropped(values)
         backend, bias = values.pop("backend"), values["bias"]
         self.config: dict[str, Any] = values
         self.backend = get_backend(backend)
-        self.cell = get_cell(cell)
+        self.cell = get_cell(values.get("cell", cell))
         self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
         self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
         self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
@@ -313,7 +341,7 @@ class LSTM(Recurrent):
         kernel: str = "auto",
         backend: str | Backend = "numpy",
     ) -> None:
-        super().__init__("lstm", options.given(locals()))
+        self._make("lstm", options.given(locals()))
 
 
 @options.documented
@@ -345,7 +373,7 @@ class GRU(Recurrent):
         kernel: str = "auto",
         backend: str | Backend = "numpy",
     ) -> None:
-        super().__init__("gru_reset_before" if reset == "before" else "gru", options.given(locals()))
+        self._make("gru_reset_before" if reset == "before" else "gru", options.given(locals()))
 
 
 @options.documented
@@ -376,4 +404,4 @@ class RNN(Recurrent):
         kernel: str = "auto",
         backend: str | Backend = "numpy",
     ) -> None:
-        super().__init__("rnn_relu" if nonlinearity == "relu" else "rnn", options.given(locals()))
+        self._make("rnn_relu" if nonlinearity == "relu" else "rnn", options.given(locals()))

@@ -7,6 +7,7 @@ read them waits for a GPU.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import textwrap
 import time
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from lstm_np.cells import FILES
 from lstm_np.data.progress import download_bars
 from lstm_np.files import discard_buffered
 from lstm_np.loop import Epoch, Step
@@ -206,11 +208,14 @@ class LineReporter(Reporter):
             self._line(f"        {BEST}: epoch {outcome.best.epoch}, {quality} {outcome.best.by}")
         drawn = f", {CURVES}" if outcome.curves else ""
         events = f", {EVENTS}/" if (folder / EVENTS).exists() else ""
-        self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}{events}")
+        own = FILES.get(outcome.plan.recipe.model.cell)
+        cell_file = "" if own is None else f", {own.name}"
+        self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}{events}{cell_file}")
         if not outcome.curves:
             self._line(f'        no {CURVES} without matplotlib: pip install "lstm_np[plot]"')
-        self._line(f"next    python -m lstm_np.evaluate {folder}")
-        self._line(f"        python -m lstm_np.predict {folder} --index 0 1 2")
+        cell = "" if own is None else f" --cell {shlex.quote(str(own))}"
+        self._line(f"next    python -m lstm_np.evaluate {folder}{cell}")
+        self._line(f"        python -m lstm_np.predict {folder}{cell} --index 0 1 2")
 
     def _parts(self, head: str, parts: Sequence[str]) -> None:
         """Parts behind a head, with commas between them, on as many lines as they need."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from lstm_np import loop
 from lstm_np.backends import Backend
+from lstm_np.cells import FILES
 from lstm_np.data import Batches, Dataset, load_dataset
 from lstm_np.loop import Epoch, History, Metrics, Position, Running, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
@@ -91,6 +92,9 @@ def run(
         folder = run_folder.create(place.out, recipe.name)
         plan = _plan(recipe, dataset, material, model, folder)
         folder.write_config(_config(plan, place))
+        if recipe.model.cell in FILES:  # the weights are of no use without it
+            own = FILES[recipe.model.cell]
+            folder.write(own.name, own.read_bytes())
         return _Run(plan, material, model, optimizer, folder, reporter, interruption).train()
 
 

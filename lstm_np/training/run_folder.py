@@ -5,6 +5,7 @@ metrics.csv, .jsonl   one line per epoch, flushed as it is written
 weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
 curves.png            loss and accuracy over the epochs, where matplotlib is installed
 tensorboard           event files, where they were asked for
+NAME.py               a copy of the file with the cell, where that was the user's own
 """
 
 from __future__ import annotations

@@ -53,14 +53,23 @@ class Trained:
 
 
 def load_trained(
-    run: str | os.PathLike[str] | None, *, best: bool, backend: Backend, kernel: str | None = None
+    run: str | os.PathLike[str] | None,
+    *,
+    best: bool,
+    backend: Backend,
+    kernel: str | None = None,
+    cell: str | None = None,
 ) -> Trained:
     """The model of a run folder or weights file; None: of the newest run under runs/.
+
+    cell   what the model's cell must be, where somebody said it
 
     Raises RunFolderError when there is none, WeightsError when the file cannot be used.
     """
     path = weights_path(run, best=best)
     model = SequenceClassifier.load(path, backend=backend, kernel=kernel)
+    if cell is not None and cell != model.config["cell"]:
+        raise WeightsError(f"{path}: its cell is {model.config['cell']!r}, --cell gives {cell!r}")
     notes: Mapping[str, Any] = model.notes
     shape, view, pixel_max = notes.get("image_shape"), notes.get("view"), notes.get("pixel_max")
     good_shape = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= 4096 for n in shape)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
+from lstm_np.cells import CELLS
 from lstm_np.data.batches import ORDERS
 from lstm_np.data.dataset import VIEWS
 from lstm_np.data.load import DATASETS
-from lstm_np.layers import LAYERS
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import OPTIMIZERS
 from lstm_np.options import BY_NAME, Option, taken_by
@@ -34,7 +34,6 @@ def setting(text: str, *, choices: Sequence[str] = (), **rule: Any) -> Any:
 def _model_settings() -> dict[str, Option]:
     """The options of a model that recipes say, with the choices that recipes have."""
     found = {name: BY_NAME[name] for name in taken_by(SequenceClassifier) if BY_NAME[name].recipe}
-    found["cell"] = found["cell"].among(LAYERS)
     return {
         name: option.among(choice for choice in option.choices if choice not in option.private)
         for name, option in found.items()
@@ -129,4 +128,5 @@ def _option(name: str, hint: Any, rule: Any) -> Option:
 def convert(table: str, name: str, value: Any, called: str) -> Any:
     """`value` as the setting wants it; `called` is what the user calls it.  Raises ValueError with one line."""
     option = settings_of(table)[name]
+    option = option.among(CELLS) if option is MODEL["cell"] else option  # now, since cells can be registered
     return option.check(None if option.optional and value == NONE else value, called, f'"{NONE}"')
