@@ -306,6 +306,7 @@ class SequenceClassifier:
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
             self.backend.device_steps
+            and all(single.kernel.computes is not None for single in self.recurrent.singles)  # of the cell that is read
             and options.changed(self.config).keys() <= DEVICE_OPTIONS
             and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
             and isinstance(optimizer, (Adam, SGD))

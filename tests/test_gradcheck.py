@@ -1,4 +1,4 @@
-"""The gradient certificate is green for what is right and red for what is wrong."""
+"""The gradient check passes what is right and fails what is wrong."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ def report_of_a_small_layer() -> lstm_np.GradientReport:
 
 
 @pytest.mark.parametrize("fault", list(CELL_FAULTS))
-def test_a_fault_planted_in_the_cell_turns_the_certificate_red(fault, monkeypatch):
+def test_a_fault_inserted_in_the_cell_fails_the_check(fault, monkeypatch):
     monkeypatch.setitem(CELLS, "lstm", with_fault(lstm, *CELL_FAULTS[fault]))
     assert not report_of_a_small_layer().ok
 
 
 @pytest.mark.parametrize("fault", list(KERNEL_FAULTS))
-def test_a_fault_planted_in_the_kernel_turns_the_certificate_red(fault, monkeypatch):
+def test_a_fault_inserted_in_the_kernel_fails_the_check(fault, monkeypatch):
     broken = with_fault(reference, *KERNEL_FAULTS[fault])
     monkeypatch.setattr(reference, "ReferenceKernel", broken.ReferenceKernel)
     assert not report_of_a_small_layer().ok

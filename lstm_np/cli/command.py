@@ -21,10 +21,12 @@ from lstm_np import startup
 from lstm_np.backends import Backend, get_backend
 from lstm_np.errors import LstmNpError
 from lstm_np.files import discard_buffered
+from lstm_np.kernels import KernelWarning
 from lstm_np.loop import TrainingDivergedError
 from lstm_np.options import OptionWarning
 from lstm_np.training.interruption import Interrupted
 
+OUR_WARNINGS = (OptionWarning, KernelWarning)
 EXIT_STATUS = "Exit status: 0 done, 1 {one}, 2 bad input or a fault of the machine, 129, 130 and 143 interrupted."
 
 
@@ -122,10 +124,11 @@ def open_missing_streams() -> None:
 
 @contextlib.contextmanager
 def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
-    """Show the warnings about options as a line on stderr, without the place in the source."""
+    """Show our own warnings as a line on stderr, once each, without the place in the source."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", OptionWarning)
-        others = warnings.showwarning
+        for ours in OUR_WARNINGS:
+            warnings.simplefilter("always", ours)
+        others, said = warnings.showwarning, set[str]()
 
         def show(
             message: Warning | str,
@@ -135,8 +138,10 @@ def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, OptionWarning):
-                say(f"{parser.name}: {message}")
+            if issubclass(category, OUR_WARNINGS):
+                if str(message) not in said:
+                    say(f"{parser.name}: {message}")
+                said.add(str(message))
             else:
                 others(message, category, filename, lineno, file, line)
 

@@ -1,10 +1,13 @@
-"""The gradient certificate: every gradient of a layer or model against two derivatives that know nothing of it.
+"""The gradient check: every gradient of a layer or model against two derivatives that know nothing of it.
 
 Complex step     df/dv = Im f(v + i eps) / eps with eps = 1e-30: no difference is taken, so nothing cancels and the
                  derivative is exact to rounding.  It needs the forward pass alone, run in complex128.
                  (Squire and Trapp, SIAM Review 40(1), 1998; Martins, Sturdza and Alonso, ACM TOMS 29(3), 2003)
 central          (f(v + eps) - f(v - eps)) / (2 eps) with eps = 1e-5 * max(1, |v|): the classic check, good to about
                  1e-9, and independent of complex arithmetic.
+
+The exact derivative is that of the cell that is read, by the reference kernel.  So a kernel whose loss is another one
+computes another cell, and that is said instead of blaming its gradients.
 
 The loss of a layer is the sum of its outputs and its final state weighted with random numbers; that of a model is its
 own.  Everything is random and non-zero: inputs, initial state, biases, upstream gradients.
@@ -24,6 +27,7 @@ from lstm_np.layers import Recurrent
 from lstm_np.model import SequenceClassifier
 
 COMPLEX_STEP_LIMIT = 1e-12
+SAME_LOSS_LIMIT = 1e-9
 CENTRAL_LIMIT = 1e-7
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = 1e-5
@@ -48,15 +52,24 @@ class TensorCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The certificate: `ok`, the worst errors, and a line per tensor; `str` draws the table."""
+    """What was found: `ok`, the worst errors, and a line per tensor; `str` draws the table.
+
+    loss_error  how far the loss of the kernel under test is from that of the cell that is read, relative to it
+    """
 
     subject: str
     tensors: tuple[TensorCheck, ...]
+    loss_error: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor passes."""
-        return all(tensor.ok for tensor in self.tensors)
+        """Whether it is the same loss and every tensor passes."""
+        return self.same_cell and all(tensor.ok for tensor in self.tensors)
+
+    @property
+    def same_cell(self) -> bool:
+        """Whether the kernel under test computes the loss of the cell that is read (nan is not)."""
+        return self.loss_error <= SAME_LOSS_LIMIT
 
     @property
     def worst_complex_step(self) -> float:
@@ -83,6 +96,11 @@ class GradientReport:
             )
         limits = f"limit {COMPLEX_STEP_LIMIT:.0e} and {CENTRAL_LIMIT:.0e}, relative to each gradient's largest entry"
         verdict = "PASS: every gradient agrees" if self.ok else "FAIL: at least one gradient is wrong"
+        if not self.same_cell:
+            verdict = (
+                f"FAIL: this kernel computes another cell than the one that is read: its loss\n"
+                f"is off by {self.loss_error:.1e}; --kernel reference checks the cell"
+            )
         worst = f"worst {self.worst_complex_step:.1e} (complex step), {self.worst_central:.1e} (central)"
         return "\n".join([*lines, verdict, worst, limits])
 
@@ -119,7 +137,10 @@ def gradcheck(
         raise TypeError(f"gradcheck takes a layer or a SequenceClassifier, found {type(subject).__name__}")
     analytic = problem.gradients()
     tensors = tuple(_check(name, problem, analytic[name], entries) for name in problem.values)
-    return GradientReport(problem.describe(), tensors)
+    loss, exact = problem.loss(problem.values), problem.complex_loss(problem.values).real
+    both_nan = loss != loss and exact != exact
+    loss_error = 0.0 if both_nan else abs(loss - exact) / max(abs(exact), 1e-3)  # a sum of random terms may come near 0
+    return GradientReport(problem.describe(), tensors, loss_error)
 
 
 def _check(name: str, problem: _Problem, analytic: np.ndarray, entries: int | None) -> TensorCheck:

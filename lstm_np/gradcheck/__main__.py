@@ -159,7 +159,12 @@ def _as_json(report: GradientReport) -> dict[str, Any]:
         }
         for tensor in report.tensors
     }
-    return {"subject": report.subject, "ok": bool(report.ok), "tensors": tensors}
+    return {
+        "subject": report.subject,
+        "ok": bool(report.ok),
+        "same_cell": bool(report.same_cell),
+        "tensors": tensors,
+    }
 
 
 if __name__ == "__main__":

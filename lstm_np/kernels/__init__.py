@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 from lstm_np.backends import Backend
+from lstm_np.kernels import agreement
 from lstm_np.kernels.protocol import Kernel, LayerSpec
 
-__all__ = ["KERNELS", "Kernel", "LayerSpec", "choose_kernel"]
+__all__ = ["KERNELS", "Kernel", "KernelWarning", "LayerSpec", "choose_kernel"]
+
+
+class KernelWarning(UserWarning):
+    """A faster kernel that is not used, though it was made for such a layer; one line: which, and why."""
+
 
 # name -> (module, class); a module is imported when its kernel is asked for, since some need CuPy
 KERNELS = {
@@ -30,14 +37,25 @@ def kernel_class(name: str) -> type[Kernel]:
 def choose_kernel(name: str, spec: LayerSpec, backend: Backend) -> Kernel:
     """A kernel for one layer and direction: the one asked for, or with "auto" the first of the backend's that can.
 
+    A kernel that computes another cell than the one that is read gives way, with a KernelWarning; see
+    `lstm_np.kernels.agreement`.
     Raises ValueError for an unknown kernel, or where none, or not this one, can run the layer on this backend.
     """
+    other = None
     for candidate in backend.kernels if name == "auto" else (name,):
         kernel = kernel_class(candidate)
-        if candidate in backend.kernels and kernel.supports(spec, backend):
+        if candidate not in backend.kernels or not kernel.supports(spec, backend):
+            continue
+        difference = agreement.difference(kernel, spec.cell)
+        if difference is None:
+            if other is not None:
+                warnings.warn(f"{other}: kernel {candidate!r} runs it", KernelWarning, stacklevel=2)
             return kernel(spec, backend)
+        other = other or f"cell {spec.cell.name!r} as it is now is not the one in kernel {candidate!r} ({difference})"
     asked = "".join(f", {option} {value}" for option, value in spec.options.items())
     layer = f"a {spec.cell.name} layer of {spec.hidden_size} units in {spec.dtype}{asked} on the {backend.name} backend"
+    if other is not None:
+        raise ValueError(f"{other}; use --kernel reference or auto")
     if name == "auto":
         raise ValueError(f"no kernel runs {layer}")
     raise ValueError(f"kernel {name!r} does not run {layer}; use --kernel auto")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lstm_np.backends import Backend
 from lstm_np.cells import Cell
@@ -42,15 +42,31 @@ class LayerSpec:
         return self.options.keys() <= set(known)
 
 
+class Computes(NamedTuple):
+    """The cell whose equations are a kernel's own lines.
+
+    name, gates, state  as in its `lstm_np.cells.Cell`
+    results             what the kernel makes of the step in `lstm_np.kernels.agreement`; None: it is run to find out
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    state: tuple[str, ...]
+    results: tuple[tuple[float, ...], ...] | None = None
+
+
+LSTM = Computes("lstm", ("i", "f", "o", "g"), ("h", "c"))
+
+
 class Kernel(Protocol):
     """A whole sequence, forward and backward.  Every kernel agrees with `ReferenceKernel` and passes its tests.
 
     name      what it is called
-    computes  the name of the cell whose equations its own lines are; None: it runs the functions of any cell
+    computes  the cell that it has in lines of its own; None: it runs the functions of any cell
     """
 
     name: str
-    computes: str | None
+    computes: Computes | None
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from lstm_np.backends import Backend
 from lstm_np.cells.declaration import Cell, Values
-from lstm_np.kernels.protocol import Array, LayerSpec, State
+from lstm_np.kernels.protocol import Array, Computes, LayerSpec, State
 
 # (t, name, value or its gradient) -> what to go on with instead
 Edit = Callable[[int, str, Array], Array]
@@ -60,7 +60,7 @@ class ReferenceKernel:
     """One recurrent layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "reference"
-    computes = None  # whatever cell it is given
+    computes: Computes | None = None  # whatever cell it is given
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend

@@ -149,7 +149,7 @@ LAYER_OF = {
 
 
 @pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in FAULTS for fault in FAULTS[name]])
-def test_a_fault_planted_in_the_cell_turns_its_certificate_red(name, fault, monkeypatch):
+def test_a_fault_inserted_in_the_cell_fails_its_check(name, fault, monkeypatch):
     monkeypatch.setitem(CELLS, name, with_fault(CELLS[name], *FAULTS[name][fault]))
     assert not gradcheck(LAYER_OF[name](3, 4), entries=8).ok
 
@@ -166,7 +166,7 @@ KERNEL_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(KERNEL_FAULTS))
-def test_a_fault_planted_in_the_inner_product_turns_the_certificate_red(fault, monkeypatch):
+def test_a_fault_inserted_in_the_inner_product_fails_the_check(fault, monkeypatch):
     broken = with_fault(reference, *KERNEL_FAULTS[fault])
     monkeypatch.setattr(reference, "ReferenceKernel", broken.ReferenceKernel)
     assert not gradcheck(GRU(3, 4), entries=8).ok

@@ -76,7 +76,7 @@ from lstm_np.backends.numpy_backend import aligned, available_cores
 from lstm_np.kernels.cpu import cut, rows, sample
 from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
 from lstm_np.kernels.cpu.part import OWN_GATES, Params, Part, RemotePart
-from lstm_np.kernels.protocol import Array, LayerSpec, State
+from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
 from lstm_np.workers import process
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
@@ -147,7 +147,7 @@ class NumpyFusedKernel:
     """One LSTM layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes, this module for how."""
 
     name = "fused"
-    computes = "lstm"
+    computes = LSTM
     keep = "all"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
@@ -157,7 +157,7 @@ class NumpyFusedKernel:
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64."""
-        return spec.asks_only() and spec.cell.name == cls.computes and spec.dtype in ("float32", "float64")
+        return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in ("float32", "float64")
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True

@@ -20,9 +20,19 @@ from lstm_np.backends import Backend
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import Products
 from lstm_np.kernels.gpu.launch_plan import refuse_oversize
-from lstm_np.kernels.protocol import Array, LayerSpec, State
+from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
 
 BLOCK = 256
+
+# of the step in `lstm_np.kernels.agreement`: y, c, dx, dh_0, dc_0 of its four samples, as the kernels of this package
+# compute them (tests/gpu compares)
+RESULTS = (
+    (0.1031079233283278, -0.32204704159773945, 0.7510338371299442, 0.3535950134527232),
+    (0.10818261278656291, -0.7100354171900798, 8.028064166135607, -802.588346856002),
+    (-0.32907336067917525, 0.2501253951429555, 27.804205281399536, 0.006430177204571457),
+    (-0.2702159803003663, 0.00876772799947681, -8.907104458052537, 0.029582281028279256),
+    (0.2539053481419012, 0.09818429482685725, -1.483772642333766, 0.26601992597980517),
+)
 
 
 class Saved(NamedTuple):
@@ -38,7 +48,7 @@ class CudaFusedKernel:
     """One LSTM layer over a whole sequence on a GPU; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "cuda_fused"
-    computes = "lstm"
+    computes = LSTM._replace(results=RESULTS)
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend, self.xp = spec, backend, backend.xp
@@ -51,7 +61,7 @@ class CudaFusedKernel:
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64, of any size."""
-        return spec.asks_only() and spec.cell.name == cls.computes and spec.dtype in cuda_source.REALS
+        return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in cuda_source.REALS
 
     # ---------------------------------------------------------------------------------------------------- the protocol
 
