@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import lstm_np
 from lstm_np.cells import BUILT_IN
 
 PACKAGE = Path(lstm_np.__file__).parent
+BENCHMARKS = PACKAGE.parent / "benchmarks"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 # A package imports only packages on a lower level, and itself.
@@ -75,6 +77,72 @@ def test_a_package_imports_only_lower_levels(name):
         assert allowed, f"{name}:{line} (level {level_of(name)}) imports {module} (level {LEVELS[other]})"
 
 
+def test_the_imports_of_files_make_no_circle():
+    """At the top of a file or inside a function: who is imported is complete before who imports."""
+    modules = {
+        f"lstm_np.{name.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__"): name for name in FILES
+    }
+    graph: dict[str, set[str]] = {}
+    for name, path in FILES.items():
+        parts = [module.split(".") for module, _ in imports(path)]
+        prefixes = [[".".join(part[:length]) for length in range(len(part), 0, -1)] for part in parts]
+        found = {
+            next((modules[prefix] for prefix in longest_first if prefix in modules), name) for longest_first in prefixes
+        }
+        graph[name] = found - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+# Whole packages, and what stands beside them: of benchmarks all files are one.
+SOURCES = {f"lstm_np/{name}": path for name, path in FILES.items()} | {
+    f"benchmarks/{path.relative_to(BENCHMARKS).as_posix()}": path for path in sorted(BENCHMARKS.rglob("*.py"))
+}
+NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}  # public, with an underscore to keep fields' names free
+
+
+def home_of(name: str) -> str:
+    """ "lstm_np/kernels/reference.py" -> "lstm_np/kernels"; "benchmarks/gpu/race.py" -> "benchmarks"."""
+    first, rest = name.split("/", 1)
+    return first if first == "benchmarks" else f"lstm_np/{package_of(rest)}"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_" and name not in NAMED_TUPLE
+
+
+def private_definitions(tree: ast.AST) -> set[str]:
+    """The underscore names that a file defines: functions, classes, variables, and attributes of self."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return set(filter(is_private, found))
+
+
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+PRIVATE: dict[str, set[str]] = {}
+for _name, _tree in TREES.items():
+    PRIVATE.setdefault(home_of(_name), set()).update(private_definitions(_tree))
+
+
+@pytest.mark.parametrize("name", list(SOURCES))
+def test_no_package_reaches_into_anothers_underscore_names(name):
+    own = PRIVATE[home_of(name)]
+    others = set().union(*(names for home, names in PRIVATE.items() if home != home_of(name))) - own
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            assert node.attr not in others, f"{name}:{node.lineno}: {ast.unparse(node)} belongs to another package"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lstm_np.", "benchmarks.")):
+            module = f"{node.module}.py".replace(".", "/", node.module.count("."))
+            for alias in node.names:
+                private = is_private(alias.name) and home_of(module) != home_of(name)
+                assert not private, f"{name}:{node.lineno} imports {alias.name} from {node.module}"
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(NAMESPACE_FREE)])
 def test_the_math_uses_the_namespace_it_is_given(name):
     for module, line in imports(FILES[name]):
@@ -96,6 +164,14 @@ def test_a_cell_is_pure_and_elementwise(name):
         assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), f"{name}:{node.lineno}"
         assert not isinstance(node, ast.AugAssign), f"{name}:{node.lineno}: no in-place change"
         assert not (isinstance(node, ast.keyword) and node.arg == "out"), f"{name}:{node.lineno}: no out="
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("cells/")])
+def test_nobody_looks_at_the_module_of_a_cell(name):
+    """What a cell has it declares (`lstm_np.cells.declaration`): nothing is told from which module it is."""
+    for module, line in imports(FILES[name]):
+        package, _, cell = module.removeprefix("lstm_np.").partition(".")
+        assert package != "cells" or cell.split(".")[0] not in BUILT_IN, f"{name}:{line} imports {module}"
 
 
 def test_the_gate_math_stays_short():
