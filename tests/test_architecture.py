@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lstm_np
+from lstm_np.backends import BACKENDS
 from lstm_np.cells import BUILT_IN
 
 PACKAGE = Path(lstm_np.__file__).parent
@@ -172,6 +173,17 @@ def test_nobody_looks_at_the_module_of_a_cell(name):
     for module, line in imports(FILES[name]):
         package, _, cell = module.removeprefix("lstm_np.").partition(".")
         assert package != "cells" or cell.split(".")[0] not in BUILT_IN, f"{name}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("backends/")])
+def test_nobody_compares_the_name_of_a_backend(name):
+    """What a backend can do it says (`lstm_np.backends.Backend`)."""
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            sides += [part for side in sides if isinstance(side, (ast.Tuple, ast.List, ast.Set)) for part in side.elts]
+            constants = {side.value for side in sides if isinstance(side, ast.Constant)}
+            assert not constants & set(BACKENDS), f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_the_gate_math_stays_short():

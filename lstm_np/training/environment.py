@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.util import find_spec
 from typing import Any
 
 from threadpoolctl import threadpool_info
@@ -15,10 +16,10 @@ from lstm_np.training.recipes import Recipe
 PACKAGES = ("lstm_np", "numpy", "safetensors", "rich", "threadpoolctl", "scikit-learn", "matplotlib")
 
 
-def describe_machine(backend: str) -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Versions, processor and linear algebra libraries, as plain values; null for what is not installed."""
     packages = {name: _version(name) for name in PACKAGES}
-    if backend == "cupy":  # CuPy is published under a name for each CUDA version
+    if find_spec("cupy") is not None:  # which is published under a name for each CUDA version
         names = (distribution.metadata["Name"] or "" for distribution in distributions())
         packages |= {name: _version(name) for name in names if name.startswith("cupy")}
     keep = ("user_api", "internal_api", "version", "num_threads")

@@ -288,5 +288,5 @@ def _config(plan: Plan, place: Place) -> dict[str, Any]:
         "parameters": plan.parameters,
         "steps_per_epoch": plan.steps_per_epoch,
         "machine": {"backend": plan.backend, "kernels": list(plan.kernels), "threads": place.backend.threads},
-        "environment": describe_machine(plan.backend),
+        "environment": describe_machine(),
     }
