@@ -84,6 +84,7 @@ class SequenceClassifier:
         initializer: str = "keras",
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
+        cell_clip: float | None = None,
         input_projection: int | None = None,
         input_projection_initializer: str | None = None,
         input_projection_bias: float | None = None,

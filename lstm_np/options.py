@@ -187,6 +187,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("forget_bias", "initial bias of the forget gate; none: the initializer's own", float, None, optional=True),
     Option("forget_bias_at", "where it is kept: in the trained bias (init), or added at every step (run)", str, "init",
            choices=("init", "run")),
+    Option("cell_clip", "keep the cell state c within X and -X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
+           "does; none: no limit", float, None, optional=True, above=0, kernel=True),
     Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
            optional=True, at_least=1),
     Option("input_projection_initializer", "its initial weights; none: as initializer", str, None, optional=True,

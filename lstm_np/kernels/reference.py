@@ -34,6 +34,7 @@ class Saved(NamedTuple):
     states: list[State]  # before the step
     values: list[Values]  # of the cell's equations, by name
     operands: list[tuple[Array, ...]]  # what the cell's own products multiplied
+    within: list[Array]  # where c was not clipped; empty without the option cell_clip
 
 
 class OwnShares(NamedTuple):
@@ -67,8 +68,10 @@ class ReferenceKernel:
 
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
-        """Every cell, dtype and backend."""
-        return spec.asks_only()
+        """Every cell, dtype and backend; cell_clip where the state has a c that can be held."""
+        cell = spec.cell
+        clips = cell.holds and "c" in cell.state and "c" in cell.values
+        return spec.asks_only("cell_clip") if clips else spec.asks_only()
 
     def forward(
         self,
@@ -90,7 +93,9 @@ class ReferenceKernel:
         weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
         more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
         state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
-        saved, outputs = Saved([], [], [], []), []
+        saved, outputs = Saved([], [], [], [], []), []
+        if "cell_clip" in self.spec.options:
+            edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
         for t in range(T):
             z = xp.concat((x[:, t, :], state[0]) + ((ones,) if "b" in params else ()), axis=0)
             a = weights @ z  # (1)
@@ -153,6 +158,8 @@ class ReferenceKernel:
         """
         xp, cell = self.backend.xp, self.spec.cell
         own = OwnProducts(xp, cell, params)
+        if "cell_clip" in self.spec.options:
+            edit = self._undo_clip(edit, saved.within)
         more, nothing = (*own.backward, *self._handed(params)), xp.zeros_like(saved.states[-1][0])
         arriving: State = tuple(nothing if part is None else part for part in dstate)
         for t in reversed(range(len(saved.inputs))):
@@ -166,6 +173,34 @@ class ReferenceKernel:
             shares = OwnShares(own.given(), saved.operands[t], {p.name: gradients[p.name] for p in cell.handed})
             values = {name: gradients[name] for name in cell.values} | seen
             yield StepBack(t, da, saved.inputs[t], dx, values, shares, arriving)
+
+    # ---- the option cell_clip, which acts where an edit does: on c, once the cell has computed it
+    #
+    #     (4c)  c_t = -v where c_t < -v,  v where c_t > v          by the real part where c is complex
+    #     (4c') dc_t = 0 where c_t was clipped
+
+    def _clip(self, limit: float, edit: Edit | None, within: list[Array]) -> Edit:
+        """`edit` after (4c); each step notes in `within` where c was not clipped."""
+        xp = self.backend.xp
+
+        def clipped(t: int, name: str, value: Array) -> Array:
+            if name == "c":
+                real = xp.real(value)
+                within.append(xp.abs(real) <= limit)
+                value = xp.where(within[t], value, xp.sign(real) * limit)  # (4c)
+            return value if edit is None else edit(t, name, value)
+
+        return clipped
+
+    def _undo_clip(self, edit: Edit | None, within: list[Array]) -> Edit:
+        """`edit` before (4c')."""
+        xp = self.backend.xp
+
+        def undone(t: int, name: str, gradient: Array) -> Array:
+            gradient = gradient if edit is None else edit(t, name, gradient)
+            return xp.where(within[t], gradient, xp.zeros_like(gradient)) if name == "c" else gradient  # (4c')
+
+        return undone
 
     # ---- what some cells have beside W, U and b, an LSTM nothing
 

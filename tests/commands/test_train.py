@@ -238,6 +238,18 @@ def test_help_tells_every_setting_and_its_default(invoke):
             assert name.replace("num_", "").replace("_", "-").replace("name", "optimizer") in result.out
 
 
+def test_cell_clip_is_a_flag(invoke, tmp_path):
+    result = invoke("train", *QUICK, "--cell-clip", 0.5, "--out", "run")
+    assert (result.status, result.err) == (0, "")
+    assert "reference kernel" in result.out
+    assert json.loads((tmp_path / "run/config.json").read_text())["model"]["cell_clip"] == 0.5
+    assert lstm_np.SequenceClassifier.load("run/weights.safetensors").config["cell_clip"] == 0.5
+    assert invoke("gradcheck", "--cell-clip", 0.1).status == 0
+    refused = invoke("train", *QUICK, "--cell-clip", 0.5, "--cell", "gru")
+    assert (refused.status, refused.err) == (2, "train: cell_clip is 0.5, but gru layers have no cell_clip\n")
+    assert invoke("train", *QUICK, "--cell-clip", 0).err == "train: --cell-clip must be above 0, found 0.0\n"
+
+
 def test_dropout_that_drops_nothing_is_one_line(invoke):
     result = invoke("train", *QUICK, "--dropout", 0.5, "--out", "run")
     assert result.status == 0
