@@ -14,6 +14,9 @@ import numpy as np
 from lstm_np import streams
 from lstm_np.data import Batches
 
+MOVABLE = ("rows", "columns")  # the views whose sequences are still images
+NOT_MOVED = {"shift": 0, "rotate": 0.0, "zoom": 0.0}
+
 
 class Augmented:
     """The batches of `batches` with every image moved by up to `shift` whole pixels along each side, turned by up to

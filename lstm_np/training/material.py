@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lstm_np.data import Batches, Dataset, DatasetError, sequence_view
-from lstm_np.training.augmentation import Augmented
+from lstm_np.training.augmentation import MOVABLE, Augmented
 from lstm_np.training.recipes import Recipe
 
 MEASURING_BATCH = 500  # images at a time where nothing is learnt; a divisor of 10,000, so that no batch is short
@@ -42,7 +42,7 @@ def prepare(dataset: Dataset, recipe: Recipe) -> Material:
     )
     train: Batches | Augmented = batches
     if data.shift or data.rotate or data.zoom:
-        if data.view not in ("rows", "columns"):
+        if data.view not in MOVABLE:
             raise DatasetError(f"images read as {data.view} cannot be moved; set shift, rotate and zoom to 0")
         train = Augmented(batches, data.shift, data.rotate, data.zoom, recipe.train.seed)
     test = in_order(dataset.test_images, dataset.test_labels, dataset.scale, data.view, recipe.model.dtype)

@@ -47,10 +47,16 @@ class Place:
 
 
 def run(
-    recipe: Recipe, place: Place, reporter: Reporter | None = None, interruption: Interruption | None = None
+    recipe: Recipe,
+    place: Place,
+    reporter: Reporter | None = None,
+    interruption: Interruption | None = None,
+    *,
+    on_digits: Recipe | None = None,
 ) -> Outcome:
     """Train as the recipe says, and keep the run in its folder.
 
+    `on_digits` is the recipe to take instead where the data turn out to be the embedded digits; None: the same one.
     A signal that `interruption` holds back ends the run after the step it is in, with everything saved.
     Raises DatasetError, IDXError or DownloadError for the data, ValueError for settings that do not fit together,
     RunFolderError where the folder cannot be written, TrainingDivergedError when it diverges (the weights before that
@@ -58,7 +64,8 @@ def run(
     """
     reporter, interruption = reporter or Reporter(), interruption or Interruption()
     run_folder.check(place.out)
-    arguments(recipe.optimizer)  # refused before the data are fetched
+    for each in (recipe, on_digits or recipe):
+        arguments(each.optimizer)  # refused before the data are fetched
     with reporter.downloading() as progress:
         dataset = load_dataset(
             recipe.data.dataset,
@@ -68,6 +75,8 @@ def run(
             explicit=place.explicit,
             progress=progress,
         )
+    if dataset.name == "digits" and on_digits is not None:
+        recipe = on_digits
     material = prepare(dataset, recipe)
     batch_size = min(recipe.train.batch_size, material.train.samples)
     refuse_oversize(recipe, material.sequence, dataset.num_classes, batch_size)

@@ -42,7 +42,7 @@ def refused(result, line):
         (("--threads", 0), "threads must be at least 1, found 0"),
         (("--validation", 1297), "found a validation set of 1297 samples, expected 0 to 1296: "
          "digits has 1297 training samples"),
-        (("--order", "tf1", "--limit-train", 5), "found 5 samples, too few for one batch of 128"),
+        (("--order", "tf1", "--limit-train", 5), "found 5 samples, too few for one batch of 32"),
         (("--recipe", "nope"), "unknown recipe 'nope'; there are: {recipes}, or name a .toml file"),
         (("--recipe", "nope.toml"), "nope.toml: the recipe cannot be read (No such file or directory)"),
     ],

@@ -14,7 +14,7 @@ import pytest
 import lstm_np
 from lstm_np.training import recipes
 
-QUICK = ("--dataset", "digits", "--hidden-size", 16, "--epochs", 2, "--batch-size", 64)
+QUICK = ("--recipe", "mnist-lstm128", "--dataset", "digits", "--hidden-size", 16, "--epochs", 2, "--batch-size", 64)
 
 
 def test_lines_of_a_run(invoke, tmp_path):
@@ -212,11 +212,58 @@ def test_mnist_files_of_another_set(invoke, mnist):
     assert json.loads(result.out)["dataset"] == "custom"
 
 
-def test_without_mnist_the_digits_are_used_and_said_so(invoke):
-    result = invoke("train", "--offline", "--epochs", 1, "--hidden-size", 8, "--quiet")
+def test_without_mnist_the_digits_are_learnt_well_and_it_is_said_in_one_line(invoke):
+    result = invoke("train", "--offline", "--json")
     assert result.status == 0
-    (line,) = result.err.splitlines()
-    assert "--offline forbids to download it: using scikit-learn's 8x8 digits instead" in line
+    summary, lines = json.loads(result.out), result.err.splitlines()
+    assert "--offline forbids to download it: using scikit-learn's 8x8 digits instead" in lines[0]
+    assert lines[1] == "digits-lstm128: an LSTM reads the embedded 8x8 digits row by row"
+    assert summary["test_accuracy"] >= 0.97
+    assert (summary["dataset"], summary["recipe"]) == ("digits", "digits-lstm128")
+    assert summary["run_dir"] == "runs/digits-lstm128-001"
+    config = json.loads(Path("runs/digits-lstm128-001/config.json").read_text())
+    assert (config["recipe"], config["train"]["batch_size"]) == ("digits-lstm128", 32)
+    model = lstm_np.SequenceClassifier.load("runs/digits-lstm128-001/weights.safetensors")
+    assert model.notes["recipe"] == "digits-lstm128"
+
+
+SHORT = ("--offline", "--epochs", 1, "--hidden-size", 8)
+
+
+@pytest.mark.parametrize("flags", [(), ("--dataset", "digits")])
+def test_on_the_digits_explicit_flags_win(invoke, flags):
+    result = invoke("train", *SHORT, *flags, "--batch-size", 100, "--out", "run")
+    assert result.status == 0
+    assert result.out.splitlines()[1] == "changed hidden_size 8, epochs 1, batch_size 100"
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["recipe"], config["train"]["batch_size"], config["optimizer"]["lr"]) == ("digits-lstm128", 100, 0.01)
+    assert len(result.err.splitlines()) == (0 if flags else 1)
+
+
+def test_a_recipe_that_was_asked_for_is_kept_on_the_digits(invoke):
+    for number, flags in enumerate(((), ("--dataset", "digits")), start=1):
+        result = invoke("train", *SHORT, *flags, "--recipe", "mnist-lstm128", "--json")
+        assert json.loads(result.out)["run_dir"] == f"runs/mnist-lstm128-00{number}"
+        assert "batch 128, adam, learning rate 0.001, seed 0" in result.err
+
+
+def test_with_mnist_the_default_recipe_is_taken(invoke, mnist):
+    result = invoke("train", "--data-dir", mnist, "--epochs", 1, "--hidden-size", 8, "--json")
+    assert json.loads(result.out)["recipe"] == "mnist-lstm128"
+
+
+def test_views_without_rows_are_not_moved(invoke):
+    result = invoke("train", *SHORT, "--view", "permuted", "--max-steps", 1, "--out", "run")
+    assert result.status == 0
+    assert "changed view permuted, rotate 0.0, zoom 0.0, hidden_size 8" in " ".join(result.out.split())
+    result = invoke("train", *SHORT, "--view", "permuted", "--rotate", 5, "--out", "other")
+    line = "train: images read as permuted cannot be moved; set shift, rotate and zoom to 0"
+    assert (result.status, result.err.splitlines()[-1]) == (2, line)
+
+
+def test_help_says_which_recipe_the_digits_take(invoke):
+    text = " ".join(invoke("train", "--help").out.replace("-\n ", "-").split())
+    assert "with --dataset digits, the recipe digits-lstm128" in text
 
 
 def test_without_matplotlib_one_line_says_how_to_get_the_plot(invoke, curves, monkeypatch):

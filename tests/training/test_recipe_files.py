@@ -89,6 +89,14 @@ def test_another_optimizer_inherits_nothing(write):
     assert arguments(recipe.optimizer) == {"lr": 1e-3, "momentum": 0.9, "nesterov": False}
 
 
+def test_a_view_without_rows_starts_from_images_that_are_not_moved(write):
+    recipe = load_recipe(write(f'{ABOUT}based_on = "best"\n[data]\nview = "pixels"\nzoom = 0.2\n'))
+    assert (recipe.data.shift, recipe.data.rotate, recipe.data.zoom) == (0, 0.0, 0.2)
+    changed = load_recipe("best").changed(parse("--view", "permuted"))
+    assert changed.changes == ("view permuted", "shift 0", "rotate 0.0", "zoom 0.0")
+    assert load_recipe("best").changed(parse("--view", "columns")).changes == ("view columns",)
+
+
 def test_a_recipe_based_on_another(write, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "FOLDER", tmp_path)
     original = (recipes.Path(recipes.__file__).parent / f"{DEFAULT}.toml").read_text()

@@ -1,8 +1,9 @@
 """Recipes: a training run as data, one short TOML file each, beside this module.
 
 A recipe names its title and description and whatever differs from the recipe that it is `based_on` (where it does not
-say: the default recipe).  Naming another optimizer starts from that one's own arguments.  What no recipe says of the
-model is as `lstm_np.options` has it.
+say: the default recipe).  Naming another optimizer starts from that one's own arguments, and naming a view whose steps
+are no rows or columns (`pixels`, `permuted`) from images that are not moved.  What no recipe says of the model is as
+`lstm_np.options` has it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lstm_np import old_names
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
 from lstm_np.options import REQUIRED
+from lstm_np.training.augmentation import MOVABLE, NOT_MOVED
 from lstm_np.training.recipes.settings import (
     MODEL,
     NONE,
@@ -31,6 +33,7 @@ from lstm_np.training.recipes.settings import (
 )
 
 DEFAULT = "mnist-lstm128"
+DIGITS = "digits-lstm128"  # takes the default recipe's place on the embedded digits, where no recipe was asked for
 FOLDER = Path(__file__).parent
 TEXTS = ("title", "description", "based_on", "fault", "fix")
 Tables = dict[str, dict[str, Any]]
@@ -135,6 +138,8 @@ def _resolve(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Tables
 def _overlay(tables: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]) -> Tables:
     """`tables` with the settings of `changes` in their place."""
     merged = {table: {**tables.get(table, {}), **changes.get(table, {})} for table in TABLES}
+    if changes.get("data", {}).get("view", "rows") not in MOVABLE:
+        merged["data"].update({**NOT_MOVED, **changes["data"]})
     optimizer = changes.get("optimizer", {})
     if optimizer.get("name", tables["optimizer"].get("name")) != tables["optimizer"].get("name"):
         merged["optimizer"] = dict(optimizer)  # arguments of one rule mean nothing, or something else, to another
