@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from lstm_np.data.idx import looks_like_web_page
-from lstm_np.data.mnist import FILES, PinnedFile
+from lstm_np.data.folders import files_in
+from lstm_np.data.idx import IDXError, looks_like_web_page, read_idx
+from lstm_np.data.mnist import FILES, PinnedFile, is_published
 from lstm_np.data.transport import Limits, RefusedAddressError, open_url
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand, sync_folder
@@ -73,13 +74,16 @@ def fetch(
     A file that is there with the pinned length and SHA-256 is kept and costs no network access.  Every other one is
     read from the mirrors in turn, twice round, into a temporary file beside it that takes the name only once it is
     verified and on disk: being interrupted or killed, and other processes doing the same, leave no half file under the
-    name. `progress(name, done, total)` is called as bytes arrive.  Raises DownloadError with the cause at each mirror.
+    name. `progress(name, done, total)` is called as bytes arrive.  Damaged files are replaced; where the folder holds
+    whole files of another set, nothing is.  Raises DownloadError with the cause at each mirror.
     """
     root = expand(folder)
     paths = [root / file.name for file in files]
     missing = [file for file in files if not is_valid(root / file.name, file)]
     if not missing:
         return paths
+    if other := _another_set(root, files):
+        raise DownloadError(f"{other} belongs to another set, which is kept; name another folder", root, files=files)
     if not mirrors:
         raise DownloadError("no mirror is given to download from", root, files=files)
     try:
@@ -92,6 +96,16 @@ def fetch(
         good = _fetch_file(root, file, order, progress, limits, files)
         order.sort(key=lambda mirror: mirror != good)  # the mirror that answered is asked first from now on
     return paths
+
+
+def _another_set(folder: Path, files: Sequence[PinnedFile]) -> str | None:
+    """The path of a whole file in this folder that has a name of the set but other content; None: there is none."""
+    for path in files_in(str(folder)):
+        with suppress(IDXError):
+            array = read_idx(path)
+            if not any(is_published(array, file) for file in files):
+                return path
+    return None
 
 
 def is_valid(path: Path, file: PinnedFile) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lstm_np.data.dataset import Dataset, DatasetError
 from lstm_np.data.digits import load_digits
 from lstm_np.data.download import MIRRORS, DownloadError, Progress, fetch, is_valid, reachable
+from lstm_np.data.folders import DOWNLOAD
 from lstm_np.data.idx import IDXError
 from lstm_np.data.mnist import FILES, load_mnist
 from lstm_np.files import expand
@@ -58,7 +59,7 @@ def load_dataset(
                 raise
             return _fallback(error, say)
     if not dataset.verified:
-        say(f"note: {dataset.source}; it is used as it is")
+        say(f"note: {dataset.source}; it is used all the same")
     return dataset
 
 
@@ -88,7 +89,10 @@ def is_complete(folder: Path) -> bool:
 
 def _cached_mnist(offline: bool, mirrors: Sequence[str], progress: Progress | None) -> Dataset:
     """The published MNIST from the cache folder, downloaded where it is not there; DownloadError where it cannot be."""
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except ValueError as error:
+        raise DownloadError(f"MNIST has no folder to be kept in ({error})", Path()) from None
     with suppress(IDXError):
         dataset = load_mnist(folder)
         if dataset.verified:
@@ -103,7 +107,7 @@ def _cached_mnist(offline: bool, mirrors: Sequence[str], progress: Progress | No
 
 def _fallback(error: Exception, say: Callable[[str], None]) -> Dataset:
     """The digits, after one line that says why, and how to get MNIST."""
-    how = "python data_fetch.py downloads MNIST, --data-dir or LSTM_NP_DATA names a folder that holds it"
+    how = f"{DOWNLOAD} downloads MNIST, --data-dir or LSTM_NP_DATA names a folder that holds it"
     try:
         digits = load_digits()
     except DatasetError as missing:

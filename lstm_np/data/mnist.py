@@ -1,21 +1,37 @@
-"""MNIST: the four published files, and the contract that any set under their names must keep."""
+"""MNIST: the four published files, and the contract that any set under their names must keep.
+
+Two relatives are told by their names and read as they are meant.  EMNIST's images lie on their sides, the labels of its
+letters begin at 1 (Cohen, Afshar, Tapson and van Schaik, "EMNIST", arXiv:1702.05373); QMNIST's labels are rows of eight
+numbers, the first of which is the digit (Yadav and Bottou, "Cold case: the lost MNIST digits", arXiv:1905.10498).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lstm_np.data.dataset import Dataset
+from lstm_np.data.folders import find_set
 from lstm_np.data.idx import IDXError, read_idx
 from lstm_np.files import expand
 
 NUM_CLASSES = 10
 PIXEL_MAX = 255
 IMAGE_SHAPE = (28, 28)
+QMNIST_COLUMNS = 8
+EMNIST = {  # its parts: (classes, the lowest label)
+    "emnist-balanced": (47, 0),
+    "emnist-byclass": (62, 0),
+    "emnist-bymerge": (47, 0),
+    "emnist-digits": (10, 0),
+    "emnist-letters": (26, 1),
+    "emnist-mnist": (10, 0),
+}
 
 
 class PinnedFile(NamedTuple):
@@ -61,61 +77,70 @@ FILES = (
 
 
 def load_mnist(folder: str | os.PathLike[str], files: tuple[PinnedFile, ...] = FILES) -> Dataset:
-    """The Dataset in the four files of a folder, packed or plain.
+    """The Dataset in the four files of a folder, packed or plain, under the names that `lstm_np.data.folders` knows.
 
-    A file may be named `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, each with or without `.gz`.
     Any set under these names loads, if it keeps the contract: images uint8 (N, 28, 28), as many labels, each 0 ... 9,
     at least one sample in each split.  Where the content of all four equals the published MNIST (SHA-256, computed each
     time: a damaged file does not pass as the real one) the result is named "mnist" and `verified`; otherwise "custom",
-    and `source` says what differs.  Raises IDXError for a missing folder or file and for every breach of the contract.
+    and `source` says what differs.
+
+    QMNIST's labels (N, 8) are taken for their first column.  A set called emnist-PART (emnist-letters-train-images...)
+    has its images transposed, so that they stand upright, and its labels counted from 0; it has the classes of that
+    part.  Raises IDXError for a missing folder or file and for every breach of the contract.
     """
     root = str(expand(folder))
-    if not os.path.isdir(root):
-        found = "a file" if os.path.exists(root) else "no such folder"
-        raise IDXError(root, 0, found, "a folder with the four MNIST files", f"python data_fetch.py --data-dir {root}")
-    paths = [find_file(root, pinned) for pinned in files]
-    train_images, train_labels, test_images, test_labels = arrays = [read_idx(path) for path in paths]
-    _check_kinds(paths, arrays)
+    found = find_set(root)
+    classes, lowest = _classes(root, found.name)
+    train_images, train_labels, test_images, test_labels = arrays = [read_idx(path) for path in found.paths]
+    _check_kinds(found.paths, arrays)
     if len(train_labels) == 10_000 and len(test_labels) == 60_000:
         hint = "the train and t10k files are swapped: rename them"
-        raise IDXError(paths[1], 4, "10000 training and 60000 test labels", "60000 and 10000", hint)
-    _check_split(paths[:2], train_images, train_labels)
-    _check_split(paths[2:], test_images, test_labels)
+        raise IDXError(found.paths[1], 4, "10000 training and 60000 test labels", "60000 and 10000", hint)
+    _check_split(found.paths[:2], train_images, train_labels, classes, lowest)
+    _check_split(found.paths[2:], test_images, test_labels, classes, lowest)
     strange = [
         pinned.name.removesuffix(".gz")
         for pinned, array in zip(files, arrays, strict=True)
-        if not _is_published(array, pinned)
+        if not is_published(array, pinned)
     ]
     differs = f"not the published MNIST: {', '.join(strange)} differ" if strange else "SHA-256 verified"
+    if found.name in EMNIST:
+        train_images, test_images = train_images.transpose(0, 2, 1), test_images.transpose(0, 2, 1)
+        differs = f"{found.name}: images transposed, {classes} classes" + (", label 1 is class 0" if lowest else "")
     return Dataset(
         name="custom" if strange else "mnist",
         train_images=train_images,
-        train_labels=train_labels.astype(np.int64),
+        train_labels=_digits(train_labels).astype(np.int64) - lowest,
         test_images=test_images,
-        test_labels=test_labels.astype(np.int64),
-        num_classes=NUM_CLASSES,
+        test_labels=_digits(test_labels).astype(np.int64) - lowest,
+        num_classes=classes,
         pixel_max=PIXEL_MAX,
         source=f"{root} ({differs})",
         verified=not strange,
     )
 
 
-def find_file(folder: str, pinned: PinnedFile) -> str:
-    """The path of a file of the set under one of the names in use; IDXError where there is none."""
-    plain = pinned.name.removesuffix(".gz")
-    dotted = plain.replace("-idx", ".idx")  # as some unpackers rename it
-    for name in (pinned.name, plain, f"{dotted}.gz", dotted):
-        path = os.path.join(folder, name)
-        if os.path.lexists(path):
-            return path
-    path = os.path.join(folder, pinned.name)
-    raise IDXError(path, 0, "no such file", f"it, or {plain}", f"python data_fetch.py --data-dir {folder}")
+def _classes(root: str, name: str) -> tuple[int, int]:
+    """How many classes a set of this name has, and its lowest label."""
+    if name in EMNIST:
+        return EMNIST[name]
+    if name.startswith("emnist"):
+        hint = "its images would lie on their sides: give the files the names that EMNIST gave them"
+        raise IDXError(root, 0, f"files called {name}-...", " or ".join(EMNIST), hint)
+    return NUM_CLASSES, 0
 
 
-def _check_kinds(paths: list[str], arrays: list[np.ndarray]) -> None:
+def _digits(labels: np.ndarray) -> np.ndarray:
+    """Labels (N,) from labels (N,) or QMNIST's (N, 8)."""
+    return labels if labels.ndim == 1 else labels[:, 0]
+
+
+def _check_kinds(paths: Sequence[str], arrays: list[np.ndarray]) -> None:
     """Refuse a file that holds labels where images are due, or neither."""
     for index, (path, array) in enumerate(zip(paths, arrays, strict=True)):
         images = index % 2 == 0
+        if not images and array.dtype == np.int32 and array.shape[1:] == (QMNIST_COLUMNS,):
+            continue
         if array.dtype != np.uint8:
             hint = "this is an IDX file, but not of a set like MNIST"
             raise IDXError(path, 2, f"type {array.dtype}", "uint8", hint)
@@ -130,21 +155,29 @@ def _check_kinds(paths: list[str], arrays: list[np.ndarray]) -> None:
             raise IDXError(path, 8, found, "28 x 28", "scale the images first")
 
 
-def _check_split(paths: list[str], images: np.ndarray, labels: np.ndarray) -> None:
-    """Refuse an empty split, a count of labels other than that of images, and a label above 9."""
+def _check_split(paths: Sequence[str], images: np.ndarray, labels: np.ndarray, classes: int, lowest: int) -> None:
+    """Refuse an empty split, a count of labels other than that of images, and a label of no class."""
     images_path, labels_path = paths
     if len(images) == 0:
         raise IDXError(images_path, 4, "0 images", "at least 1", "the set is empty")
     if len(labels) != len(images):
         hint = f"{os.path.basename(images_path)} holds {len(images)} images: the two files do not belong together"
         raise IDXError(labels_path, 4, f"{len(labels)} labels", f"{len(images)}", hint)
-    if labels.max() >= NUM_CLASSES:
-        index = int(np.argmax(labels >= NUM_CLASSES))
-        hint = f"the label of image {index} is damaged, or the set has more than 10 classes"
-        raise IDXError(labels_path, 8 + index, f"label {labels[index]}", "0 to 9", hint)
+    digits = _digits(labels)
+    strange = (digits < lowest) | (digits >= lowest + classes)
+    if strange.any():
+        index = int(np.argmax(strange))
+        hint = f"the label of image {index} is damaged, or the set has other classes"
+        if lowest == 0 and classes == NUM_CLASSES:
+            hint = (
+                f"the label of image {index} is damaged, or the set has more than 10 classes "
+                "(EMNIST's parts load under their own names: emnist-letters-train-images-idx3-ubyte)"
+            )
+        offset = 4 + 4 * labels.ndim + index * labels[0].nbytes
+        raise IDXError(labels_path, offset, f"label {digits[index]}", f"{lowest} to {lowest + classes - 1}", hint)
 
 
-def _is_published(array: np.ndarray, pinned: PinnedFile) -> bool:
+def is_published(array: np.ndarray, pinned: PinnedFile) -> bool:
     """True where this array, written as a plain IDX file, has the pinned length and SHA-256."""
     header = struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape)
     if len(header) + array.nbytes != pinned.unpacked_size:

@@ -113,13 +113,13 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 DATA_FAULTS = {
     "no such folder": (
         shutil.rmtree,
-        "{folder}: byte 0: found no such folder, expected a folder with the four MNIST files; "
-        "python data_fetch.py --data-dir {folder}",
+        "{folder}: byte 0: found no such folder, expected a folder with the four files of MNIST or a set like it; "
+        "python -m lstm_np.data --data-dir {folder} downloads MNIST",
     ),
     "a missing file": (
         lambda folder: (folder / LABELS).unlink(),
         "{folder}/train-labels-idx1-ubyte.gz: byte 0: found no such file, expected it, or train-labels-idx1-ubyte; "
-        "python data_fetch.py --data-dir {folder}",
+        "python -m lstm_np.data --data-dir {folder} downloads MNIST",
     ),
     "a truncated gz": (
         spoil(IMAGES, lambda content: content[:1000]),

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from lstm_np.data import DatasetError, DownloadError, IDXError, load, load_dataset, load_mnist
+from lstm_np.data.folders import DOWNLOAD
 
 CLOSED = ["http://127.0.0.1:9/"]  # the discard port: nothing listens there
 
@@ -118,12 +119,26 @@ def test_digits_step_in_with_one_line(cache, monkeypatch, lines, why, text):
     dataset = load_dataset(offline=why == "offline", say=lines.append)
     assert (dataset.name, dataset.image_shape, len(lines)) == ("digits", (8, 8), 1)
     assert len(lines[0].splitlines()) == 1
-    assert all(part in lines[0] for part in (text, "8x8 digits", "data_fetch.py", "LSTM_NP_DATA"))
+    assert all(part in lines[0] for part in (text, "8x8 digits", DOWNLOAD, "LSTM_NP_DATA"))
     assert asked == {"offline": [], "no answer": ["reachable"], "no files": ["reachable", "fetch"]}[why]
     lines.clear()
     with pytest.raises(DownloadError, match=text):
         load_dataset(offline=why == "offline", say=lines.append, explicit=True)
     assert lines == []
+
+
+def test_without_a_home_folder_the_digits_step_in_too(monkeypatch, lines):
+    pytest.importorskip("sklearn", reason="scikit-learn (extra `data`) is missing")
+    for name in ("LSTM_NP_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    asked = use_mirror(monkeypatch, None)
+    assert load_dataset(say=lines.append).name == "digits"
+    assert asked == []
+    (line,) = lines
+    assert line.startswith("MNIST has no folder to be kept in (~/.cache: no home folder is known for ~")
+    with pytest.raises(DownloadError, match="no folder to be kept in"):
+        load_dataset(explicit=True, say=lines.append)
 
 
 def test_fallback_comes_quickly(cache, lines):
@@ -137,7 +152,7 @@ def test_fallback_comes_quickly(cache, lines):
 def test_neither_mnist_nor_scikit_learn(cache, monkeypatch, lines):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(
-        DatasetError, match=r"MNIST is not in .*pip install \"lstm_np\[data\]\".*data_fetch.py"
+        DatasetError, match=r"MNIST is not in .*pip install \"lstm_np\[data\]\".*lstm_np\.data downloads"
     ) as caught:
         load_dataset(offline=True, say=lines.append)
     assert len(str(caught.value).splitlines()) == 1

@@ -116,12 +116,12 @@ def test_header_bit_flips_are_all_refused(write_set, small_arrays):
 def test_missing_file_names_it_and_the_way_to_get_it(write_set, small_arrays, missing):
     folder = write_set(small_arrays)
     (folder / f"{missing}.gz").unlink()
-    with pytest.raises(IDXError, match=f"{missing}.gz.*no such file.*data_fetch.py --data-dir"):
+    with pytest.raises(IDXError, match=f"{missing}.gz.*no such file.*python -m lstm_np.data --data-dir"):
         load_mnist(folder)
 
 
 def test_missing_folder_and_file_for_a_folder(tmp_path):
-    with pytest.raises(IDXError, match=r"found no such folder.*data_fetch.py"):
+    with pytest.raises(IDXError, match=r"found no such folder.*python -m lstm_np.data"):
         load_mnist(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(IDXError, match="found a file, expected a folder"):

@@ -1,19 +1,23 @@
-"""python data_fetch.py: exit status, the lines it prints, and that it works from any folder."""
+"""python -m lstm_np.data and python data_fetch.py: exit status, lines, and that they work from any folder."""
 
 import functools
+import gzip
 import http.server
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from lstm_np.data import fetch, load, load_mnist
 from lstm_np.data.download import is_valid
+from lstm_np.data.folders import DOWNLOAD
+from tests.data.conftest import NAMES, idx_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "data_fetch.py"
 
@@ -44,11 +48,9 @@ def serve():
 
 @pytest.fixture
 def command(write_set, small_arrays, pin, monkeypatch, tmp_path):
-    """The module data_fetch, for which a small set (in the folder `command.published`) is the published MNIST."""
-    spec = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.published = write_set(small_arrays)
+    """The command's module, for which a small set (in the folder `command.published`) is the published MNIST."""
+    module = importlib.import_module("lstm_np.data.__main__")
+    monkeypatch.setattr(module, "published", write_set(small_arrays), raising=False)
     table = pin(module.published)
     monkeypatch.setenv("LSTM_NP_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(module, "FILES", table)
@@ -86,7 +88,7 @@ def test_failure_lists_the_mirrors_and_the_way_by_hand(command, serve, tmp_path,
     printed = capsys.readouterr()
     assert printed.out == ""
     first, *rest = printed.err.splitlines()
-    assert first.startswith("data_fetch.py: could not download train-images-idx3-ubyte.gz")
+    assert first.startswith("data: could not download train-images-idx3-ubyte.gz")
     assert f"{mirror}: HTTP 404" in first
     assert sum("sha256" in line for line in rest) == 4
 
@@ -95,7 +97,7 @@ def test_failure_lists_the_mirrors_and_the_way_by_hand(command, serve, tmp_path,
 def test_offline_without_the_files(command, option, capsys):
     assert command.main([*option, "--quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("data_fetch.py: ")
+    assert line.startswith("data: ")
 
 
 def test_verify_finds_a_changed_file(command, small_arrays, capsys):
@@ -112,7 +114,7 @@ def test_interrupt(command, monkeypatch, capsys):
 
     monkeypatch.setattr(command, "fetch", interrupt)
     assert command.main([]) == 130
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert capsys.readouterr().err == "data: interrupted: no half file was left\n"
 
 
 def test_bad_option_is_one_line(command, capsys):
@@ -122,22 +124,52 @@ def test_bad_option_is_one_line(command, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def run(arguments, cwd, **environment):
+WAYS = {"script": [str(SCRIPT)], "module": ["-m", "lstm_np.data"]}
+
+
+def run(arguments, cwd, way="script", **environment):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, *WAYS[way], *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent), **environment},
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def test_from_another_folder(tmp_path):
-    assert "--data-dir" in run(["--help"], tmp_path).stdout
-    done = run(["--offline", "--quiet"], tmp_path, LSTM_NP_DATA=str(tmp_path / "none"))
+@pytest.mark.parametrize(("way", "called"), [("script", "data_fetch.py"), ("module", "data")])
+def test_from_another_folder(tmp_path, way, called):
+    assert "--data-dir" in run(["--help"], tmp_path, way).stdout
+    done = run(["--offline", "--quiet"], tmp_path, way, LSTM_NP_DATA=str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{called}: {tmp_path}/none does not hold the four verified files")
+
+
+def test_what_messages_advertise_is_in_the_package():
+    """A wheel holds the package alone: no message in it may send people to a file of the checkout."""
+    package = Path(load.__file__).parents[1]
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert [path for path, text in texts.items() if "data_fetch" in text] == []
+    assert DOWNLOAD == "python -m lstm_np.data"
+    assert find_spec("lstm_np.data.__main__") is not None
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_files_of_another_set_are_kept(command, serve, write_set, small_arrays, tmp_path, capsys, pack):
+    """Who follows the advice of a message in a folder of his own loses nothing."""
+    (tmp_path / "own").mkdir()
+    small_arrays[1][0] ^= 1
+    for name, array in zip(NAMES[:2], small_arrays[:2], strict=True):
+        data = idx_of(array)
+        (tmp_path / "own" / (f"{name}.gz" if pack else name)).write_bytes(gzip.compress(data) if pack else data)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()}
+    assert command.main(["--data-dir", str(tmp_path / "own"), "--mirror", serve(command.published), "--quiet"]) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()} == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("belongs to another set, which is kept; name another folder")
+    assert NAMES[1] in line
 
 
 @pytest.mark.skipif(not os.environ.get(load.ENVIRONMENT), reason="LSTM_NP_DATA names no folder with the real MNIST")
