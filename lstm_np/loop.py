@@ -509,7 +509,8 @@ def train(
                     break
                 loss, correct, samples = steps.step(batch, here.step + 1)
                 model.position = here = here.next_batch()
-                if here.batch % every == 0:
+                # the last look of an epoch is at its end: a short last batch alone would stand out of the curve
+                if here.batch % every == 0 and here.batch + every < size:
                     progress.look(steps.look())
                 if on_step is not None:
                     on_step(Step(here, samples, loss, correct, sums))

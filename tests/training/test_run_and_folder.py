@@ -200,3 +200,20 @@ def test_a_model_that_fits_is_not_refused(recipe):
     refuse_oversize(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}), (784, 1), 10, 128)
     with pytest.raises(ValueError, match=r"^[\d,]+ parameters and batches of 128 sequences need about [\d,]+ GiB"):
         refuse_oversize(recipe.changed({"model": {"hidden_size": 10**6}}), (28, 28), 10, 128)
+
+
+@pytest.mark.parametrize(("batch_size", "stretches"), [(128, 10), (100, 12), (32, 13), (1300, 1)])
+def test_a_short_last_batch_is_no_stretch_of_the_curve_by_itself(recipe, batch_size, stretches):
+    steps = []
+    recorder = Recorder(lambda step: steps.append((float(step.loss), step.samples)))
+    recipe = recipe.changed({"train": {"epochs": 1, "batch_size": batch_size}})
+    run(recipe, Place(get_backend("numpy"), out="r"), recorder)
+    with open("r/metrics.jsonl") as file:
+        losses = json.loads(file.read())["train_losses"]
+    each = -(-len(steps) // 20)
+    assert len(losses) == stretches
+    starts = [each * k for k in range(stretches)] + [len(steps)]
+    for k, loss in enumerate(losses):
+        values, samples = np.transpose(steps[starts[k] : starts[k + 1]])
+        assert loss == pytest.approx(values @ samples / samples.sum(), rel=1e-5)
+        assert samples.sum() >= min(each * batch_size, 1297)
