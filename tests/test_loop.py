@@ -131,15 +131,15 @@ def test_sums_belong_to_their_epoch():
     steps, _ = run(epochs=3, max_steps=6)
     (epoch,) = train(steps, steps.model.position.next_epoch(), epochs=3)
     assert (epoch.train.count, epoch.train.loss) == (8, 9.5)
-    assert epoch.looks == ((8.0, 0.5), (9.0, 0.5), (10.0, 0.5), (11.0, 0.5))
+    assert epoch.looks == ((8.0, 0.5), (9.0, 0.5), (10.5, 0.5))
 
 
 def test_twenty_looks_are_taken_in_an_epoch():
     steps, (epoch,) = run(size=103, epochs=1)
-    assert len(epoch.looks) == 18  # every 6 batches, and the one that is left
+    assert len(epoch.looks) == 17  # every 6 batches, and the 7 at the end
     assert epoch.looks[0] == (2.5, 0.5)
-    assert epoch.looks[-1] == (102.0, 0.5)
-    mean = sum(loss * 6 for loss, _ in epoch.looks[:-1]) + epoch.looks[-1][0]
+    assert epoch.looks[-1] == (99.0, 0.5)
+    mean = sum(loss * 6 for loss, _ in epoch.looks[:-1]) + 7 * epoch.looks[-1][0]
     assert mean / 103 == pytest.approx(epoch.train.loss)
     assert steps.progress.looks == []
 

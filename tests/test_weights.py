@@ -339,12 +339,18 @@ def test_weights_that_are_not_finite_are_refused_by_name(saved, value):
 
 @pytest.mark.parametrize(
     "change",
-    [{"hidden_size": 0}, {"cell": "none"}, {"hidden_size": "5"}, {"dropout": 2.0}, {"bias": 1}, {"double_bias": True}],
+    [{"hidden_size": 0}, {"hidden_size": "5"}, {"dropout": 2.0}, {"bias": 1}, {"double_bias": True}],
 )
 def test_a_configuration_that_makes_no_model_is_refused(saved, change):
     tensors, config = read_weights(saved)
     write_weights(saved, tensors, json.loads(json.dumps({**config, "model": {**config["model"], **change}})))
     assert refused(saved).startswith("the model it describes cannot be made")
+
+
+def test_a_cell_that_is_not_known_is_never_imported(saved):
+    tensors, config = read_weights(saved)
+    write_weights(saved, tensors, {**config, "model": {**config["model"], "cell": "none"}})
+    assert refused(saved).startswith("its cell 'none' is not known here; register it first")
 
 
 @pytest.mark.parametrize("name", ["hidden_size", "input_size", "num_classes", "num_layers"])
