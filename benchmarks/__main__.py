@@ -73,8 +73,8 @@ def run_cpu(arguments: argparse.Namespace) -> int:
     pythons = pythons_of(arguments.python_of)
     peers = arguments.peers
     if peers is None:
-        packages = {"torch": "torch", "jax": "flax", "keras": "keras", "thinc": "thinc"}
-        peers = [name for name, package in packages.items() if importlib.util.find_spec(package)] or ["reference"]
+        here = [name for name, package in CPU_PEERS.items() if importlib.util.find_spec(package)]
+        peers = [name for name in here if name != "reference"] or ["reference"]
     quick = not (arguments.grid or arguments.full or arguments.cases)
     if arguments.cases:
         cases = [case for text in arguments.cases for case in workloads.parse_case(text)]

@@ -1,7 +1,7 @@
 """What this machine can do with the very shapes of a training step, and the time a step could not go below.
 
-floor = the time of its matrix products at the speed measured for their shapes, plus the time of its tanh's; everything
-else that a step does (products of gates, sums, copies, Python) comes on top and is what "our share" leaves.
+lower bound = the time of its matrix products at the speed measured for their shapes, plus the time of its tanh's;
+everything else that a step does (products of gates, sums, copies, Python) comes on top and is what "our share" leaves.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def product(m: int, k: int, n: int, threads: int) -> dict[str, Any]:
 
 
 def measure(case: Case, threads: int) -> dict[str, Any]:
-    """Products, tanh and memory, and the floor of the case's training step (one layer)."""
+    """Products, tanh and memory, and the lower bound of the case's training step (one layer)."""
     D, H, T, B = case.D, case.H, case.T, case.B
     forward = product(4 * H, D + 1 + H, B, threads)  # W x + U h + b of a time step
     backward = product(H, 4 * H, B, threads)  # dh of a time step
@@ -123,5 +123,5 @@ def measure(case: Case, threads: int) -> dict[str, Any]:
         "weights_product": weights,
         "tanh_ns_per_element": per_element * 1e9,
         "memory_gb_per_second": 2 * 4 * (1 << 24) / copied / 1e9,
-        "floor_seconds": {**seconds, "total": sum(seconds.values())},
+        "lower_bound_seconds": {**seconds, "total": sum(seconds.values())},
     }

@@ -2,10 +2,11 @@
 
 Each line on stdin is a JSON object, each answer one JSON line on stdout:
 
-    {"do": "describe"}                      name, versions, settings, the form of Adam it uses
+    {"do": "describe"}                      versions, settings, the form of Adam it uses, what it takes part in
     {"do": "prepare", "case": {...}}        make the model, copy the initial weights in; a digest of weights and batches
     {"do": "losses", "steps": n, ...}       the loss curve from the initial weights (which it leaves)
     {"do": "time", "steps": n, "warm": k}   k untimed steps, then the seconds of each of n steps
+    {"do": "run", "seconds": s}             steps for that long, at least two: somebody looks at the memory meanwhile
     {"do": "quit"}
 
 Any other `do` is a method of the contestant (an epoch of MNIST, for one).  What the system prints goes to stderr.
@@ -16,7 +17,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -34,6 +34,7 @@ CONTESTANTS = {
     "jax": ("benchmarks.peers.jax", "Jax"),
     "keras": ("benchmarks.peers.keras", "Keras"),
     "thinc": ("benchmarks.peers.thinc", "Thinc"),
+    "onnxruntime": ("benchmarks.peers.onnxruntime", "OnnxRuntime"),
     "mnist-ours": ("benchmarks.mnist_ours", "MnistOurs"),
     "mnist-torch": ("benchmarks.peers.mnist_torch", "MnistTorch"),
     "gpu-ours": ("benchmarks.gpu.ours", "DeviceStep"),
@@ -46,14 +47,24 @@ CONTESTANTS = {
 }
 
 
+BOTH = "both directions"
+
+
+def needs(case: Case) -> set[str]:
+    """What a contestant has to take part in for this case."""
+    return {case.mode, case.cell, *([BOTH] if case.directions == 2 else [])}
+
+
 class Contestant(ABC):
     """What a system implements to take part.
 
     threads  CPU cores that it may use
     adam     (form, eps) of its Adam, as `lstm_np.Adam` names them; the loss curve is compared under this one
+    takes    the modes and cells in which it is raced, and BOTH for layers in both directions
     """
 
     adam: tuple[str, float] = ("paper", 1e-8)
+    takes: frozenset[str] = frozenset({"train", "infer", "lstm"})
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -88,11 +99,14 @@ class Contestant(ABC):
 
     def do_describe(self) -> dict[str, Any]:
         """What it is."""
-        return {"adam": list(self.adam), "remark": "", "loss_tolerance": None, **self.describe()}
+        fixed = {"adam": list(self.adam), "takes": sorted(self.takes), "remark": "", "loss_tolerance": None}
+        return {**fixed, **self.describe()}
 
     def do_prepare(self, case: dict[str, Any], adam: list[Any] | None = None) -> dict[str, Any]:
         """Make the model of a case."""
         self.case = Case(**case)
+        if missing := needs(self.case) - self.takes:
+            raise ValueError(f"not raced here: {', '.join(sorted(missing))}")
         weights, batches = workloads.make_weights(self.case), workloads.make_batches(self.case)
         form, eps = adam or self.adam
         self.build(self.case, weights, batches, (form, eps))
@@ -108,10 +122,13 @@ class Contestant(ABC):
             self.step(number % workloads.BATCHES)
         return {"seconds": self.seconds(steps)}
 
-    def do_peak(self) -> dict[str, Any]:
-        """The largest resident memory of the process so far, in bytes."""
-        unit = 1 if sys.platform == "darwin" else 1024
-        return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    def do_run(self, seconds: float) -> dict[str, Any]:
+        """Steps for that many seconds, at least two; how many."""
+        ends, number = time.perf_counter() + seconds, 0
+        while number < 2 or time.perf_counter() < ends:
+            self.step(number % workloads.BATCHES)
+            number += 1
+        return {"steps": number}
 
 
 def make(name: str, threads: int) -> Any:

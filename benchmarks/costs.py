@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.figures import exponent, in_words, quantile
 from benchmarks.flags import pythons_of
-from benchmarks.processes import ROOT, ContestantError, Racer
+from benchmarks.processes import ALLOCATORS, ROOT, ContestantError, Racer
 from benchmarks.race import Pace
 from benchmarks.workloads import Case
 
 MIB = 1 << 20
+WATCHED = 1.0  # seconds of steps during which the memory is looked at
 MEMORY_CASES = (
     Case("train", 128, 128),
     Case("train", 128, 128, T=784),
@@ -28,34 +30,53 @@ WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
 def memory(arguments: argparse.Namespace) -> int:
-    """Peak memory of three steps, in a process of its own; with and without the values kept for backward."""
+    """Memory of all processes of a system while it makes steps, in processes of its own for each case and allocator.
+
+    Ours also with the kernel that keeps less for the backward pass.
+    """
     pythons = pythons_of(arguments.python_of)
     document = machine.header("memory", arguments.threads)
-    document["cases"] = []
+    document |= {"watched_seconds": WATCHED, "cases": []}
     who = ["ours", "ours-lean"] + ([arguments.peer] if arguments.peer != "none" else [])
-    print(f"{'':<28} {'':<10} {'peak':>9} {'of that before':>15} {'time per step':>14}")
+    print(f"{'':<28} {'':<10} {'allocator':<10} {'at most':>11} {'before':>11} {'time per step':>14}")
     for case in MEMORY_CASES:
-        for name in who:
+        for name, allocator in itertools.product(who, ALLOCATORS):
             if name == "ours-lean" and case.mode == "infer":
                 continue
-            record: dict[str, Any] = {"case": case.as_dict(), "name": name}
-            with Racer(name, arguments.threads, pythons.get(name, sys.executable)) as racer:
+            record: dict[str, Any] = {"case": case.as_dict(), "name": name, "allocator": allocator}
+            python = pythons.get(name, sys.executable)
+            with Racer(name, arguments.threads, python, allocator=allocator) as racer:
                 try:
-                    racer.ask("describe")
-                    record["before"] = racer.ask("peak")["bytes"]
-                    racer.ask("prepare", case=case.as_dict())
-                    record["seconds"] = quantile(racer.ask("time", steps=3, warm=1)["seconds"], 0.5)
-                    record["peak"] = racer.ask("peak")["bytes"]
+                    record |= measure_memory(racer, case)
                     print(
-                        f"{case!s:<28} {name:<10} {record['peak'] / MIB:>5.0f} MiB {record['before'] / MIB:>11.0f} MiB "
-                        f"{in_words(record['seconds']):>14}"
+                        f"{case!s:<28} {name:<10} {allocator:<10} {_mebibytes(record['peak']):>11} "
+                        f"{_mebibytes(record['before']):>11} {in_words(record['seconds']):>14}",
+                        flush=True,
                     )
                 except ContestantError as error:
                     record["failed"] = str(error)
-                    print(f"{case!s:<28} {name:<10} {error}")
+                    print(f"{case!s:<28} {name:<10} {allocator:<10} {error}")
             document["cases"].append(record)
     print(f"written: {results.write(document, arguments.out)}")
     return 0
+
+
+def measure_memory(racer: Racer, case: Case, watched: float = WATCHED) -> dict[str, Any]:
+    """{"before": with the packages imported, "peak": at most during steps (bytes), "looks", "processes", "seconds"}.
+
+    Raises ContestantError where the contestant fails.
+    """
+    racer.ask("describe")
+    before = racer.memory()
+    racer.ask("prepare", case=case.as_dict())
+    seconds = quantile(racer.ask("time", steps=3, warm=1)["seconds"], 0.5)
+    racer.look_for_workers()
+    peak, looks = racer.peak_memory(watched)
+    return {"before": before, "peak": peak, "looks": looks, "processes": len(racer.pids), "seconds": seconds}
+
+
+def _mebibytes(count: int | None) -> str:
+    return "not told" if count is None else f"{count / MIB:.0f} MiB"
 
 
 def scaling(arguments: argparse.Namespace) -> int:
@@ -113,7 +134,7 @@ def draw(name: str, fitted: dict[str, Any], folder: Path) -> Path:
 
 
 def ceilings(arguments: argparse.Namespace) -> int:
-    """The machine's ceilings and our share of the floor, alternating with our own training step."""
+    """The machine's ceilings and our share of the lower bound, alternating with our own training step."""
     from benchmarks import ceilings as limits
 
     case = Case("train", 128, 128)
@@ -124,17 +145,17 @@ def ceilings(arguments: argparse.Namespace) -> int:
         document["ceilings"] = measured = limits.measure(case, arguments.threads)
         steps += racer.ask("time", steps=20, warm=5)["seconds"]
     step = quantile(steps, 0.5)
-    floor = measured["floor_seconds"]
-    document |= {"step_seconds": step, "share_of_floor": floor["total"] / step}
+    bound = measured["lower_bound_seconds"]
+    document |= {"step_seconds": step, "share_of_lower_bound": bound["total"] / step}
     for name in ("forward_product", "backward_product", "weights_product"):
         m, k, n = measured[name]["shape"]
         print(f"({m} x {k}) @ ({k} x {n}): {measured[name]['gflops']:.0f} GFLOP/s")
     print(f"tanh: {measured['tanh_ns_per_element']:.3f} ns per element with {arguments.threads} cores")
     print(f"memory: {measured['memory_gb_per_second']:.1f} GB/s copied (read and written)")
     print(
-        f"{case}: floor {in_words(floor['total'])} (products {in_words(floor['products'])}, "
-        f"tanh {in_words(floor['tanh'])}), measured {in_words(step)}: "
-        f"{100 * document['share_of_floor']:.0f} % of the floor's speed"
+        f"{case}: lower bound {in_words(bound['total'])} (products {in_words(bound['products'])}, "
+        f"tanh {in_words(bound['tanh'])}), measured {in_words(step)}: "
+        f"{100 * document['share_of_lower_bound']:.0f} % of that speed"
     )
     print(f"written: {results.write(document, arguments.out)}")
     return 0

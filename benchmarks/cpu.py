@@ -1,4 +1,7 @@
-"""`python -m benchmarks cpu`: every case against every peer, in this run, on the same cores."""
+"""`python -m benchmarks cpu`: every case against every peer, in this run, on the same cores.
+
+Each case is raced in fresh processes: what the C library's allocator does depends on what a process did before.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,38 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.figures import in_words
 from benchmarks.processes import ContestantError, Racer
-from benchmarks.race import STEP_LIMIT, TOLERANCE, Pace, race_case
+from benchmarks.race import SETTINGS, STEP_LIMIT, TOLERANCE, Pace, System, race_case, settings_of, takes_part
 from benchmarks.workloads import Case
 
 BUSY = 0.25  # load per core at the start, above which figures are not to be trusted
-CPU_PEERS = ("reference", "torch", "jax", "keras", "thinc")
+
+
+def start(name: str, case: Case, threads: int, python: str, stack: ExitStack) -> System:
+    """A system's processes for a case, one per setting, which the stack will end."""
+    processes = {}
+    for setting in settings_of(name, case, threads):
+        how = SETTINGS[setting]
+        racer = Racer(name, how.threads or threads, python, on=threads, allocator=how.allocator)
+        processes[setting] = stack.enter_context(racer)
+    return System(name, processes)
+
+
+def race_once(case: Case, peers: Sequence[str], threads: int, pace: Pace, pythons: Mapping[str, str]) -> dict[str, Any]:
+    """The record of one case, raced in processes that live for it alone.
+
+    Raises ContestantError where ours fails, or a peer in the middle of the rounds.
+    """
+    with ExitStack() as stack:
+        ours, *others = (
+            start(name, case, threads, pythons.get(name, sys.executable), stack) for name in ("ours", *peers)
+        )
+        return race_case(case, ours, others, pace)
+
+
+def describe(name: str, threads: int, python: str) -> dict[str, Any]:
+    """What a contestant is.  Raises ContestantError where it cannot be started."""
+    with Racer(name, threads, python) as racer:
+        return racer.ask("describe", timeout=180)
 
 
 def run(
@@ -32,62 +62,57 @@ def run(
     document |= {"pace": {"rounds": pace.rounds, "slot_seconds": pace.slot}, "tolerance": TOLERANCE}
     document |= {"contestants": {}, "missing": {}, "left_out": [], "cases": []}
     started = time.perf_counter()
-    with ExitStack() as stack:
-        ours = stack.enter_context(Racer("ours", threads, pythons.get("ours", sys.executable)))
-        document["contestants"]["ours"] = ours.ask("describe")
-        racers = []
-        for name in peers:
-            racer = stack.enter_context(Racer(name, threads, pythons.get(name, sys.executable)))
-            try:
-                document["contestants"][name] = racer.ask("describe", timeout=180)
-            except ContestantError as error:
-                document["missing"][name] = str(error)
-                say(f"left out: {error}")
-                continue
-            racers.append(racer)
-        say(_heading(racers))
-        for case in cases:
-            try:
-                record = race_case(case, ours, racers, pace)
-            except ContestantError as error:
-                document["left_out"].append({"case": str(case), "reason": str(error)})
-                say(f"left out: {case}: {error}")
-                racers = [racer for racer in racers if racer.alive]
-                if not ours.alive:
-                    break
-                continue
-            if "left_out" in record:
-                document["left_out"].append({"case": str(case), "reason": record["left_out"]})
-                say(f"left out: {case}: {record['left_out']}")
-                continue
-            document["cases"].append(record)
-            say(line(record))
-            for name, result in record["results"].items():
-                if "refused" in result:
-                    say(f"  not timed: {name}: {result['refused']}")
+    contestants: dict[str, dict[str, Any]] = document["contestants"]
+    contestants["ours"] = describe("ours", threads, pythons.get("ours", sys.executable))
+    for name in peers:
+        try:
+            contestants[name] = describe(name, threads, pythons.get(name, sys.executable))
+        except ContestantError as error:
+            document["missing"][name] = str(error)
+            say(f"left out: {error}")
+    found = [name for name in contestants if name != "ours"]
+    say(_heading(found))
+    for case in cases:
+        racing = [name for name in found if takes_part(contestants[name], case)]
+        try:
+            record = race_once(case, racing, threads, pace, pythons)
+            reason = record.get("left_out")
+        except ContestantError as error:
+            reason = str(error)
+        if reason is not None:
+            document["left_out"].append({"case": str(case), "reason": reason})
+            say(f"left out: {case}: {reason}")
+            continue
+        document["cases"].append(record)
+        say(line(record, found))
+        for name, result in record["results"].items():
+            if "refused" in result:
+                say(f"  not timed: {name}: {result['refused']}")
     document["seconds"] = time.perf_counter() - started
     document["summary"] = results.summarise(document)
     return document
 
 
-def _heading(racers: Sequence[Racer]) -> str:
-    columns = "".join(f"  {racer.name:>10} {'ratio':>6} {'quartiles':>11}" for racer in racers)
-    return f"{'':<27} {'ours':>10}{columns}\n(time per step; ratio = theirs / ours, above 1 we are faster)"
+def _heading(names: Sequence[str]) -> str:
+    columns = "".join(f"  {name[:10]:>10} {'median':>6} {'best':>6} {'quartiles':>11}" for name in names)
+    about = "median time per step; ratios are theirs / ours, of the medians and of the best rounds; ~ disturbed"
+    return f"{'':<43} {'ours':>10}{columns}\n({about})"
 
 
-def line(record: dict[str, Any]) -> str:
+def line(record: dict[str, Any], names: Sequence[str]) -> str:
     """One line of the table."""
-    text = f"{results.case_of(record)!s:<27} {in_words(record['results']['ours']['median']):>10}"
-    for name, result in record["results"].items():
-        if name == "ours":
+    ours = results.time_of(record, "ours", "median")
+    text = f"{'~' if record['disturbed'] else ' '}{results.case_of(record)!s:<42} {in_words(ours):>10}"
+    for name in names:
+        result = record["results"].get(name)
+        if result is None or "refused" in result:
+            text += f"  {'' if result is None else 'not timed':>10} {'':>6} {'':>6} {'':>11}"
             continue
-        if "refused" in result:
-            text += f"  {'not timed':>10} {'':>6} {'':>11}"
-            continue
-        mark = "*" if result["wrong_gradients"] else ""
-        quartiles = f"{result['ratio_q1']:.2f}-{result['ratio_q3']:.2f}"
-        text += f"  {in_words(result['median']):>10} {result['ratio']:>5.2f}{mark or ' '} {quartiles:>11}"
-    return text
+        ratio, mark = result["ratio"], "*" if result["wrong_gradients"] else " "
+        quartiles = f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"
+        theirs = in_words(results.time_of(record, name, "median"))
+        text += f"  {theirs:>10} {ratio['median']:>5.2f}{mark} {ratio['best']:>6.2f} {quartiles:>11}"
+    return text.rstrip()
 
 
 def closing_lines(document: dict[str, Any]) -> list[str]:
@@ -102,16 +127,21 @@ def closing_lines(document: dict[str, Any]) -> list[str]:
     if idle:
         lines.append(f"cores used by waiting contestants: at most {max(idle):.2f} on average over a case")
     lines.append(f"cases left out (over {STEP_LIMIT:.0f} s a step, or failed): {len(document['left_out'])}")
-    for peer, modes in document["summary"].items():
-        for mode, summary in modes.items():
-            lines.append(
-                f"{peer}, {mode}: geometric mean {summary['geometric_mean']:.2f} over {summary['cases']} cases, "
-                f"worst {summary['worst']:.2f} ({summary['worst_case']})"
-            )
+    for entry in document["summary"]:
+        means = f"{entry['median']:.2f} by median, {entry['best']:.2f} by best round"
+        lines.append(
+            f"{entry['peer']}, {entry['of']}: geometric mean {means}, over {entry['cases']} cases; worst "
+            f"{entry['worst']:.2f} ({entry['worst_case']}); {len(entry['below_one'])} below 1"
+        )
     forced = document["machine"].get("blas_forced")
     if forced is not None:
         lines.append(f"OPENBLAS_CORETYPE={forced} is set: NumPy's products may run at half of this processor's speed")
+    disturbed = [record for record in document["cases"] if record["disturbed"]]
+    if disturbed:
+        lines.append(f"DISTURBED: {len(disturbed)} of {len(document['cases'])} cases; measure again alone:")
+        lines += [f"  {results.case_of(record)}: {', '.join(record['disturbed'])}" for record in disturbed]
     load, cores = document["machine"]["load_at_start"], document["machine"]["cores"]
-    if load is not None and load[0] > BUSY * cores:
+    watched = all(record["other_cores"] is not None for record in document["cases"])
+    if load is not None and load[0] > BUSY * cores and not watched:
         lines.append(f"NOT QUIET: the load was {load[0]:.1f} on {cores} cores at the start; measure again alone")
     return lines

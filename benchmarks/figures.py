@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """Quartiles of some measurements, and the smallest."""
+    """Quartiles of some measurements, and the smallest: the best round."""
 
     median: float
     q1: float
     q3: float
-    least: float
+    best: float
 
 
 def quantile(values: Sequence[float], share: float) -> float:

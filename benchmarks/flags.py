@@ -6,7 +6,16 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-CPU_PEERS = ("reference", "torch", "jax", "keras", "thinc")
+# peer -> the package that it needs
+CPU_PEERS = {
+    "reference": "lstm_np",
+    "torch": "torch",
+    "jax": "flax",
+    "keras": "keras",
+    "thinc": "thinc",
+    "onnxruntime": "onnxruntime",
+}
+TORCH_CPU = "torch-cpu"  # PyTorch's build without CUDA, in an interpreter of its own: for `footprint` alone
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +57,7 @@ def pythons_of(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
-        if not equals or not path or name not in (*CPU_PEERS, "ours"):
+        if not equals or not path or name not in (*CPU_PEERS, TORCH_CPU, "ours"):
             raise ValueError(f"--python-of takes PEER=PYTHON with a peer of {', '.join(CPU_PEERS)}, found {pair!r}")
         found[name] = path
     return found

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from benchmarks.processes import ROOT
 from lstm_np.backends.blas_threads import libraries
 
-FORMAT = "lstm_np benchmark 1"
+FORMAT = "lstm_np benchmark 2"
 
 
 def cpu_name() -> str:
@@ -46,6 +47,35 @@ def commit() -> dict[str, Any]:
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """What the cores that this process may use have done so far, in core-seconds.
+
+    busy    by any program here
+    stolen  kept from this machine by its host, where it is a virtual one
+    """
+
+    busy: float
+    stolen: float
+
+
+def cpu_times() -> CpuTimes | None:
+    """Read them; None where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    wanted = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        rows = [[int(value) for value in fields[1:9]] for fields in lines if fields and fields[0] in wanted]
+    except (OSError, ValueError):
+        return None
+    if len(rows) != len(wanted) or any(len(row) < 8 for row in rows):
+        return None
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, softirq, steal = (sum(column) / tick for column in zip(*rows, strict=True))
+    return CpuTimes(user + nice + system + irq + softirq, steal)
 
 
 def version_of(package: str) -> str | None:

@@ -7,33 +7,49 @@ from typing import Any
 import numpy as np
 
 import lstm_np
-from benchmarks.contestant import Contestant
-from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy
+from benchmarks.contestant import BOTH, Contestant
+from benchmarks.workloads import (
+    CLASSES,
+    LEARNING_RATE,
+    MODES,
+    Batch,
+    Case,
+    Weights,
+    mean_cross_entropy,
+    read_out,
+)
 
 
 def make_model(case: Case, weights: Weights, backend: lstm_np.Backend, **settings: Any) -> lstm_np.SequenceClassifier:
     """A classifier of the case's sizes with these weights."""
-    model = lstm_np.SequenceClassifier(case.D, case.H, CLASSES, num_layers=case.L, backend=backend, **settings)
+    sizes: dict[str, Any] = {"num_layers": case.L, "bidirectional": case.directions == 2}
+    sizes["bias"] = "double" if "layer0.b_h" in weights else True
+    model = lstm_np.SequenceClassifier(case.D, case.H, CLASSES, cell=case.cell, backend=backend, **sizes, **settings)
     model.params.update({name: backend.from_host(array) for name, array in weights.items()})
     return model
 
 
 class Ours(Contestant):
-    """`SequenceClassifier` with the kernel that `auto` chooses."""
+    """`SequenceClassifier` with the kernel that `auto` chooses; for a stream `LSTM.forward` of one time step."""
 
     kernel = "auto"
+    takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH})
 
     def describe(self) -> dict[str, Any]:
         """Versions and settings."""
         return {
             "versions": {"lstm_np": lstm_np.__version__, "numpy": np.__version__},
             "settings": f"kernel {self.kernel}, threads {self.threads}, batches feature-major as `Batches` yields them",
+            "from": lstm_np.__file__,
         }
 
     def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
         """A model, its training step, and batches as views of (D, T, B)."""
         backend = lstm_np.get_backend("numpy", threads=self.threads)
-        self.training = case.mode == "train"
+        self.mode, self.number = case.mode, 0
+        if case.mode == "stream":
+            self._build_stream(case, weights, batches, backend)
+            return
         self.model = make_model(case, weights, backend, kernel=self.kernel)
         form, eps = adam
         optimizer = lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps)
@@ -41,20 +57,36 @@ class Ours(Contestant):
         self.batches = [
             (np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), labels) for x, labels in batches
         ]
-        self.number = 0
+
+    def _build_stream(self, case: Case, weights: Weights, batches: list[Batch], backend: lstm_np.Backend) -> None:
+        self.layer = lstm_np.LSTM(case.D, case.H, kernel=self.kernel, backend=backend)
+        self.layer.params.update({name: array for name, array in weights.items() if name in self.layer.params})
+        self.state: Any = None
+        self.weights, (x, self.labels) = weights, batches[0]
+        self.inputs = [np.ascontiguousarray(x[:, t : t + 1]) for t in range(case.T)]
+
+    def _advance(self) -> np.ndarray:
+        """h after the next time step, (1, 1, H)."""
+        y, self.state, _ = self.layer.forward(self.inputs[self.number % len(self.inputs)], self.state)
+        self.number += 1
+        return y
 
     def step(self, batch: int) -> None:
-        """A step of the training loop, or the logits."""
-        if self.training:
+        """A step of the training loop, or the logits, or a time step."""
+        if self.mode == "train":
             self.number += 1
             self.train_step(self.batches[batch], self.number)
-        else:
+        elif self.mode == "infer":
             self.model.logits(self.batches[batch][0])
+        else:
+            self._advance()
 
     def loss(self, batch: int) -> float:
-        """The loss on a batch."""
+        """The loss on a batch, or after a time step."""
+        if self.mode == "stream":
+            return mean_cross_entropy(read_out(self.weights, self._advance()[:, 0]), self.labels)
         x, labels = self.batches[batch]
-        if self.training:
+        if self.mode == "train":
             self.number += 1
             return float(self.train_step((x, labels), self.number)[0])
         return mean_cross_entropy(self.model.logits(x), labels)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import geometric_mean
 from benchmarks.machine import FORMAT
 from benchmarks.processes import ROOT
-from benchmarks.workloads import MODES, Case
+from benchmarks.workloads import GATES, MODES, Case
 
 FOLDER = ROOT / "benchmarks" / "results"
 HEAD: dict[str, type | tuple[type, ...]] = {
@@ -22,8 +22,17 @@ HEAD: dict[str, type | tuple[type, ...]] = {
     "threads": int,
     "machine": dict,
 }
-SIZES = ("B", "T", "H", "L", "D")
-TIMES = ("median", "q1", "q3", "least")
+SIZES = ("B", "T", "H", "L", "D", "directions")
+TIMES = ("median", "q1", "q3", "best")
+KINDS = ("median", "best")  # of ratios: of the medians over the rounds, and of the best rounds
+# what geometric means are taken over
+GROUPS = {
+    "training, LSTM": ("train", ("lstm",)),
+    "training, GRU and RNN": ("train", ("gru", "rnn")),
+    "inference, LSTM": ("infer", ("lstm",)),
+    "inference, GRU and RNN": ("infer", ("gru", "rnn")),
+    "one step at a time, LSTM": ("stream", ("lstm",)),
+}
 
 
 class ResultError(ValueError):
@@ -45,46 +54,70 @@ def check(document: Any) -> None:
 
 
 def _check_case(number: int, record: Any) -> None:
-    if not isinstance(record, dict) or record.get("mode") not in MODES:
-        raise ResultError(f"case {number}: expected a record with a mode of {', '.join(MODES)}")
+    if not isinstance(record, dict) or record.get("mode") not in MODES or record.get("cell") not in GATES:
+        raise ResultError(f"case {number}: expected a record with a mode of {', '.join(MODES)} and a cell")
     for name in SIZES:
         if not isinstance(record.get(name), int) or record[name] < 1:
             raise ResultError(f"case {number}: {name} must be an integer of at least 1, found {record.get(name)!r}")
+    if not isinstance(record.get("disturbed"), list):
+        raise ResultError(f"case {number}: disturbed must be a list, found {record.get('disturbed')!r}")
     for name, result in record.get("results", {}).items():
         if "refused" in result:
             continue
-        values = [*(result.get(time) for time in TIMES), *([] if name == "ours" else [result.get("ratio")])]
+        settings = result.get("settings") or {"none": {}}
+        values = [times.get(time) for times in settings.values() for time in TIMES]
+        values += [] if name == "ours" else [result.get("ratio", {}).get(kind) for kind in KINDS]
         if not all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in values):
-            raise ResultError(f"case {number}, {name}: found {values}, expected positive times and a ratio")
+            raise ResultError(f"case {number}, {name}: found {values}, expected positive times and ratios")
 
 
 def case_of(record: dict[str, Any]) -> Case:
     """The case that a record is about."""
-    return Case(record["mode"], **{name: record[name] for name in SIZES})
+    return Case(record["mode"], cell=record["cell"], **{name: record[name] for name in SIZES})
 
 
-def ratios(document: dict[str, Any], peer: str, mode: str) -> Iterator[tuple[Case, float]]:
-    """(case, their time / ours) of one peer and mode."""
+def time_of(record: dict[str, Any], name: str, kind: str) -> float:
+    """Seconds of a step by the "median" or the "best" round: ours under the default, a peer's in its better setting."""
+    result = record["results"][name]
+    setting = result["better"][kind] if "better" in result else next(iter(result["settings"]))
+    return result["settings"][setting][kind]
+
+
+def measured(document: dict[str, Any], peer: str, cases: Callable[[Case], bool]) -> list[tuple[Case, dict[str, float]]]:
+    """(case, {"median": their better time / ours, "best": ...}) of one peer, of the cases that were timed."""
+    found = []
     for record in document["cases"]:
-        result = record["results"].get(peer, {})
-        if record["mode"] == mode and "ratio" in result:
-            yield case_of(record), result["ratio"]
+        ratio, case = record["results"].get(peer, {}).get("ratio"), case_of(record)
+        if ratio is not None and cases(case):
+            found.append((case, {kind: ratio[kind] for kind in KINDS}))
+    return found
 
 
-def summarise(document: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{peer: {mode: geometric mean, worst case and its ratio, number of cases}}."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+def of_mode_and_cells(mode: str, cells: Sequence[str]) -> Callable[[Case], bool]:
+    """Whether a case has this mode and one of these cells."""
+    return lambda case: case.mode == mode and case.cell in cells
+
+
+def summarise(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per peer and group of cases: both geometric means, the worst case, and all below 1 by either ratio."""
+    found = []
     for peer in document["contestants"]:
-        for mode in MODES:
-            measured = list(ratios(document, peer, mode))
-            if measured:
-                worst = min(measured, key=lambda pair: pair[1])
-                found.setdefault(peer, {})[mode] = {
-                    "geometric_mean": geometric_mean([ratio for _, ratio in measured]),
-                    "worst": worst[1],
+        for of, (mode, cells) in GROUPS.items():
+            ratios = measured(document, peer, of_mode_and_cells(mode, cells))
+            if not ratios:
+                continue
+            worst = min(ratios, key=lambda pair: min(pair[1].values()))
+            found.append(
+                {
+                    "peer": peer,
+                    "of": of,
+                    **{kind: geometric_mean([ratio[kind] for _, ratio in ratios]) for kind in KINDS},
+                    "cases": len(ratios),
+                    "worst": min(worst[1].values()),
                     "worst_case": str(worst[0]),
-                    "cases": len(measured),
+                    "below_one": [str(case) for case, ratio in ratios if min(ratio.values()) < 1],
                 }
+            )
     return found
 
 

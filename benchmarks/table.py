@@ -10,47 +10,60 @@ from benchmarks import results
 from benchmarks.figures import in_words
 from benchmarks.processes import ROOT
 from benchmarks.results import ResultError
-from benchmarks.workloads import Case
+from benchmarks.workloads import FEATURES, MODES, Case
 
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
 README = ROOT / "README.md"
 MORE_PEERS = results.FOLDER / "more-peers"
-SHOWN = [Case("train", 128, H) for H in (64, 128, 256, 512, 1024)] + [
+SHOWN = [
+    *(Case("train", 128, H) for H in (64, 128, 256, 512, 1024)),
     Case("train", 1, 128), Case("train", 16, 128), Case("train", 512, 128), Case("train", 128, 128, T=784),
-    Case("train", 128, 128, L=2), Case("infer", 1, 128), Case("infer", 128, 128),
+    Case("train", 1, 64, T=784, D=1), Case("train", 128, 128, L=2), Case("train", 128, 128, directions=2),
+    Case("train", 128, 128, cell="gru"), Case("train", 64, 200, L=3, cell="gru"), Case("train", 128, 128, cell="rnn"),
+    Case("infer", 1, 128), Case("infer", 16, 128), Case("infer", 128, 128), Case("infer", 1, 128, T=784),
+    Case("infer", 128, 128, cell="gru"), Case("infer", 128, 128, cell="rnn"),
+    Case("stream", 1, 16), Case("stream", 1, 128),
 ]  # fmt: skip
-TITLES = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "reference": "our reference kernel"}
+TITLES = {
+    "torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "onnxruntime": "ONNX Runtime",
+    "reference": "our reference kernel",
+}  # fmt: skip
+CELLS = {"lstm": "", "gru": "GRU, ", "rnn": "RNN, "}
 
 
 def render(document: dict[str, Any]) -> str:
-    """Markdown: the chosen cases, the geometric means, and one line about where and when."""
+    """Markdown: the chosen cases, the geometric means, and a line or two about how, where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
-    by_case = {results.case_of(record): record["results"] for record in document["cases"]}
-    head = ["", "ours", *(f"{_title(name, document)}" for name in peers)]
+    by_case = {results.case_of(record): record for record in document["cases"]}
+    head = ["", "ours", *(_title(name, document) for name in peers)]
     lines = [_row(head), _row(["---", *["---:"] * (len(peers) + 1)])]
     for case in SHOWN:
         if case in by_case:
-            found = by_case[case]
-            lines.append(
-                _row([_words(case), in_words(found["ours"]["median"]), *(_entry(found, name) for name in peers)])
-            )
-    for mode, words in (("train", "training"), ("infer", "inference")):
-        summaries = [document["summary"].get(name, {}).get(mode) for name in peers]
-        if any(summaries):
-            cases = max(summary["cases"] for summary in summaries if summary)
-            entries = [_summary(summary, cases) for summary in summaries]
-            lines.append(_row([f"geometric mean, {words}, {cases} cases (worst)", "", *entries]))
-    machine = document["machine"]
-    lines += [
-        "",
-        "Time per step and, for the others, how many times ours that is (above 1 we are faster). "
-        f"{document['date'][:10]}, {machine['cpu']}, {document['threads']} cores for each, float32, "
-        f"commit {document['commit'][:9]}; medians of alternating rounds; the loss curves were compared first.",
-    ]
+            record = by_case[case]
+            ours = in_words(results.time_of(record, "ours", "median"))
+            lines.append(_row([_words(case), ours, *(_entry(record, name) for name in peers)]))
+    for of in results.GROUPS:
+        summaries = [_summary_of(document, name, of) for name in peers]
+        if known := [summary["cases"] for summary in summaries if summary is not None]:
+            entries = [_summary(summary, max(known)) for summary in summaries]
+            lines.append(_row([f"geometric mean, {of}, {max(known)} cases (worst)", "", *entries]))
+    lines += ["", _caption(document)]
     for name in peers:
         if document["contestants"][name]["remark"]:
             lines.append(f"\\* {_title(name, document)}: {document['contestants'][name]['remark']}.")
     return "\n".join(lines)
+
+
+def _caption(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    disturbed = sum(bool(record["disturbed"]) for record in document["cases"])
+    return (
+        "Time per step and, for the others, how many times ours that is (above 1 we are faster): **of the medians** / "
+        "of the best rounds. Each system in processes of its own, taking turns; theirs is the better of its times with "
+        "the C library's allocator as it comes and tuned, ours the one as it comes. Loss curves were compared first. "
+        f"{document['date'][:10]}, {machine['cpu']}, {document['threads']} cores for each, float32, "
+        f"commit {document['commit'][:9]}; {disturbed} of {len(document['cases'])} cases were disturbed."
+    )
 
 
 def rendered_results() -> str:
@@ -67,23 +80,31 @@ def _title(name: str, document: dict[str, Any]) -> str:
 
 
 def _words(case: Case) -> str:
+    features = "" if case.D == FEATURES else f", D={case.D}"
     layers = "" if case.L == 1 else f", {case.L} layers"
-    return f"{'training' if case.mode == 'train' else 'inference'}, B={case.B}, T={case.T}, H={case.H}{layers}"
+    both = "" if case.directions == 1 else ", both directions"
+    sizes = f"H={case.H}" if case.mode == "stream" else f"B={case.B}, T={case.T}, H={case.H}"
+    return f"{MODES[case.mode]}, {CELLS[case.cell]}{sizes}{features}{layers}{both}"
 
 
-def _entry(found: dict[str, Any], name: str) -> str:
-    result = found.get(name, {"refused": ""})
+def _entry(record: dict[str, Any], name: str) -> str:
+    result = record["results"].get(name, {"refused": ""})
     if "refused" in result:
         return "-"
     mark = "\\*" if result["wrong_gradients"] else ""
-    return f"{in_words(result['median'])} (**{result['ratio']:.2f}**{mark})"
+    ratio, seconds = result["ratio"], results.time_of(record, name, "median")
+    return f"{in_words(seconds)} (**{ratio['median']:.2f}** / {ratio['best']:.2f}{mark})"
+
+
+def _summary_of(document: dict[str, Any], name: str, of: str) -> dict[str, Any] | None:
+    return next((entry for entry in document["summary"] if (entry["peer"], entry["of"]) == (name, of)), None)
 
 
 def _summary(summary: dict[str, Any] | None, cases: int) -> str:
     if summary is None:
         return "-"
     fewer = "" if summary["cases"] == cases else f", {summary['cases']} cases"
-    return f"**{summary['geometric_mean']:.2f}** ({summary['worst']:.2f}{fewer})"
+    return f"**{summary['median']:.2f}** / {summary['best']:.2f} ({summary['worst']:.2f}{fewer})"
 
 
 def _row(entries: list[str]) -> str:

@@ -182,19 +182,19 @@ def _mnist(document: Record) -> list[str]:
 def _races(document: Record) -> list[str]:
     """The cases of both races, and the geometric means."""
     cases = [r["case"] for part in ("race", "rest") for r in _records(document, part) if "case" in r]
-    cases = [case for case in cases if "median" in case["results"].get("gpu-ours", {})]
+    cases = [case for case in cases if "settings" in case["results"].get("gpu-ours", {})]
     if not cases:
         return []
     peers = list(dict.fromkeys(name for case in cases for name in case["results"] if name != "gpu-ours"))
     lines = [f"{'':<26} {'ours':>9}" + "".join(f" {peer.removeprefix('gpu-'):>19}" for peer in peers)]
     measured: dict[str, list[float]] = {}
     for case in cases:
-        text = f"{results.case_of(case)!s:<26} {in_words(case['results']['gpu-ours']['median']):>9}"
+        text = f"{results.case_of(case)!s:<26} {in_words(results.time_of(case, 'gpu-ours', 'median')):>9}"
         for peer in peers:
             result = case["results"].get(peer, {})
             if "ratio" in result:
-                measured.setdefault(peer, []).append(result["ratio"])
-                text += f" {in_words(result['median']):>12} ({result['ratio']:4.1f})"
+                measured.setdefault(peer, []).append(result["ratio"]["median"])
+                text += f" {in_words(results.time_of(case, peer, 'median')):>12} ({result['ratio']['median']:4.1f})"
             else:
                 text += f" {'-':>19}"
         lines.append(text)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.processes import ContestantError, Racer
-from benchmarks.race import Pace, race_case
+from benchmarks.race import Pace, System, race_case
 from benchmarks.workloads import Case
 
 PATIENCE = 60.0  # seconds for an answer; a contestant that hangs must not take the others' time
@@ -52,7 +52,8 @@ def _one_case(case: Case, ours: Racer, racers: list[Racer], pace: Pace) -> Itera
     """Its record; once more where a peer was dropped in the middle of it.  Those that were leave `racers`."""
     while True:
         try:
-            yield {"case": race_case(case, ours, racers, pace)}
+            systems = [System(racer.name, {"default": racer}) for racer in racers]
+            yield {"case": race_case(case, System(ours.name, {"default": ours}), systems, pace)}
             racers[:] = [racer for racer in racers if racer.alive]
             return
         except ContestantError as error:

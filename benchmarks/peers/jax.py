@@ -1,4 +1,4 @@
-"""JAX on a CPU: Flax's `OptimizedLSTMCell` under `nn.RNN`, optax's Adam, one jitted step."""
+"""JAX on a CPU: Flax's `OptimizedLSTMCell` or `SimpleCell` under `nn.RNN`, optax's Adam, one jitted step."""
 
 from __future__ import annotations
 
@@ -12,41 +12,52 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import BOTH, Contestant
 from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy
 
 
 class Classifier(nn.Module):
     """LSTM layers and a dense read-out of the last output; x (T, B, D)."""
 
-    H: int
-    L: int
+    case: Case
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits (B, K)."""
-        for layer in range(self.L):
-            x = nn.RNN(nn.OptimizedLSTMCell(self.H, name=f"layer{layer}"), time_major=True)(x)
-        return nn.Dense(CLASSES, name="readout")(x[-1])
+        make = nn.OptimizedLSTMCell if self.case.cell == "lstm" else nn.SimpleCell
+        outputs: list[jax.Array] = []
+        for _, direction, prefix in self.case.layers():
+            if direction == "forward":
+                x, outputs = jnp.concatenate(outputs, -1) if outputs else x, []
+            back = {"reverse": direction == "reverse", "keep_order": True}
+            outputs.append(nn.RNN(make(self.case.H, name=prefix), time_major=True, **back)(x))
+        last = [y[0 if number else -1] for number, y in enumerate(outputs)]  # after the last step that each has read
+        return nn.Dense(CLASSES, name="readout")(jnp.concatenate(last, -1))
 
 
-def to_flax(weights: Weights, L: int) -> dict[str, Any]:
-    """Our weights as Flax names them: per gate a kernel (features in, features out); the bias is on the h side."""
+def to_flax(weights: Weights, case: Case) -> dict[str, Any]:
+    """Our weights as Flax names them, per gate a kernel (features in, out); an LSTM's bias is on the h side."""
     params: dict[str, Any] = {
         "readout": {"kernel": jnp.asarray(weights["readout.W"].T), "bias": jnp.asarray(weights["readout.b"])}
     }
-    for layer in range(L):
-        W, U, b = (np.split(weights[f"layer{layer}.{name}"], 4) for name in "WUb")
+    for _, _, prefix in case.layers():
+        W, U, b = (weights[f"{prefix}.{name}"] for name in "WUb")
         gates: dict[str, Any] = {}
-        for k, gate in enumerate("ifog"):
-            gates[f"i{gate}"] = {"kernel": jnp.asarray(W[k].T)}
-            gates[f"h{gate}"] = {"kernel": jnp.asarray(U[k].T), "bias": jnp.asarray(b[k])}
-        params[f"layer{layer}"] = gates
+        if case.cell == "rnn":
+            gates = {"i": {"kernel": jnp.asarray(W.T), "bias": jnp.asarray(b)}, "h": {"kernel": jnp.asarray(U.T)}}
+        else:
+            parts = zip("ifog", np.split(W, 4), np.split(U, 4), np.split(b, 4), strict=True)
+            for gate, W_k, U_k, b_k in parts:
+                gates[f"i{gate}"] = {"kernel": jnp.asarray(W_k.T)}
+                gates[f"h{gate}"] = {"kernel": jnp.asarray(U_k.T), "bias": jnp.asarray(b_k)}
+        params[prefix] = gates
     return {"params": params}
 
 
 class Jax(Contestant):
-    """Flax and optax, jitted."""
+    """Flax and optax, jitted; not the GRU, of which Flax's has fewer biases."""
+
+    takes = frozenset({"train", "infer", "lstm", "rnn", BOTH})
 
     def describe(self) -> dict[str, Any]:
         """Versions and settings."""
@@ -61,7 +72,7 @@ class Jax(Contestant):
         form, eps = adam
         assert form == "paper"
         self.training = case.mode == "train"
-        model, optimizer = Classifier(case.H, case.L), optax.adam(LEARNING_RATE, eps=eps)
+        model, optimizer = Classifier(case), optax.adam(LEARNING_RATE, eps=eps)
 
         def mean_loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
             return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), labels).mean()
@@ -72,7 +83,7 @@ class Jax(Contestant):
             updates, state = optimizer.update(grads, state, params)
             return optax.apply_updates(params, updates), state, loss
 
-        self.params = to_flax(weights, case.L)
+        self.params = to_flax(weights, case)
         self.state, self.train = optimizer.init(self.params), train
         self.logits = jax.jit(model.apply)
         self.batches = [(jnp.asarray(x.transpose(1, 0, 2)), jnp.asarray(labels)) for x, labels in batches]

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow on a CPU: `layers.LSTM`, a training step under `tf.function`."""
+"""Keras on TensorFlow on a CPU: `layers.LSTM`, `GRU` and `SimpleRNN`, a training step under `tf.function`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.contestant import Contestant
+from benchmarks.contestant import BOTH, Contestant
 from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, mean_cross_entropy, reorder_gates
 
+# cell -> (layer, its order of the gates, ours)
+LAYERS = {
+    "lstm": (keras.layers.LSTM, "ifgo", "ifog"),
+    "gru": (keras.layers.GRU, "zrn", "rzn"),
+    "rnn": (keras.layers.SimpleRNN, "h", "h"),
+}
 UNROLLED = 32  # time steps; unrolled graphs run faster, but longer ones take minutes to trace
+
+
+def layer_weights(case: Case, weights: Weights, prefix: str) -> list[np.ndarray]:
+    """Kernel (D, gates H), recurrent kernel (H, gates H) and bias of one layer and direction; of a GRU two biases."""
+    _, order, own = LAYERS[case.cell]
+    names = [name for name in ("W", "U", "b", "b_h") if f"{prefix}.{name}" in weights]
+    W, U, *biases = (reorder_gates(weights[f"{prefix}.{name}"], order, own) for name in names)
+    return [W.T, U.T, biases[0] if len(biases) == 1 else np.stack(biases)]
 
 
 class Keras(Contestant):
     """`keras.layers.LSTM` + `Dense`, sparse cross-entropy from logits, `keras.optimizers.Adam`."""
 
     adam = ("hat", 1e-7)
+    takes = frozenset({"train", "infer", "lstm", "gru", "rnn", BOTH})
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -39,11 +54,14 @@ class Keras(Contestant):
         keras.backend.clear_session()
         self.training = case.mode == "train"
         unroll = case.T <= UNROLLED
-        layers = [keras.layers.LSTM(case.H, return_sequences=n < case.L - 1, unroll=unroll) for n in range(case.L)]
+        make = LAYERS[case.cell][0]
+        layers = [make(case.H, return_sequences=n < case.L - 1, unroll=unroll) for n in range(case.L)]
+        if case.directions == 2:
+            layers = [keras.layers.Bidirectional(layer) for layer in layers]
         model = keras.Sequential([keras.Input((case.T, case.D)), *layers, keras.layers.Dense(CLASSES)])
         for number, layer in enumerate(layers):
-            W, U, b = (reorder_gates(weights[f"layer{number}.{name}"], "ifgo") for name in "WUb")
-            layer.set_weights([W.T, U.T, b])
+            prefixes = [prefix for n, _, prefix in case.layers() if n == number]
+            layer.set_weights([array for prefix in prefixes for array in layer_weights(case, weights, prefix)])
         model.layers[-1].set_weights([weights["readout.W"].T, weights["readout.b"]])
         optimizer = keras.optimizers.Adam(LEARNING_RATE, epsilon=eps)
         optimizer.build(model.trainable_variables)
