@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from benchmarks import results, workloads
 from benchmarks.flags import CPU_PEERS, Parser, add_pythons, at_least_one, names, pythons_of
+from benchmarks.pairs import FEWEST
 from benchmarks.race import Pace
+
+
+def enough_pairs(text: str) -> int:
+    """An integer of at least `pairs.FEWEST`.  Raises ArgumentTypeError."""
+    if at_least_one(text) < FEWEST:
+        raise argparse.ArgumentTypeError(f"expected at least {FEWEST} pairs, found {text}: fewer say nothing")
+    return int(text)
 
 
 def make_parser() -> Parser:
@@ -17,10 +25,10 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description="Races of lstm_np against other systems, and its costs.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    def add(name: str, text: str) -> Parser:
+    def add(name: str, text: str, otherwise: str = "benchmarks/results") -> Parser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--threads", type=at_least_one, default=2, help="CPU cores for everybody (default 2)")
-        command.add_argument("--out", help="folder for the result file (default benchmarks/results)")
+        command.add_argument("--out", help=f"folder for the result file (default: {otherwise})")
         return command
 
     cpu = add("cpu", "training and inference steps against peers on a CPU")
@@ -51,14 +59,18 @@ def make_parser() -> Parser:
     profile = add("profile", "where the time of a training epoch goes")
     profile.add_argument("--steps", type=at_least_one, default=469, help="steps of the epoch (default 469, MNIST's)")
 
-    compare = commands.add_parser("compare", help="this tree against a commit: the same bits, and as fast?")
-    compare.description = "Whether this tree, with its changes, computes the same bits as a commit."
+    compare = add(
+        "compare", "this tree, with its changes, against a commit: the same bits, and as fast?", "not written"
+    )
     compare.add_argument("commit", metavar="COMMIT", help="anything that git knows a commit by")
     compare.add_argument("--data-dir", help="folder with the four MNIST files (default: where they are found)")
     compare.add_argument("--steps", type=at_least_one, default=50, help="of each recipe (default 50)")
     compare.add_argument("--only", metavar="TEXT", help="only what has this text in its name, such as 'recipe best'")
-    compare.add_argument("--hashes-only", action="store_true", help="no race")
-    compare.add_argument("--out", help="folder for compare.json (by default none is written)")
+    part = compare.add_mutually_exclusive_group()
+    part.add_argument("--hashes-only", action="store_true", help="no race")
+    part.add_argument("--race-only", action="store_true", help="only the race")
+    compare.add_argument("--pairs", type=enough_pairs, default=24, help="pairs of processes raced (default 24)")
+    compare.add_argument("--cases", nargs="+", metavar="CASE", help="what is raced (default: the main cases)")
     compare.add_argument("--json", action="store_true", help="the whole result as one JSON object, on the last line")
 
     table = commands.add_parser("table", help="the README's table from the committed result file")

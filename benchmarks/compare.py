@@ -1,8 +1,8 @@
-"""`python -m benchmarks compare COMMIT`: does this tree compute the same bits as COMMIT?
+"""`python -m benchmarks compare COMMIT`: does this tree compute the same bits as COMMIT, and is it as fast?
 
 The probe (`benchmarks/probe.py`, each tree its own) trains every recipe for 50 steps and tries what no recipe has, with
 the kernels auto and reference, on one core and on two; SHA-256 sums of parameters, optimizer state, losses and outputs
-are compared.
+are compared.  Then both trees are raced in pairs (`benchmarks.pairs`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, results
-from benchmarks.processes import environment
+from benchmarks import machine, pairs, results, workloads
+from benchmarks.processes import environment, python_path
 from benchmarks.trees import Tree, laid_out, this_tree
 
 SETTINGS = tuple((kernel, threads) for threads in (1, 2) for kernel in ("auto", "reference"))
@@ -62,7 +62,7 @@ def start_probe(
     return subprocess.Popen(
         [sys.executable, str(tree.path / "benchmarks" / "probe.py"), *given],
         cwd=tree.path,
-        env={**environment(threads), "PYTHONPATH": tree.python_path()},
+        env={**environment(threads), "PYTHONPATH": python_path(tree.path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -151,15 +151,26 @@ def compare_sums(ours: Tree, theirs: Tree, data_dir: str | None, steps: int, onl
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print, and write the result file where one is asked for; 0 where nothing differs, else 1."""
+    """Compare, print, and write the result file where one is asked for.
+
+    The exit status: 0 where no bit differs and no case is slower by more than 2 %, 1 where one is, or may be.
+    """
+    cases = [case for text in arguments.cases or () for case in workloads.parse_case(text)] or list(pairs.CASES)
     ours = this_tree()
-    document: dict[str, Any] = machine.header("compare", 2)
+    document: dict[str, Any] = machine.header("compare", arguments.threads)
+    good = True
     with laid_out(arguments.commit) as theirs:
         document["other"] = {"commit": theirs.commit, "borrowed": theirs.borrowed}
         print(f"{ours} against {theirs}" + (", with this tree's benchmarks" if theirs.borrowed else ""), flush=True)
-        document["sums"] = compare_sums(ours, theirs, arguments.data_dir, arguments.steps, arguments.only)
-        print(f"data: {document['sums']['data']}; {arguments.steps} steps of each recipe")
-    good = document["sums"]["equal"]
+        if not arguments.race_only:
+            document["sums"] = compare_sums(ours, theirs, arguments.data_dir, arguments.steps, arguments.only)
+            print(f"data: {document['sums']['data']}; {arguments.steps} steps of each recipe", flush=True)
+            good = document["sums"]["equal"]
+        if not arguments.hashes_only:
+            document["race"] = pairs.race(ours, theirs, cases, arguments.pairs, arguments.threads)
+            good = good and document["race"]["good"]
+            if any(record.get("verdict", "").startswith("says nothing") for record in document["race"]["cases"]):
+                print("an interval is wider than 4 %: repeat it, on a quieter machine or with more --pairs")
     if arguments.out is not None:
         print(f"written: {results.write(document, arguments.out)}")
     if arguments.json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -29,10 +28,6 @@ class Tree:
     commit: str
     changed: bool = False
     borrowed: bool = False
-
-    def python_path(self) -> str:
-        """PYTHONPATH with this tree's packages before all others."""
-        return os.pathsep.join([str(self.path), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def __str__(self) -> str:
         return f"{self.name} ({self.commit[:9]}{', with changes' if self.changed else ''})"
