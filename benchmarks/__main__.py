@@ -53,6 +53,11 @@ def make_parser() -> Parser:
     memory = add("memory", "peak memory of training, each case in a process of its own")
     memory.add_argument("--peer", choices=("torch", "none"), default="torch")
     add_pythons(memory)
+    footprint = add("footprint", "installed size, import time, and time to a first trained epoch, ours and each peer's")
+    footprint.add_argument("--peers", type=names, help="default: all that are installed")
+    footprint.add_argument("--images", type=at_least_one, default=60_000, help="of the epoch (default 60000, MNIST's)")
+    footprint.add_argument("--rounds", type=at_least_one, default=3, help="first epochs of each (default 3)")
+    add_pythons(footprint)
     scaling = add("scaling", "cost against T and against H, with fitted exponents and pictures")
     scaling.add_argument("--pictures", help="folder for cost-t.png and cost-h.png (default docs/images)")
     add("ceilings", "what the machine can do (products, tanh, memory), and our share of that")
@@ -120,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks import compare
 
             return compare.run(arguments)
+        if arguments.command == "footprint":
+            from benchmarks import footprint
+
+            return footprint.run(arguments)
         if arguments.command == "mnist":
             from benchmarks import mnist
 
