@@ -1,4 +1,4 @@
-"""Backends: where arrays live and which namespace computes with them.  The only room that imports CuPy, when asked."""
+"""Backends: where arrays live and which namespace computes with them.  CuPy is imported here alone, when asked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ BACKENDS = ("numpy", "cupy")
 def get_backend(name: str | Backend = "numpy", *, threads: int | None = None) -> Backend:
     """The backend called `name`; a `Backend` is returned as it is.
 
-    `threads` limits the CPU cores that kernels use (None: they choose); it has no meaning on a GPU.
+    `threads` is how many CPU cores kernels use; None: all that this process may, decided here once
+    (`lstm_np.backends.cores`).  It has no meaning on a GPU.
     Raises ValueError for an unknown name or a thread count below 1, BackendError when CuPy or a GPU is missing.
     """
     if isinstance(name, Backend):

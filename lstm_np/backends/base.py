@@ -25,7 +25,9 @@ class Backend:
     to_host         array of this backend -> NumPy array
     synchronize     wait until all work handed to the device is done
     kernels         names of the sequence kernels that run here, best first; the last is always "reference"
-    threads         how many CPU cores may be used; None: all
+    cores           how many CPU cores its kernels use
+    processes       how many processes may share those cores: as many, or 1 where there can be no worker processes
+    decided_by      what decided the number of cores, in words
     reads_are_free  arrays lie in host memory and work is done when a call returns, so that a number can be read at any
                     time; False: to read one waits for a device, and a loop that wants it busy reads rarely
     device_steps    the training step that stays on the device (`lstm_np.device`) runs here
@@ -37,7 +39,9 @@ class Backend:
     to_host: Callable[[Any], Any]
     synchronize: Callable[[], None]
     kernels: tuple[str, ...]
-    threads: int | None = None
+    cores: int = 1
+    processes: int = 1
+    decided_by: str = "one core feeds the device"
     reads_are_free: bool = False
     device_steps: bool = False
 

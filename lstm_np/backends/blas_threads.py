@@ -49,6 +49,18 @@ def unpacked_product_limit() -> int:
     return 0
 
 
+def allowed_threads() -> int | None:
+    """How many threads NumPy's BLAS may use outside of `blas_threads`; None where it has no threads, or is not known.
+
+    That is less than it could where an environment variable, `threadpoolctl.threadpool_limits` or joblib limits it.
+    """
+    with _lock:
+        first = next(iter(libraries()), None)
+        if first is None or getattr(first, "threading_layer", None) == "disabled":
+            return None
+        return _found[0] if _in_force else first.get_num_threads()
+
+
 def _set(numbers: list[int]) -> None:
     """Tell the libraries, unless that is what they do now: a call costs as much as a small product."""
     if numbers != _now:

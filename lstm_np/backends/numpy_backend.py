@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from lstm_np.backends.base import Backend
 from lstm_np.backends.blas_threads import SERIAL_DOT, SERIAL_PRODUCT, blas_threads
+from lstm_np.backends.cores import Cores, can_share_with_processes, usable_cores
 
 CACHE_LINE = 64  # bytes
 PIECE = 48 << 10  # values; a core's own cache holds those of an optimiser's vectors
@@ -28,13 +28,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     raw = np.empty(size + CACHE_LINE // itemsize, dtype)
     start = -raw.ctypes.data % CACHE_LINE // itemsize
     return raw[start : start + size].reshape(shape)
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use: its affinity where the system has one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class NumpyBackend(Backend):
@@ -73,7 +66,8 @@ def _nothing_to_wait_for() -> None:
 
 
 def make_backend(threads: int | None = None) -> Backend:
-    """The NumPy backend; it uses at most `threads` cores (None: all)."""
+    """The NumPy backend on `threads` cores (None: `usable_cores`)."""
+    cores = usable_cores() if threads is None else Cores(threads, "the user")
     return NumpyBackend(
         name="numpy",
         xp=np,
@@ -81,6 +75,8 @@ def make_backend(threads: int | None = None) -> Backend:
         to_host=np.asarray,
         synchronize=_nothing_to_wait_for,
         kernels=("fused", "lean", "reference"),
-        threads=threads,
+        cores=cores.number,
+        processes=cores.number if can_share_with_processes() else 1,
+        decided_by=cores.decided_by,
         reads_are_free=True,
     )

@@ -151,9 +151,9 @@ def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
 
 @contextlib.contextmanager
 def backend_of(arguments: Any) -> Iterator[Backend]:
-    """The backend that --backend and --threads ask for; the linear algebra library keeps to the threads meanwhile."""
+    """The backend that --backend and --threads ask for; the linear algebra library keeps to its cores meanwhile."""
     backend = get_backend(arguments.backend, threads=arguments.threads)
-    with threadpool_limits(limits=arguments.threads):
+    with threadpool_limits(limits=backend.cores if backend.reads_are_free else arguments.threads):
         yield backend
 
 

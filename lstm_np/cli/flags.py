@@ -115,7 +115,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest that can [auto]")
     text = "lean: of each step keep h alone and compute the gates again on the way back: --kernel lean [full]"
     one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
-    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use at most [all]")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use [all that this process may]")
 
 
 def _dashed(name: str) -> str:

@@ -296,6 +296,12 @@ def _config(plan: Plan, place: Place) -> dict[str, Any]:
         "sequence": {"steps": plan.sequence[0], "features": plan.sequence[1]},
         "parameters": plan.parameters,
         "steps_per_epoch": plan.steps_per_epoch,
-        "machine": {"backend": plan.backend, "kernels": list(plan.kernels), "threads": place.backend.threads},
+        "machine": {
+            "backend": plan.backend,
+            "kernels": list(plan.kernels),
+            "cores": place.backend.cores,
+            "cores_decided_by": place.backend.decided_by,
+            "processes": place.backend.processes,
+        },
         "environment": describe_machine(),
     }

@@ -177,7 +177,13 @@ def test_model_and_optimizer_flags_reach_them(invoke):
     assert "float64, numpy backend, reference kernel\n" in result.out
     config = json.loads(Path("run/config.json").read_text())
     assert config["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}
-    assert config["machine"] == {"backend": "numpy", "kernels": ["reference"] * 4, "threads": 1}
+    assert config["machine"] == {
+        "backend": "numpy",
+        "kernels": ["reference"] * 4,
+        "cores": 1,
+        "cores_decided_by": "the user",
+        "processes": 1,
+    }
     model = lstm_np.SequenceClassifier.load("run/weights.safetensors")
     expected = {"num_layers": 2, "bidirectional": True, "dtype": "float64", "initializer": "torch"}
     assert {name: model.config[name] for name in expected} == expected

@@ -72,7 +72,7 @@ import numpy as np
 
 from lstm_np.backends import Backend
 from lstm_np.backends.blas_threads import blas_threads
-from lstm_np.backends.numpy_backend import aligned, available_cores
+from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import cut, rows, sample
 from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
 from lstm_np.kernels.cpu.part import OWN_GATES, Params, Part, RemotePart
@@ -242,8 +242,7 @@ class NumpyFusedKernel:
         return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
 
     def _plan(self, T: int, B: int, save: bool) -> cut.Plan:
-        cores = self.backend.threads or available_cores()
-        sizes = self.spec.input_size, self.spec.hidden_size, T, B, cores, save
+        sizes = self.spec.input_size, self.spec.hidden_size, T, B, self.backend.cores, save
         plan = cut.share_out(*sizes)
         if len(plan.parts) > 1 and not process.can_start(len(plan.parts) - 1):
             return cut.share_out(*sizes)
