@@ -36,15 +36,16 @@ def make_parser() -> Parser:
         "predict",
         "[RUN] (--index N ... | --image FILE ...) [flags]",
         "Show images with what a trained model takes them for. Test images are named by number. An image of your own "
-        "may be of any size: it becomes grey; dark ink on light paper is inverted; unless it has the model's size "
-        "already, its ink is scaled and centred as in the data set.",
+        "may be a photograph of any size: it is turned as its orientation mark says, uneven light is taken out of it, "
+        "and its ink, dark or light, is scaled and centred as in the data set. One of the model's size on black or "
+        "white is taken as it is.",
         one="is not used",
     )
     add_run_arguments(parser)
     add_cell_file_flag(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--index", type=int, nargs="+", metavar="N", help="test images, counted from 0")
-    which.add_argument("--image", nargs="+", metavar="FILE", help="PNG or other picture, or .npy")
+    which.add_argument("--image", nargs="+", metavar="FILE", help="PNG, JPEG or other picture, or .npy")
     group = add_data_flags(parser)
     group.add_argument("--dataset", choices=DATASETS, help="test images of this data set [the one it was trained on]")
     add_machine_flags(parser)

@@ -195,6 +195,15 @@ def test_a_model_is_saved_through_a_link(tmp_path):
     assert lstm_np.SequenceClassifier.load(tmp_path / "link").config == model.config
 
 
+def test_a_picture_is_saved_through_a_link_and_to_a_device(tmp_path):
+    (tmp_path / "link.png").symlink_to("target.png")
+    save_picture(tmp_path / "link.png", b"png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "target.png").read_bytes() == b"png"
+    save_picture("/dev/null", b"png")
+    assert not Path("/dev/null").is_file()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe, received = tmp_path / "pipe", []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,8 @@ from lstm_np.data.download import Progress
 def download_bars(quiet: bool = False) -> Iterator[Progress | None]:
     """Gives the `progress` function for `fetch`: one bar on stderr for each file, with size, speed and time left.
 
-    None where `quiet`; nothing is drawn where stderr is not a terminal.
+    None where `quiet`; nothing is drawn where stderr is not a terminal, whatever FORCE_COLOR says: a bar is drawn by
+    moving the cursor.
     """
     if quiet:
         yield None
@@ -29,7 +31,7 @@ def download_bars(quiet: bool = False) -> Iterator[Progress | None]:
     )
     console = Console(stderr=True)
     tasks: dict[str, rich.TaskID] = {}
-    with rich.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with rich.Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bars:
 
         def show(name: str, done: int, total: int) -> None:
             if name not in tasks:

@@ -116,7 +116,7 @@ class LineReporter(Reporter):
         self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
         self._line(f"{'epoch':>7}{'loss':>9}{'accuracy':>10}{'loss':>12}{'accuracy':>10}{'images/s':>13}{'time':>9}")
         self._epoch_began = time.perf_counter()
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._stream.isatty():  # FORCE_COLOR makes a terminal of a file
             columns_of_bar = (
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=BAR_WIDTH),

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lstm_np import data
 from lstm_np.data.images import read_pictures
+from lstm_np.data.progress import download_bars
 from lstm_np.display import text
 from lstm_np.loop import Epoch, History, Metrics, Position, Step
 from lstm_np.training import curves, reporters
@@ -118,6 +119,20 @@ def test_a_line_per_epoch_and_no_bar_where_nobody_watches(plan):
     assert lines[-1].split() == ["2/10", "0.2500", "95.00%", "-", "-", "4,800", "12.5", "s"]
     assert "\x1b" not in stream.getvalue()
     assert max(map(len, lines)) <= 80
+
+
+def test_colours_that_are_forced_draw_no_bar_into_a_file(plan, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    reporter = reporters.LineReporter(stream)
+    reporter.start(plan)
+    reporter.step(step_of(1, SimpleNamespace(read=lambda: pytest.fail("no bar is drawn, so nothing is read"))))
+    reporter.close()
+    assert visible(stream.getvalue()).splitlines()[-1].split()[0] == "epoch"
+    with download_bars() as show:
+        show("train-images", 1, 2)
+    for written in (stream.getvalue(), capsys.readouterr().err):
+        assert not re.search(r"\x1b\[[0-9;?]*[A-LN-Za-ln-z]", written)  # colours end in m; all else moves the cursor
 
 
 @pytest.mark.parametrize("name", recipe_names())
