@@ -62,20 +62,29 @@ class DeviceSteps(Steps):
             steps=optimizer.steps,
         )
         self.sums = DeviceSums(self._device)
+        self._ahead: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch, and the samples of each of its batches
 
     def __len__(self) -> int:
         """Batches per epoch."""
         return len(self._source)
 
     def batches(self, start: Position) -> Iterator[int]:
-        """The sizes of the batches of the epoch of `start` from there on, after its order has been handed over."""
-        count = len(self)
-        everything = np.arange(self._source.samples)
-        first = start.epoch * count
-        parts = [everything[self._source.indices(batch)] for batch in range(first, first + count)]
+        """The sizes of the batches of the epoch of `start` from there on, after its order has been handed over.
+
+        Behind the last of them the order of the next epoch is drawn: the device is still at work then.
+        """
+        parts = self._order_of(start.epoch)
         self._device.begin_epoch(np.concatenate(parts), sum(map(len, parts[: start.batch])), self.optimizer.steps)
         for part in parts[start.batch :]:
             yield len(part)
+        self._ahead = start.epoch + 1, self._order_of(start.epoch + 1)
+
+    def _order_of(self, epoch: int) -> list[np.ndarray]:
+        """The samples of each batch of an epoch, as they were drawn ahead or drawn now."""
+        if self._ahead[0] == epoch:
+            return self._ahead[1]
+        everything, first = np.arange(self._source.samples), epoch * len(self)
+        return [everything[self._source.indices(batch)] for batch in range(first, first + len(self))]
 
     def step(self, batch: int, number: int) -> tuple[Any, Any, int]:
         """Step `number` on the next `batch` samples; loss and correct answers are read when they are made numbers."""

@@ -224,6 +224,20 @@ def test_the_device_step_is_not_waited_for(monkeypatch):
     assert steps.sums.count == 30
 
 
+def test_the_next_order_is_drawn_while_the_device_works(monkeypatch):
+    model, waited = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run()), []
+    steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
+    device, drawn = type(steps._device), steps._source.indices
+    totals = device.totals
+    monkeypatch.setattr(steps._source, "indices", lambda batch: waited.append(batch) or drawn(batch))
+    monkeypatch.setattr(device, "totals", lambda self: waited.append("wait") or totals(self))
+    train(steps, epochs=2)
+    after = waited.index(7)  # the last batch of the second epoch
+    assert waited[:after].count("wait") == 4, "a look at each of the first epoch's batches, and none at its end"
+    assert waited[after - 3 : after + 2] == [4, 5, 6, 7, "wait"]
+    assert [batch for batch in waited if batch != "wait"] == [*range(12)]  # each once
+
+
 def test_the_device_finds_at_a_look_that_training_has_diverged():
     model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
     steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
