@@ -23,7 +23,7 @@ from lstm_np.errors import LstmNpError
 from lstm_np.parameters import Parameters
 
 Array = Any
-LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends: on a device each look waits
+LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends
 STRETCHES = 60  # of the training loss, in a whole drawn curve: more of them show the chance of the batches, no trend
 
 
@@ -248,6 +248,31 @@ class Sums(Protocol):
         ...
 
 
+class Glance(Protocol):
+    """The means of the epoch as they were when the steps so far were made; on a device they take a while to arrive."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `read` will not wait."""
+        ...
+
+    def read(self) -> Metrics:
+        """The means.  Raises TrainingDivergedError where they are not finite."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A `Glance` at what is known already."""
+
+    metrics: Metrics
+    ready: bool = True
+
+    def read(self) -> Metrics:
+        """The means."""
+        return self.metrics
+
+
 class Running:
     """`Sums` as arrays of a backend."""
 
@@ -295,16 +320,32 @@ class Progress:
     def reset(self) -> None:
         """An epoch begins."""
         self.looks: list[tuple[float, float]] = []
+        self._coming: list[Glance] = []
         self._seen = Metrics(0.0, 0.0, 0, 0)  # at the last look
         self._spent, self._began = 0.0, math.nan
 
+    def expect(self, glance: Glance) -> None:
+        """Keep what a glance will say when it is there; the ones before it come first."""
+        self._coming.append(glance)
+        while self._coming and self._coming[0].ready:
+            self.look(self._coming.pop(0).read())
+
+    def settle(self) -> None:
+        """Wait for every glance that is expected; raises what reading one raises."""
+        while self._coming:
+            self.look(self._coming.pop(0).read())
+
     def look(self, now: Metrics) -> None:
         """Keep the means of the samples since the last look."""
-        self.looks = list(self.until(now))
+        self.looks = list(self._with(now))
         self._seen = now
 
     def until(self, now: Metrics) -> tuple[tuple[float, float], ...]:
-        """The looks, and behind them one at `now` if there were samples since the last."""
+        """The looks, and behind them one at `now` if there were samples since the last; waits for those expected."""
+        self.settle()
+        return self._with(now)
+
+    def _with(self, now: Metrics) -> tuple[tuple[float, float], ...]:
         count = now.count - self._seen.count
         if not count:
             return tuple(self.looks)
@@ -326,12 +367,13 @@ class Progress:
         return self._spent if math.isnan(self._began) else self._spent + time.perf_counter() - self._began
 
     def state(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Everything as plain values; waits for the glances that are expected."""
+        self.settle()
         return {"looks": [list(look) for look in self.looks], "seen": asdict(self._seen), "seconds": self.seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.looks = [(loss, accuracy) for loss, accuracy in state["looks"]]
+        self.looks, self._coming = [(loss, accuracy) for loss, accuracy in state["looks"]], []
         self._seen, self._spent = Metrics(**state["seen"]), state["seconds"]
 
 
@@ -424,6 +466,10 @@ class Steps(Protocol):
                 )
         return metrics
 
+    def glance(self) -> Glance:
+        """As `look`, to be read later where waiting would cost a device its time."""
+        return Seen(self.look())
+
     def state(self) -> dict[str, Any]:
         """What has to be kept besides parameters and position: plain values and NumPy arrays, by name.
 
@@ -511,9 +557,10 @@ def train(
                 model.position = here = here.next_batch()
                 # the last look of an epoch is at its end: a short last batch alone would stand out of the curve
                 if here.batch % every == 0 and here.batch + every < size:
-                    progress.look(steps.look())
+                    progress.expect(steps.glance())
                 if on_step is not None:
                     on_step(Step(here, samples, loss, correct, sums))
+            progress.settle()
             metrics = steps.look() if sums.count else None
         record = None
         if metrics is not None:

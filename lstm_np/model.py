@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -17,9 +19,11 @@ from lstm_np import initializers, old_names, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import CELLS
 from lstm_np.data import Batches
-from lstm_np.device.steps import DeviceSteps
+from lstm_np.device.inference import DeviceInference
+from lstm_np.device.memory import DeviceData, fits
+from lstm_np.device.steps import DeviceSteps, rows_on_device
 from lstm_np.layers import Parameters, dense, make_layers
-from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, train
+from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype
@@ -128,6 +132,8 @@ class SequenceClassifier:
         self._params = Parameters.from_host(self.backend, arrays, self.dtype)
         self.position = Position()
         self._own_optimizer: Adam | None = None  # of a `fit` that is given none
+        self._inference: dict[int, DeviceInference] = {}  # by the number of time steps
+        self._kept_on_device: WeakKeyDictionary[Batches, DeviceData] = WeakKeyDictionary()
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
 
     @property
@@ -240,6 +246,10 @@ class SequenceClassifier:
         Raises ValueError for a bad x, or a batch_size below 1.
         """
         batch_size = check_count("batch_size", batch_size, 1)
+        on_device = self._on_device(x)
+        if on_device is not None:
+            x, _ = self._check_data(x)
+            return on_device.measure(on_device.data(rows_on_device(x, self.dtype))).predict_proba()
         xp, to_host = self.backend.xp, self.backend.to_host
         starts = range(0, len(x), batch_size)
         logits = (self.run(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
@@ -260,9 +270,30 @@ class SequenceClassifier:
         batch_size = check_count("batch_size", batch_size, 1)
         x = np.asarray(x) if isinstance(x, (list, tuple)) else x
         self._check_shape(x)
+        on_device = self._on_device(x)
+        if on_device is not None:
+            x, integers = self._check_data(x, labels)
+            return mean_of(*on_device.measure(on_device.data(rows_on_device(x, self.dtype), integers)).sums())
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
         starts = range(0, len(x), batch_size)
         return self.evaluate_batches((x[k : k + batch_size], integers[k : k + batch_size]) for k in starts)
+
+    def evaluate_data(self, data: Batches, *, stop: Callable[[], bool] | None = None) -> Metrics:
+        """Mean loss and accuracy over all sequences of `data`, each once.
+
+        stop  asked before each batch; True ends it with what has been measured
+
+        On a GPU that can classify there by itself (as in `training_steps`) they stay there from call to call, for as
+        long as `data` is kept; otherwise as `evaluate_batches`.  Raises ValueError for ones that do not fit.
+        """
+        on_device = self._on_device(data.sequences)
+        if on_device is None:
+            batches = data.epoch(0)
+            return self.evaluate_batches(batches if stop is None else takewhile(lambda _: not stop(), batches))
+        if data not in self._kept_on_device:
+            rows = rows_on_device(data.sequences, self.dtype)
+            self._kept_on_device[data] = on_device.data(rows, data.labels, float(data.scale))
+        return mean_of(*on_device.measure(self._kept_on_device[data]).sums())
 
     def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
         """Mean loss and accuracy over batches of x (B, T, D) and labels, integers (B,) or one-hot (B, K); nan for none.
@@ -295,8 +326,9 @@ class SequenceClassifier:
         clip_norm  upper bound of the norm of all gradients together
         rate       what the learning rate is multiplied with at a step (its number, from 1)
 
-        The steps stay on the GPU where they can (`lstm_np.device`: one LSTM layer, Adam or SGD, images in memory as
-        bytes), and are gradients -> reduce -> check -> apply (`lstm_np.steps`) otherwise.
+        The steps stay on the GPU where they can (`lstm_np.device`: one LSTM layer, Adam or SGD, `Batches` that fit into
+        half of the memory that is free there), and are gradients -> reduce -> check -> apply (`lstm_np.steps`)
+        otherwise.
 
         Raises ValueError for an optimizer over other parameters, or a clip_norm that is not above 0.
         """
@@ -306,13 +338,33 @@ class SequenceClassifier:
 
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
+            isinstance(optimizer, (Adam, SGD))
+            and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
+            and self._device_can(batches.sequences)
+        )
+
+    def _device_can(self, sequences: Any) -> bool:
+        """Whether the layer runs in `lstm_np.device`, and sequences (N, T, D) of the host have room there."""
+        return (
             self.backend.device_steps
             and all(single.kernel.computes is not None for single in self.recurrent.singles)  # of the cell that is read
             and options.changed(self.config).keys() <= DEVICE_OPTIONS
-            and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
-            and isinstance(optimizer, (Adam, SGD))
-            and batches.sequences.dtype == np.uint8
+            and isinstance(sequences, np.ndarray)
+            and sequences.dtype.kind in "buif"
+            and fits(
+                self.backend.xp, sequences.size * (1 if sequences.dtype == np.uint8 else self.params.flat.itemsize)
+            )
         )
+
+    def _on_device(self, x: Any) -> DeviceInference | None:
+        """What classifies x (N, T, D) on the device by itself; None where that cannot be."""
+        if not self._device_can(x) or x.ndim != 3 or 0 in x.shape or x.shape[2] != self.input_size:
+            return None
+        T, H = x.shape[1], self.recurrent.hidden_size
+        if T not in self._inference:
+            sizes = (T, self.input_size, H, self.num_classes)
+            self._inference[T] = DeviceInference(self.backend, self.params.flat, sizes)
+        return self._inference[T]
 
     def batch_gradients(self, batch: tuple[Array, Array], number: int, into: Parameters) -> BatchGradients:
         """Loss, correct answers and gradients, written to `into`, of a batch (x, labels) as in `loss_and_gradients`.
@@ -385,9 +437,16 @@ class SequenceClassifier:
             self.training_steps(optimizer, batches, clip_norm=clip_norm),
             start,
             epochs=start.epoch + epochs,
-            validate=None if validation_data is None else lambda: self.evaluate(*validation_data),
+            validate=None if validation_data is None else self._measuring(*validation_data),
             on_epoch=on_epoch,
         )
+
+    def _measuring(self, x: np.ndarray, labels: np.ndarray) -> Callable[[], Metrics]:
+        """A function that evaluates checked data, which stay on a device from call to call where they can."""
+        if not self._device_can(x):
+            return lambda: self.evaluate(x, labels)
+        held = Batches(x, labels, len(x), scale=1.0, dtype=self.dtype, shuffle=False)
+        return lambda: self.evaluate_data(held)
 
     # ---- what comes in
 
@@ -427,12 +486,16 @@ class SequenceClassifier:
             )
         raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
 
-    def _check_data(self, x: Array, labels: Array, of: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """A whole data set as NumPy arrays, x (N, T, D) and integer labels (N,), checked; `of` goes before an error."""
+    def _check_data(self, x: Array, labels: Array | None = None, of: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """A whole data set as NumPy arrays, x (N, T, D) and integer labels (N,), checked; `of` goes before an error.
+
+        Without labels those that come back are all 0.
+        """
         try:
             x = self.backend.to_host(x)
             self._check_shape(x)
             x = x.astype(np.uint8) if x.dtype.kind == "b" else x
+            labels = np.zeros(len(x), np.int64) if labels is None else labels
             integers = self.backend.to_host(self._enter_labels(labels, len(x)))
             rows = max(1, CHECKED_AT_ONCE // (x.shape[1] * x.shape[2]))
             for start in range(0, len(x), rows) if x.dtype.kind == "f" else ():

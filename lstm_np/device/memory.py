@@ -96,6 +96,11 @@ class DeviceData:
         self.suffix = "" if sequences.dtype == np.uint8 else "_of_values"  # of the kernels that gather it
 
 
+def fits(xp: Any, nbytes: int) -> bool:
+    """Whether so many bytes take at most half of the current device's memory that nobody has."""
+    return 2 * nbytes <= int(xp.cuda.runtime.memGetInfo()[0])
+
+
 class SequenceBuffers:
     """The arrays of a forward pass over one batch size; addresses never change, since a graph keeps them.
 

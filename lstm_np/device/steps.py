@@ -9,8 +9,8 @@ import numpy as np
 
 from lstm_np.data import Batches
 from lstm_np.device.memory import Update
-from lstm_np.device.step import DeviceTrainingStep
-from lstm_np.loop import Metrics, Position, Progress, Steps, Trainable, mean_of
+from lstm_np.device.step import DeviceTrainingStep, Look
+from lstm_np.loop import Metrics, Position, Progress, Steps, Trainable, TrainingDivergedError, mean_of
 from lstm_np.optimizers import SGD, Adam, Optimizer, check_clip_norm, check_optimizer
 
 
@@ -19,13 +19,13 @@ class DeviceSteps(Steps):
 
     model      its parameters are W (4H, D), U (4H, H), b (4H,), then the read-out's W (K, H) and b (K,)
     optimizer  Adam or SGD, over them
-    batches    of images in memory, as bytes
+    batches    of sequences in memory, as bytes or as values
     clip_norm, rate   as in `lstm_np.steps.ModelSteps`
 
     A batch is its size; `step` hands the device its work and returns at once.  The four stages of a step are kernels of
     one graph: forward and backward; no reduction; the norm and the clipping, where gradients are clipped; the update.
-    None of them stops a step whose loss or gradient is not finite.  That is asked when somebody waits for the device
-    anyway: `look` (20 times in an epoch, and at its end) asks whether the mean loss and all parameters are finite.
+    None of them stops a step whose loss or gradient is not finite.  A `glance` (20 times in an epoch), which is read
+    when it has arrived, asks whether the mean loss is finite; `look`, at the end, asks it of all parameters too.
     Reading `sums`, the loss of a step or `state` waits.
 
     Raises ValueError for another optimizer or one over other parameters, a `clip_norm` that is not above 0, or sizes
@@ -54,7 +54,7 @@ class DeviceSteps(Steps):
             model.backend,
             model.params.flat,
             (T, D, H, K),
-            np.ascontiguousarray(batches.sequences).reshape(batches.samples, T * D),
+            rows_on_device(batches.sequences, model.params.flat.dtype),
             batches.labels,
             scale=float(batches.scale),
             update=update_of(optimizer, clip_norm),
@@ -98,6 +98,10 @@ class DeviceSteps(Steps):
         self.sums.count += batch
         return _Later(self._device, 0), _Later(self._device, 1), batch
 
+    def glance(self) -> _Coming:
+        """As `Steps.glance`: nothing waits."""
+        return _Coming(self._device.look(), self.model.position.step)
+
     def state(self) -> dict[str, Any]:
         """As `Steps.state`; waits until all steps are done."""
         self._device.finish()
@@ -131,6 +135,28 @@ class DeviceSums:
         self.count = state["count"]
 
 
+class _Coming:
+    """The means of the epoch after a step, on their way from the device."""
+
+    def __init__(self, look: Look, step: int) -> None:
+        self._look, self._step = look, step
+
+    @property
+    def ready(self) -> bool:
+        """As `Glance.ready`."""
+        return self._look.ready
+
+    def read(self) -> Metrics:
+        """As `Glance.read`."""
+        metrics = mean_of(*self._look.read())
+        if not np.isfinite(metrics.loss):
+            raise TrainingDivergedError(
+                f"training diverged by step {self._step}: the mean loss of the epoch is {metrics.loss:g}; "
+                "lower the learning rate or clip gradients (clip_norm)"
+            )
+        return metrics
+
+
 class _Later:
     """A number of the last step, read from the device when it is asked for."""
 
@@ -142,6 +168,13 @@ class _Later:
 
     def __int__(self) -> int:
         return int(self._device.last_batch()[self._which])
+
+
+def rows_on_device(sequences: np.ndarray, dtype: Any) -> np.ndarray:
+    """Sequences (N, T, D) as rows (N, T * D), bytes as they are and anything else in the parameters' dtype."""
+    dtype = np.uint8 if sequences.dtype == np.uint8 else dtype
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(sequences, dtype).reshape(len(sequences), -1)
 
 
 def update_of(optimizer: Optimizer, clip_norm: float | None) -> Update:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -203,14 +203,8 @@ class _Run:
 
     def measure(self, batches: Batches) -> Metrics:
         """Loss and accuracy over all of `batches`; of no images where a signal came in between."""
-        metrics = self.model.evaluate_batches(self._until_asked(batches))
+        metrics = self.model.evaluate_data(batches, stop=self.interruption.asked)
         return Running(self.model.backend).read() if self.interruption.asked() else metrics
-
-    def _until_asked(self, batches: Batches) -> Iterator[Any]:
-        for batch in batches.epoch(0):
-            if self.interruption.asked():
-                return
-            yield batch
 
     def test(self) -> Metrics | None:
         """Loss and accuracy on the whole test set with the final weights."""

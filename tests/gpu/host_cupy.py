@@ -43,6 +43,7 @@ class FakeDevice:
 
     seed        of the order of threads, blocks and streams
     only_block  -1; else a launch runs this block alone
+    free_memory  what it says is free, in bytes
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class FakeDevice:
             "MaxRegistersPerBlock": 65536,
             "MaxThreadsPerBlock": 1024,
         }
-        self.id, self.seed, self.only_block = 0, seed, -1
+        self.id, self.seed, self.only_block, self.free_memory = 0, seed, -1, 8 << 30
         self.launches: list[str] = []
         self._launched = 0
         self._runtime: Runtime | None = None
@@ -120,6 +121,7 @@ def make_cupy(device: FakeDevice | None = None, mutate: Any = None, *, others: t
             getDeviceCount=lambda: len(devices),
             runtimeGetVersion=lambda: 13000,
             driverGetVersion=lambda: 13000,
+            memGetInfo=lambda: (devices[0].free_memory, 8 << 30),
             getDeviceProperties=lambda number: {
                 "name": b"stand-in",
                 "major": 9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,73 @@ def test_an_unknown_rule_is_refused():
         update_of(RMSProp(model.params), None)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int32"])
+def test_a_model_measures_and_trains_on_the_device(dtype):
+    """Loss, answers and probabilities are NumPy's, whatever the data are, and the layer's kernels do not run."""
+    x, labels = images(2)[0].astype(dtype), np.arange(30) % 3
+    if dtype != "uint8":
+        x = (x / 100).astype(dtype)
+    device, plain = (SequenceClassifier(3, 5, 3, backend=b, seed=4) for b in (backend_of_a_whole_run(), "numpy"))
+    launches = device.backend.xp.device.launches
+    np.testing.assert_allclose(device.predict_proba(x), plain.predict_proba(x), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(device.predict(x), plain.predict(x))
+    found, expected = device.evaluate(x, labels), plain.evaluate(x, labels)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert (found.correct, found.count) == (expected.correct, 30)
+    assert set(launches) == {f"gather_range{'' if dtype == 'uint8' else '_of_values'}", "product_transposed",
+                             "lstm_persistent_forward", "classify"}  # fmt: skip
+    one_hot = np.eye(3)[labels]
+    history, same = (m.fit(x, one_hot, epochs=2, batch_size=8, validation_data=(x, one_hot)) for m in (device, plain))
+    assert launches.count("update_parameters") == 8
+    for epoch, as_numpy in zip(history, same, strict=True):
+        assert epoch.train.loss == pytest.approx(as_numpy.train.loss, rel=1e-4)
+        assert epoch.validation.loss == pytest.approx(as_numpy.validation.loss, rel=1e-4)
+        assert [loss for loss, _ in epoch.looks] == pytest.approx([loss for loss, _ in as_numpy.looks], rel=1e-4)
+
+
+def test_data_that_are_held_out_stay_on_the_device():
+    model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
+    held = Batches(*images(3), 8, scale=1 / 255)
+    first = model.evaluate_data(held)
+    kept = model._kept_on_device[held]
+    assert model.evaluate_data(held) == first
+    assert model._kept_on_device[held] is kept
+    del held
+    gc.collect()
+    assert len(model._kept_on_device) == 0
+
+
+def test_what_the_device_cannot_measure_is_measured_by_the_layers():
+    x, labels = images()
+    for backend, settings in ((backend_of_a_whole_run(), {"num_layers": 2}), (backend_of_a_whole_run(), {})):
+        model = SequenceClassifier(3, 5, 3, backend=backend, seed=4, **settings)
+        if not settings:
+            backend.xp.device.free_memory = 100  # no room for the data
+        batches = Batches(x, labels, 8, scale=1 / 255)
+        assert isinstance(model.training_steps(Adam(model.params), batches), ModelSteps)
+        expected = model.copy(backend="numpy").evaluate_data(batches)
+        assert model.evaluate_data(batches).loss == pytest.approx(expected.loss, rel=1e-5)
+        assert model.evaluate(x, labels).count == len(model.predict(x)) == 30
+        assert "classify" not in backend.xp.device.launches
+        asked = iter([False, False, True])
+        assert model.evaluate_data(batches, stop=lambda: next(asked)).count == 16  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((2, 4, 3), np.nan, "float32"), "not finite"),
+        (np.full((2, 4, 3), 1e300), "beyond the range of float32"),
+        (np.zeros((2, 4, 7), "float32"), r"x must have shape \(B, T, 3\)"),
+        (np.zeros((0, 4, 3), "float32"), "N = 0|T >= 1"),
+    ],
+)
+def test_data_that_the_device_must_not_see(x, message):
+    model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
+    with pytest.raises(ValueError, match=message):
+        model.predict(x)
+
+
 def images(seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (30, 4, 3)).astype(np.uint8), rng.integers(0, 3, 30)
@@ -233,8 +301,7 @@ def test_the_next_order_is_drawn_while_the_device_works(monkeypatch):
     monkeypatch.setattr(device, "totals", lambda self: waited.append("wait") or totals(self))
     train(steps, epochs=2)
     after = waited.index(7)  # the last batch of the second epoch
-    assert waited[:after].count("wait") == 4, "a look at each of the first epoch's batches, and none at its end"
-    assert waited[after - 3 : after + 2] == [4, 5, 6, 7, "wait"]
+    assert waited[: after + 2] == [*range(8), "wait"], "the host waits once an epoch, and draws an order before"
     assert [batch for batch in waited if batch != "wait"] == [*range(12)]  # each once
 
 
@@ -242,8 +309,10 @@ def test_the_device_finds_at_a_look_that_training_has_diverged():
     model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
     steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
     model.params["readout.b"][0] = np.nan
-    with pytest.raises(TrainingDivergedError, match=r"^training diverged by step 1: .* nan, the parameters are not"):
+    with pytest.raises(TrainingDivergedError, match=r"^training diverged by step 1: the mean loss .* is nan; lower"):
         train(steps, epochs=1)
+    with pytest.raises(TrainingDivergedError, match=r"is nan, the parameters are not finite"):
+        steps.look()
 
 
 def test_images_that_do_not_fit_the_model_are_refused():
