@@ -61,7 +61,7 @@ def test_the_whole_run(stand_in, tmp_path, capsys):
     assert stages[:4] == ["gather", "W x", "forward", "read-out and loss"]
     assert stages[-1] == "whole step"
     (case,) = (record["case"] for record in found["race"]["records"] if "case" in record)
-    assert case["results"]["images-reference"]["ratio"] > 0
+    assert case["results"]["images-reference"]["ratio"]["median"] > 0
     missing = {record["contestant"] for record in found["race"]["records"] if "missing" in record}
     assert missing == {"gpu-torch-graph"}  # a CPU's PyTorch finds no device
     said = capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_contestants_start_together_and_a_hanging_one_is_dropped(monkeypatch):
     def one_case(case, ours, peers, pace):
         asked.append([peer.name for peer in peers])
         if len(asked) == 1:
-            peers[0].alive = False
+            peers[0].default.alive = False
             raise ContestantError("late: no answer to time within 60 s; ended")
         return {"results": {}}
 
