@@ -22,7 +22,7 @@ def make_parser() -> Parser:
     parser = Parser(
         "evaluate",
         "[RUN] [flags]",
-        "Measure a trained model on all test images: accuracy, loss, and a table of what was taken for what.",
+        "Measure a trained model on all test images: accuracy, loss, accuracy per class and the confusion matrix.",
         one="is not used",
     )
     add_run_arguments(parser)
@@ -31,7 +31,7 @@ def make_parser() -> Parser:
     group.add_argument("--dataset", choices=DATASETS, help="test on this data set [the one it was trained on]")
     add_machine_flags(parser)
     parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images at a time [500]")
-    parser.add_argument("--picture", metavar="FILE", help="also draw the table of what was taken for what, as PNG")
+    parser.add_argument("--picture", metavar="FILE", help="also draw the confusion matrix, as PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
 

@@ -32,7 +32,7 @@ def make_parser() -> Parser:
         "[list | show NAME ... | compare [NAME ...]] [flags]",
         "List the recipes, show what one says, or train several of them with several seeds and put the results beside "
         "what was published. A comparison that was cut short goes on where it stopped, in the same folder.",
-        one="the loss left the numbers",
+        one="training diverged",
     )
     parser.add_argument("action", nargs="?", choices=("list", "show", "compare"), default="list", help="[list]")
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes [compare: all of them]")

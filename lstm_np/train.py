@@ -25,7 +25,7 @@ def make_parser() -> Parser:
         "epoch also shows the loss and accuracy on the validation images, or, where none are held back (--validation), "
         "on the test images: to look at, never used for a decision. Any setting of the recipe can be replaced by a "
         "flag.",
-        one="the loss left the numbers",
+        one="training diverged",
     )
     parser.add_argument(
         "--recipe",
