@@ -1,195 +1,331 @@
-"""Worker processes on the other cores.
+"""Worker processes on the other cores: how they start, are talked to, found dead or late, replaced and ended.
 
-A worker is a Python process that this process starts when it first has use for it and keeps until it ends itself.  The
-arrays travel in shared memory; a line of JSON says what to do with them, and one comes back when it is done
-(`channel.py`).  A worker whose other end of the line is gone ends, so no process outlives its parent, however
-that died.
+A worker is a Python process that this process starts when it first has use for it and keeps until it ends itself.  Its
+arrays travel in shared memory (`memory.py`), its requests over a channel (`channel.py`), and what it does is a class
+that it loads (`serve.py`).  Nothing here waits for a worker longer than it is told to, and nobody depends on one: who
+sends a request must be able to do the work itself.  A worker whose parent is gone ends, however that died.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import mmap
+import json
+import logging
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import warnings
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from lstm_np.errors import LstmNpError
-from lstm_np.workers import channel
+import numpy as np
 
-START_LIMIT = 60  # seconds until a worker that has not said that it is ready is given up
+from lstm_np.workers import channel
+from lstm_np.workers.identity import PACKAGE, difference, identity
+from lstm_np.workers.memory import SharedMemory
+
+START_LIMIT = 60.0  # seconds until a worker that has not said that it is ready is given up
+FIRST_WAIT = 2.0  # seconds that the first use waits for workers to be ready; afterwards nobody waits for a start
+BRIEF = 1e-2  # seconds to wait for an answer where nothing is to be done
+END_LIMIT = 1.0  # seconds for workers to end by themselves
+UNREADY = 3  # workers in a row that end before they are ready; then no more are started
+PAUSE, LONGEST_PAUSE = 0.5, 300.0  # seconds until the next start when one was of no use, doubled each time
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-
-class WorkerError(LstmNpError, RuntimeError):
-    """A worker process failed or ended; the message says how."""
-
-
-# ---- the parent's side
+_log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A worker process.  Only one thread at a time may talk to it: hold `lock`."""
+    """A worker process; at most one request is under way.  Only one thread at a time may use it.
 
-    def __init__(self) -> None:
+    ended     why it is not to be used any more, in words; None while it is
+    ready     what it said of itself when it was ready; None before
+    admitted  whether that was found to be the same as here
+    done      the number of the last request that it has done
+    useful    whether it has answered any request
+    """
+
+    def __init__(self, target: str) -> None:
+        memory = SharedMemory(channel.SIZE)
+        if not memory.shareable:
+            raise OSError("no memory can be shared")
         ours, theirs = socket.socketpair()
-        descriptor, memory = shared_memory(channel.SIZE)
-        command = f"from lstm_np.kernels.cpu.part import serve; serve({theirs.fileno()}, {descriptor})"
-        path = os.pathsep.join(filter(None, sys.path))
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", command],
-                env={**os.environ, **dict.fromkeys(BLAS_VARIABLES, "1"), "PYTHONPATH": path},
-                pass_fds=[theirs.fileno(), descriptor],
+                _command(target, theirs.fileno(), memory.descriptor),
+                env={**os.environ, **dict.fromkeys(BLAS_VARIABLES, "1")},
+                pass_fds=[theirs.fileno(), memory.descriptor],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the parent, with which a worker ends
+                start_new_session=True,  # what a terminal sends is for the parent, with which a worker ends
             )
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-            os.close(descriptor)
-        self._socket, self._channel = ours, channel.Channel(ours, memory, channel.PARENT)
-        self._to_close: SimpleQueue[int] = SimpleQueue()
-        self.open, self._waiting, self._number = True, False, 0
-        self._socket.settimeout(START_LIMIT)
-        self.finish()
-        self._socket.settimeout(None)
+        self._socket, self._channel = ours, channel.Channel(ours, memory.mapping, channel.PARENT)
+        self._forgotten: SimpleQueue[int] = SimpleQueue()
+        self._number, self._waiting, self._until = 0, True, time.perf_counter() + START_LIMIT
+        self._brief = False
+        self.ended: str | None = None
+        self.ready: Mapping[str, Any] | None = None
+        self.admitted = self.useful = False
+        self.done = 0
 
-    def start(self, request: dict[str, Any], memory: int | None = None) -> None:
-        """Send a request, with the file descriptor of a shared memory if it needs one."""
-        ended = []
+    @property
+    def idle(self) -> bool:
+        """Whether it can take a request."""
+        return self.ended is None and not self._waiting
+
+    def request(
+        self, do: str | None, arguments: Mapping[str, Any], memories: Sequence[SharedMemory] = (), *, limit: float
+    ) -> int:
+        """Send a request to an idle worker; its number.  After `limit` seconds without an answer `look` gives it up.
+
+        `do` None: only what it need not keep any more is said.
+        """
+        forget = []
+        while not self._forgotten.empty():
+            forget.append(self._forgotten.get())
         self._number += 1
-        while not self._to_close.empty():
-            ended.append(self._to_close.get())
+        message = {"do": do, "with": arguments, "number": self._number, "forget": forget, "memories": len(memories)}
+        self._waiting, self._until, self._brief = True, time.perf_counter() + limit, do is None
         try:
-            self._channel.send({**request, "number": self._number, "close": ended}, [] if memory is None else [memory])
-        except OSError as error:
-            raise self._ended() from error
-        self._waiting = True
+            self._channel.send(message, [memory.descriptor for memory in memories])
+        except OSError:
+            self._has_ended()
+        return self._number
 
-    def finish(self) -> None:
-        """Wait until the last request is done.  Raises WorkerError where it failed or the worker has ended."""
-        try:
-            # an interruption may have left an older answer unread
-            while (answer := self._channel.receive())["number"] != self._number:
-                pass
-        except OSError as error:
-            raise self._ended() from error
+    def look(self, seconds: float = 0.0) -> None:
+        """Take the answer to the request under way if it has come; waits for it at most so long."""
+        if self.ended is not None or not self._waiting:
+            return
+        answer = self._take(seconds)
+        if answer is None:
+            if self.ended is None and time.perf_counter() > self._until:
+                self.end("has not answered for too long")
+            return
         self._waiting = False
         if "error" in answer:
-            raise WorkerError(f"in a worker process: {answer['error']}")
+            self.end(f"has failed ({answer['error']})")
+        elif self.ready is None:
+            self.ready = answer["identity"]
+        else:
+            self.useful = True
+            if "overtaken" not in answer:
+                self.done = answer["number"]
 
-    def drain(self) -> None:
-        """After an exception elsewhere: wait for an answer that is under way, and end the worker if that fails."""
-        if self._waiting and self.open:
-            try:
-                with contextlib.suppress(WorkerError):
-                    self.finish()
-            except BaseException:
-                self.close()
-                raise
-
-    def forget(self, part: int) -> None:
-        """The part is not needed any more; it hears of it with the next request, or now if nobody is talking."""
-        self._to_close.put(part)
-        if lock.acquire(blocking=False):
-            try:
-                if self.open and not self._to_close.empty():
-                    with contextlib.suppress(WorkerError):
-                        self.start({"do": "nothing"})
-                        self.finish()
-            finally:
-                lock.release()
-
-    def _ended(self) -> WorkerError:
-        self.close()
-        return WorkerError(
-            f"a worker process has ended (exit status {self.process.returncode}); call forward again or use --threads 1"
-        )
-
-    def close(self) -> None:
-        """End the process."""
-        self.open = False
-        self._socket.close()
-        with contextlib.suppress(ValueError):
-            _workers.remove(self)
+    def _take(self, seconds: float) -> dict[str, Any] | None:
+        """The answer under way, if it comes within that time; notices the end of the process."""
         try:
-            self.process.wait(1)
-        except subprocess.TimeoutExpired:
+            answer = self._channel.receive(seconds)
+            if answer is None:
+                self._channel.check()
+            return answer
+        except OSError:
+            if self.has_answered():  # the last that it did
+                return self._channel.receive(0.0)
+            self._has_ended()
+            return None
+
+    def settle(self) -> None:
+        """As `look`, and waits a little where the request under way takes no time."""
+        self.look(BRIEF if self._brief else 0.0)
+
+    def busy_with(self, number: int) -> bool:
+        """Whether this request is still under way, as far as the last `look` has seen."""
+        return self.ended is None and self._waiting and self._number == number
+
+    def has_answered(self) -> bool:
+        """Whether an answer is there to be taken.  Costs next to nothing."""
+        try:
+            return self._channel.arrived()
+        except OSError:
+            return False
+
+    def refuse(self) -> None:
+        """The result of the request under way is not wanted any more: the worker may stop early."""
+        self._channel.refuse(self._number)
+
+    def forget(self, key: int) -> None:
+        """What the worker calls so is not needed any more; it hears of it with the next request."""
+        self._forgotten.put(key)
+
+    @property
+    def has_something_to_forget(self) -> bool:
+        """Whether a next request would tell it to forget something."""
+        return not self._forgotten.empty()
+
+    def end(self, why: str) -> None:
+        """End the process at once."""
+        if self.ended is None:
+            self.ended = why
+            self._socket.close()
             self.process.kill()
-            self.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(END_LIMIT)
+
+    def _has_ended(self) -> None:
+        """The other end of the channel is gone."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_LIMIT)
+        status = self.process.returncode
+        how = "" if status is None else f" (signal {-status})" if status < 0 else f" (exit status {status})"
+        self.end(f"has ended{how}")
+
+    def hang_up(self) -> None:
+        """Tell the process to end when it has done what it does; `end` it later."""
+        if self.ended is None:
+            self.ended = "is not needed any more"
+            self._socket.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: the process and the conversation with it are the parent's."""
-        self.open = False
+        self.ended = "is another process's"
         self._socket.close()
         self.process.returncode = 0  # not a child of this process, so nothing to wait for
 
 
-_workers: list[Worker] = []
-_can_start = hasattr(socket, "send_fds") and bool(sys.executable)
-lock = threading.Lock()
+class Team:
+    """The worker processes that do what one class says.
 
+    target    that class, as "module:class"
+    describe  what must be the same here and in a worker, as plain values; compared before a worker gets its first
+              request
+    lock      hold it to use a worker
+    """
 
-def startable() -> bool:
-    """Whether worker processes can be started here, as far as is known."""
-    return _can_start
+    def __init__(self, target: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self._target, self._describe = target, describe
+        self._workers: list[Worker] = []
+        self._identity: Mapping[str, Any] | None = None
+        self._may_start, self._unready, self._useless, self._not_before = True, 0, 0, 0.0
+        self.lock = threading.Lock()
+        _teams.add(self)
 
+    def available(self, number: int) -> list[Worker | None]:
+        """So many workers, None for each that is not ready for a request; starts and replaces them.  Hold `lock`.
 
-def can_start(number: int) -> bool:
-    """Whether that many workers run; starts them if need be, and warns once where they do not start."""
-    global _can_start
-    with lock:
+        The first use waits a little for workers to be ready.  Who has ended, or not answered within the time limit of
+        its request, costs one line in the log.
+        """
+        first = not self._workers
+        for worker in self._workers:
+            worker.settle()
+        for worker in [worker for worker in self._workers if worker.ended is not None]:
+            self._lost(worker)
+        self._start(number - len(self._workers))
+        if first:
+            end = time.perf_counter() + FIRST_WAIT
+            for worker in self._workers:
+                worker.look(max(0.0, end - time.perf_counter()))
+        self._compare()
+        ready = [worker if worker.idle else None for worker in self._workers[:number]]
+        return ready + [None] * (number - len(ready))
+
+    def _start(self, number: int) -> None:
         try:
-            while _can_start and len(_workers) < number:
-                _workers.append(Worker())
-        except (OSError, WorkerError) as error:
-            _can_start = False
-            warnings.warn(f"working on one core: no worker process could be started ({error})", stacklevel=4)
-    return _can_start
+            for _ in range(number if self._may_start and time.monotonic() >= self._not_before else 0):
+                self._workers.append(Worker(self._target))
+        except OSError as error:
+            self._give_up(f"no worker process could be started ({error})")
+
+    def _lost(self, worker: Worker) -> None:
+        """Take note of a worker that has ended."""
+        self._workers.remove(worker)
+        self._unready = 0 if worker.ready is not None else self._unready + 1
+        self._useless = 0 if worker.useful else self._useless + 1
+        if self._useless:
+            self._not_before = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2.0 ** (self._useless - 1))
+        if self._may_start and self._unready >= UNREADY:
+            self._give_up(f"{UNREADY} worker processes in a row were never ready; the last one {worker.ended}")
+        elif self._may_start:
+            _log.warning("a worker process %s; its work is done here, and another one is started", worker.ended)
+
+    def _compare(self) -> None:
+        """Refuse workers that do not run this process's code."""
+        for worker in list(self._workers):
+            if worker.ready is not None and not worker.admitted:
+                self._identity = self._identity or identity(self._describe())
+                different = difference(self._identity, worker.ready)
+                worker.admitted = different is None
+                if different is not None:
+                    self._workers.remove(worker)
+                    worker.end("runs other code")
+                    self._give_up(f"a worker process would not compute the same ({different})")
+
+    def _give_up(self, why: str) -> None:
+        if self._may_start:
+            self._may_start = False
+            _log.warning("working on one core: %s", why)
+
+    def forget(self, worker: Worker, key: int) -> None:
+        """The worker hears with its next request, or now if nobody is talking, that it need not keep this."""
+        worker.forget(key)
+        if self.lock.acquire(blocking=False):
+            try:
+                worker.look()
+                if worker.idle and worker.has_something_to_forget:
+                    worker.request(None, {}, limit=START_LIMIT)
+            finally:
+                self.lock.release()
+
+    def close(self) -> None:
+        """End all workers.  A later use starts new ones."""
+        ending, self._workers = self._workers, []
+        for worker in ending:
+            worker.hang_up()
+        end = time.monotonic() + END_LIMIT
+        for worker in ending:
+            try:
+                worker.process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._may_start, self._unready, self._useless, self._not_before = True, 0, 0, 0.0
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the workers are the parent's."""
+        self.lock = threading.Lock()
+        while self._workers:
+            self._workers.pop().leave_to_parent()
 
 
-def get_workers(number: int) -> list[Worker]:
-    """The first `number` workers, which `can_start` has started.  Hold `lock`."""
-    if len(_workers) < number:
-        raise WorkerError("a worker process has ended; call again, or use --threads 1")
-    return _workers[:number]
+_teams: weakref.WeakSet[Team] = weakref.WeakSet()
 
 
-def close() -> None:
-    """End all workers.  A later use starts new ones."""
-    while _workers:
-        _workers[-1].close()
+def _command(target: str, connection: int, memory: int) -> list[str]:
+    """How to start a worker that runs this process's code."""
+    flags = ["-I", "-S", *["-O"] * sys.flags.optimize]
+    ours = Path(np.__file__).parents[1]  # before what has come onto the path since
+    start = {
+        "package": str(PACKAGE),
+        "path": [str(ours), *(entry for entry in sys.path if os.path.isabs(entry))],
+        "target": target,
+        "connection": connection,
+        "memory": memory,
+        "bytecode": not sys.dont_write_bytecode,
+    }
+    return [sys.executable, *flags, str(Path(__file__).with_name("boot.py")), json.dumps(start)]
 
 
-def _leave_to_parent() -> None:
-    global lock
-    lock = threading.Lock()
-    while _workers:
-        _workers.pop().leave_to_parent()
+def _close_all() -> None:
+    for team in list(_teams):
+        team.close()
 
 
-atexit.register(close)
+def _leave_all_to_parent() -> None:
+    for team in list(_teams):
+        team.leave_to_parent()
+
+
+atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-def shared_memory(size: int) -> tuple[int, mmap.mmap]:
-    """(file descriptor, mapping) of memory that no name leads to, so that it is gone with its last user."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("lstm_np")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor, mmap.mmap(descriptor, size)
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -1,22 +1,24 @@
-"""How a batch is cut into parts, one for each core."""
+"""How a batch is cut into parts, one for each core.
+
+A function of the sizes and the configured cores alone: the same parts, and with them the same bits, whichever process
+computes them.
+"""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-
-from lstm_np.workers import process
+from typing import NamedTuple
 
 WORTH_A_WORKER = 2e-4  # seconds of work that repay waking a worker and copying what it needs
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """How the columns (samples) of a batch are shared out."""
 
-    parts: tuple[tuple[int, int], ...]  # first and last + 1 column of each worker; this process is the first
-    blas_threads: int  # of this process; a worker has one
+    parts: tuple[tuple[int, int], ...]  # first and last + 1 column of each
+    blas_threads: int  # of whoever computes one
     blocked: bool  # products in blocks that BLAS need not pack; it computes them on one thread
+    seconds: float  # the estimate for the whole batch on one core
 
 
 def pieces(columns: int, count: int) -> tuple[tuple[int, int], ...]:
@@ -25,13 +27,13 @@ def pieces(columns: int, count: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
-def share_out(D: int, H: int, T: int, B: int, cores: int, save: bool) -> Plan:
-    """The plan for T steps of B samples on at most `cores` cores; `save`: a backward pass will follow.
+def share_out(D: int, H: int, T: int, B: int, cores: int, processes: int, save: bool) -> Plan:
+    """The plan for T steps of B samples; `save`: a backward pass will follow.
 
-    The estimate, in seconds, is of multiply-adds, of passes over the activations and of calls.
+    There are at most as many parts as `processes`; a batch that is one part has `cores` BLAS threads.
+    The estimate is of multiply-adds, of passes over the activations and of calls.
     """
-    estimate = T * (5e-6 + B * H * (8 * (D + H) / 1.1e11 + 4e-9)) * (3 if save else 1)
-    count = max(1, min(cores, B // 8, int(estimate / WORTH_A_WORKER)))
-    if count > 1 and not process.startable():
-        return Plan(((0, B),), cores, False)
-    return Plan(pieces(B, count), 1 if count > 1 else cores, True)
+    seconds = T * (5e-6 + B * H * (8 * (D + H) / 1.1e11 + 4e-9)) * (3 if save else 1)
+    count = max(1, min(processes, B // 8, int(seconds / WORTH_A_WORKER)))
+    blocked = count > 1 or processes == cores
+    return Plan(pieces(B, count), 1 if count > 1 else cores, blocked, seconds)

@@ -63,8 +63,7 @@ The loops are in `lstm_np.kernels.cpu.part`, the buffers in `lstm_np.kernels.cpu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -73,49 +72,13 @@ import numpy as np
 from lstm_np.backends import Backend
 from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.backends.numpy_backend import aligned
-from lstm_np.kernels.cpu import cut, rows, sample
+from lstm_np.kernels.cpu import cut, sample
 from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
-from lstm_np.kernels.cpu.part import OWN_GATES, Params, Part, RemotePart
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
+from lstm_np.kernels.cpu.workspace import Workspace, workers_for
 from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
-from lstm_np.workers import process
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
-WORTH_PACKING_TOGETHER = 1 << 18  # weights; with few, telling the worker costs more (3 % of a step at H = 64)
-
-
-class Workspace:
-    """The parts of a batch: the first in this process, the others in workers."""
-
-    def __init__(self, spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> None:
-        D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
-        sizes = [stop - start for start, stop in plan.parts]
-        layout, block = choose_layout(H, D + ones + H, max(sizes))
-        packed = layout == "rows" and len(sizes) > 1
-        jobs = [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
-        self.remotes = [
-            (slice(*columns), RemotePart(job, worker))
-            for columns, job, worker in zip(plan.parts[1:], jobs[1:], process.get_workers(len(jobs) - 1), strict=True)
-        ]
-        self.plan, self.local = plan, Part(jobs[0], self.remotes[0][1].mail if packed else None)
-        self.holder: object = None  # of the latest right to this
-
-    @property
-    def usable(self) -> bool:
-        """Whether no worker process has ended."""
-        return all(part.worker.open for _, part in self.remotes)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept for backward that grow with T, in all processes."""
-        return self.local.nbytes * self.plan.parts[-1][1] // self.plan.parts[0][1]
-
-
-def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
-    """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
-    if b == 1:
-        return "sample", 0
-    block = rows.block_of_units(H, K, b) if b <= rows.STRIP else 0
-    return ("rows", block) if block else ("columns", 0)
 
 
 def sums_in_place(job: Job) -> bool:
@@ -125,22 +88,6 @@ def sums_in_place(job: Job) -> bool:
     its result from there costs more (B = 16, H = 512: 4 % of a step).
     """
     return job.layout == "sample" or (job.layout == "rows" and 4 * job.H * job.K >= LARGE_GRADIENT)
-
-
-def pack_together(workspace: Workspace, do: str, params: Params, unknown: Params) -> None:
-    """Pack the weights that all parts read, half of them in a worker where that repays telling it.
-
-    do       "pack" or "pack_backward", the methods of `rows.Weights`
-    unknown  those of the parameters that the worker has not had since they changed
-    """
-    job, own = workspace.local.job, getattr(workspace.local.weights, do)
-    if 4 * job.H * job.K < WORTH_PACKING_TOGETHER:
-        own(params)
-        return
-    _, part = workspace.remotes[0]
-    part.start_packing(do, unknown)
-    own(params, OWN_GATES)
-    part.finish()
 
 
 class NumpyFusedKernel:
@@ -159,35 +106,28 @@ class NumpyFusedKernel:
         """An LSTM in float32 or float64."""
         return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in ("float32", "float64")
 
+    def plan(self, T: int, B: int, save: bool = True) -> cut.Plan:
+        """How a batch of B sequences of T steps is cut; `save`: a backward pass will follow."""
+        D, H, backend = self.spec.input_size, self.spec.hidden_size, self.backend
+        return cut.share_out(D, H, T, B, backend.cores, backend.processes, save)
+
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
     ) -> tuple[Array | None, State, Any]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
+        params = _contiguous(params)
         h, c = (np.array(part, self.spec.dtype, order="C") for part in state)
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
-        plan = self._plan(T, B, save)
-        with talking_to_workers(plan), blas_threads(plan.blas_threads):
-            if B == 1 and not save:
-                count = min(T, sample.INFER_STEPS)
-                make = partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype)
-                one = self._workspaces.take(count, make)
-                one.run(params, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
-                self._workspaces.give(count, one)
-                return y, (h, c), None
-            key = T, plan, save
+        plan = self.plan(T, B, save)
+        if B == 1 and not save:
+            with blas_threads(plan.blas_threads):
+                self._infer_one(params, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
+            return y, (h, c), None
+        key = T, plan, save
+        with workers_for(plan) as workers, blas_threads(plan.blas_threads):
             workspace = self._take(key)
-            with answers_awaited(workspace):
-                weights = self._weights_to_send(workspace, params)
-                for columns, part in workspace.remotes:
-                    sent = {**weights, "x": x[:, :, columns], "h": h[:, columns], "c": c[:, columns]}
-                    part.start("forward", sent, {"y"} if sequence else set())
-                own = slice(*plan.parts[0])
-                ys = None if y is None else y[:, :, own]
-                workspace.local.forward(params, x[:, :, own], h[:, own], c[:, own], ys)
-                for columns, part in workspace.remotes:
-                    ys = None if y is None else y[:, :, columns]
-                    part.finish(h=h[:, columns], c=c[:, columns], y=ys)
+            workspace.forward(params, Inputs(x, h, c), Outputs(y, h, c), workers)
         if save:
             return y, (h, c), Saved(workspace, self._workspaces, key)
         self._workspaces.give(key, workspace)
@@ -207,60 +147,41 @@ class NumpyFusedKernel:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
         May be called again for the same `saved`, until a forward call has reused its memory: then RuntimeError.
+        RuntimeError also in a process forked since the forward call, with whose parent the saved values are shared.
         """
-        D, ones, H, dtype = self.spec.input_size, int(self.spec.bias), self.spec.hidden_size, self.spec.dtype
+        D, H, dtype = self.spec.input_size, self.spec.hidden_size, self.spec.dtype
         workspace = saved.acquire()
-        plan, T, B = workspace.plan, workspace.local.job.T, workspace.plan.parts[-1][1]
+        if workspace.forked:
+            raise RuntimeError("forward was called before this process was forked from another: call it again here")
+        job, plan = workspace.local.job, workspace.plan
+        T, B, params = job.T, plan.parts[-1][1], _contiguous(params)
         dx = np.empty((D, T, B), dtype) if input_gradient else None
         dh, dc = (np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
         grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
-        direct = sums_in_place(workspace.local.job)
-        room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(D + ones + H)), dtype))
+        direct = sums_in_place(job)
+        room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(job.K)), dtype))
         total = self._columns(grads) if direct else [(slice(None), room)]
-        with talking_to_workers(plan), blas_threads(plan.blas_threads):
-            wanted = {name for name, flag in (("dx", input_gradient), ("state", state_gradient)) if flag}
-            with answers_awaited(workspace):
-                weights = {}  # what a worker has not had since forward
-                if workspace.local.job.packed:
-                    pack_together(workspace, "pack_backward", params, {})
-                    weights = {"backward_weights": workspace.local.weights.backward}
-                    if input_gradient:
-                        weights["W"] = params["W"]
-                for columns, part in workspace.remotes:
-                    sent = {**weights, "dh": dh[:, columns], "dc": dc[:, columns]}
-                    part.start("backward", sent | ({} if dy is None else {"dy": dy[:, :, columns]}), wanted)
-                own = slice(*plan.parts[0])
-                dys, dxs = (None if array is None else array[:, :, own] for array in (dy, dx))
-                workspace.local.backward(params, dys, dh[:, own], dc[:, own], dxs, state_gradient, total)
-                for columns, part in workspace.remotes:
-                    part.finish(dh=dh[:, columns], dc=dc[:, columns], dx=None if dx is None else dx[:, :, columns])
-        totals = [part.mail["total"] for _, part in workspace.remotes]
-        self._merge(totals if direct else [room, *totals], grads, direct)
+        with workers_for(plan) as workers, blas_threads(plan.blas_threads):
+            wanted = InputGradients(dx, dh, dc, state_gradient, total)
+            workspace.backward(params, OutputGradients(dy, dh, dc), wanted, workers)
+            self._merge(workspace.totals if direct else [room, *workspace.totals], grads, direct)
         if room is not None:
             self._totals.give(None, room)
         saved.release()
         return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
 
-    def _plan(self, T: int, B: int, save: bool) -> cut.Plan:
-        sizes = self.spec.input_size, self.spec.hidden_size, T, B, self.backend.cores, save
-        plan = cut.share_out(*sizes)
-        if len(plan.parts) > 1 and not process.can_start(len(plan.parts) - 1):
-            return cut.share_out(*sizes)
-        return plan
+    def _infer_one(self, params: Mapping[str, Array], x: Array, h: Array, c: Array, y: Array | None) -> None:
+        """One sample without a backward pass: x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T."""
+        count = min(x.shape[1], sample.INFER_STEPS)
+        one = self._workspaces.take(count, partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype))
+        one.run(params, x, h, c, y)
+        self._workspaces.give(count, one)
 
-    @staticmethod
-    def _weights_to_send(workspace: Workspace, params: Mapping[str, Array]) -> Mapping[str, Array]:
-        """What each worker packs for itself, or what is packed here for all."""
-        if not workspace.local.job.packed:
-            return params
-        pack_together(workspace, "pack", params, params)
-        return {"forward_weights": workspace.local.weights.forward}
-
-    def _take(self, key: Any) -> Workspace:
+    def _take(self, key: tuple[int, cut.Plan, bool]) -> Workspace:
         T, plan, save = key
         make = partial(Workspace, self.spec, T, plan, self.keep if save else "nothing")
         while not (workspace := self._workspaces.take(key, make)).usable:
-            pass  # a part was in a process that has ended
+            pass  # what cannot be used any more
         return workspace
 
     def _columns(self, grads: Mapping[str, Array]) -> list[tuple[slice, Array]]:
@@ -289,22 +210,6 @@ class NumpyLeanKernel(NumpyFusedKernel):
     keep = "lean"
 
 
-@contextmanager
-def talking_to_workers(plan: cut.Plan) -> Iterator[None]:
-    """One call at a time may talk to workers; one without workers need not wait."""
-    if len(plan.parts) == 1:
-        yield
-    else:
-        with process.lock:
-            yield
-
-
-@contextmanager
-def answers_awaited(workspace: Workspace) -> Iterator[None]:
-    """After an exception in this process no answer is left under way, which the next call would take for its own."""
-    try:
-        yield
-    except BaseException:
-        for _, part in workspace.remotes:
-            part.worker.drain()
-        raise
+def _contiguous(params: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The parameters as every process has them: how an array lies in memory can decide how a product is computed."""
+    return {name: np.ascontiguousarray(array) for name, array in params.items()}

@@ -1,14 +1,14 @@
-"""The line between two processes: every message arrives once, in order, asleep or awake, on every kind of processor."""
+"""The channel between two processes: every message arrives once, in order, asleep or awake, on every processor."""
 
 import mmap
-import os
 import socket
 import threading
 import time
 
 import pytest
 
-from lstm_np.workers import channel, process
+from lstm_np.workers import channel
+from lstm_np.workers.memory import SharedMemory, map_memory
 
 
 @pytest.fixture(params=[True, False], ids=["x86", "other processors"])
@@ -26,7 +26,7 @@ def ends(request, monkeypatch):
 
 
 def echo(end, pauses):
-    """Answer until the line ends, slowly or at once."""
+    """Answer until the channel ends, slowly or at once."""
     try:
         for pause in pauses:
             message = end.receive()
@@ -51,24 +51,43 @@ def test_messages_come_once_and_in_order_whoever_sleeps(ends):
 
 def test_descriptors_come_with_their_message(ends):
     parent, worker, _ = ends
-    descriptor, memory = process.shared_memory(100)
-    memory[:5] = b"hello"
-    parent.send({"open": 1}, [descriptor])
-    os.close(descriptor)
+    memory = SharedMemory(100)
+    memory.mapping[:5] = b"hello"
+    parent.send({"open": 1}, [memory.descriptor])
+    del memory
     assert worker.receive() == {"open": 1}
-    found = worker.take_descriptor()
-    with mmap.mmap(found, 0) as mapped:
+    with map_memory(worker.take_descriptor()) as mapped:
         assert mapped[:5] == b"hello"
-    os.close(found)
 
 
-def test_the_end_of_the_line_is_noticed(ends):
+def test_the_end_of_the_channel_is_noticed(ends):
     parent, worker, sockets = ends
     sockets[1].close()
     with pytest.raises(OSError, match=r"gone|Broken pipe|reset"):
+        parent.check()
+    with pytest.raises(OSError, match=r"gone|Broken pipe|reset"):
         parent.receive()
-    with pytest.raises(OSError, match=r"closed|Bad file"):
+    with pytest.raises(OSError, match=r"closed|Bad file|negative"):
         worker.receive()
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-4, 5e-3])
+def test_waiting_ends_with_the_time_that_it_is_given(ends, seconds):
+    parent, worker, _ = ends
+    for number in range(3):
+        began = time.perf_counter()
+        assert worker.receive(seconds) is None
+        assert time.perf_counter() - began >= seconds
+        assert not worker.arrived()
+        parent.send({"say": number})
+        assert worker.receive() == {"say": number}
+
+
+def test_an_answer_that_is_not_wanted_any_more_is_said_so(ends):
+    parent, worker, _ = ends
+    assert worker.refused() == 0
+    parent.refuse(7)
+    assert worker.refused() == 7
 
 
 def test_a_message_that_does_not_fit_is_refused_whole(ends):
@@ -77,16 +96,3 @@ def test_a_message_that_does_not_fit_is_refused_whole(ends):
         parent.send({"say": "x" * channel.SIZE})
     parent.send({"say": "short"})
     assert worker.receive() == {"say": "short"}
-
-
-def test_an_answer_that_nobody_has_read_is_not_taken_for_the_next():
-    assert process.can_start(1)
-    (worker,) = process.get_workers(1)
-    with process.lock:
-        worker.start({"do": "nothing"})  # as if an exception had come before `finish`
-        time.sleep(0.05)
-        worker.start({"do": "forward", "part": -1, "with": []})
-        with pytest.raises(process.WorkerError, match="KeyError"):
-            worker.finish()
-        worker.start({"do": "nothing"})
-        worker.finish()

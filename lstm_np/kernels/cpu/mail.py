@@ -1,0 +1,51 @@
+"""The arrays through which a part of a batch in a worker process gets what it reads and gives what it computes.
+
+What is read and what is computed are different arrays: only the parent writes the ones, only a worker the others.  So
+a worker that comes late, with a request that the parent has long done itself, spoils nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from lstm_np.backends.numpy_backend import CACHE_LINE
+from lstm_np.kernels.cpu import rows
+from lstm_np.kernels.cpu.buffers import Job, round_up
+from lstm_np.workers.memory import Arrays, arrays_in, bytes_of
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of_part(job: Job) -> Shapes:
+    """What one part has for itself: the names of `part.Inputs` and so on, those of gradients with a d in front."""
+    D, H, T, b = job.D, job.H, job.T, job.b
+    states: Shapes = {"h": (H, b), "c": (H, b), "h_T": (H, b), "c_T": (H, b)}
+    shapes: Shapes = {"x": (D, T, b), "y": (H, T, b), **states}
+    if not job.packed:
+        shapes |= shapes_of_parameters(job)
+    if job.keep != "nothing":
+        shapes |= {"dy": (H, T, b), "dh": (H, b), "dc": (H, b)}
+        shapes |= {"dx": (D, T, b), "dh_0": (H, b), "dc_0": (H, b), "total": (4 * H, round_up(job.K))}
+    return shapes
+
+
+def shapes_of_weights(job: Job) -> Shapes:
+    """What all parts have in common where they read one copy of the packed weights."""
+    return {**shapes_of_parameters(job), **rows.room_for_weights(job)}
+
+
+def shapes_of_parameters(job: Job) -> Shapes:
+    """W, U and, if there is one, b."""
+    shapes: Shapes = {"W": (4 * job.H, job.D), "U": (4 * job.H, job.H)}
+    return {**shapes, "b": (4 * job.H,)} if job.ones else shapes
+
+
+def size(shapes: Shapes, job: Job) -> int:
+    """Bytes of a memory for these arrays."""
+    return bytes_of(shapes, job.dtype, CACHE_LINE)
+
+
+def arrays(memory: mmap.mmap, shapes: Shapes, job: Job) -> Arrays:
+    """These arrays in a memory of that size; packed weights by all their names."""
+    found = arrays_in(memory, shapes, job.dtype, CACHE_LINE)
+    return rows.weights_in(job, found) if "forward_weights" in shapes else found

@@ -1,0 +1,168 @@
+"""A batch cut into parts: the first is computed here, the others by workers, or here where a worker is not at hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lstm_np.kernels.cpu import cut, rows
+from lstm_np.kernels.cpu.buffers import Job
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Params, Part
+from lstm_np.kernels.protocol import LayerSpec
+
+if TYPE_CHECKING:
+    from lstm_np.kernels.cpu.remote import RemotePart, SharedWeights
+    from lstm_np.workers.process import Worker
+
+Workers = Sequence["Worker | None"]
+
+
+class Workspace:
+    """The parts of a batch, with the buffers of one forward and backward pass.
+
+    plan    how the batch is cut
+    local   the part that is computed here
+    holder  of the latest right to this
+    """
+
+    def __init__(self, spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> None:
+        D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
+        sizes = [stop - start for start, stop in plan.parts]
+        layout, block = choose_layout(H, D + ones + H, max(sizes))
+        packed = layout == "rows" and len(sizes) > 1
+        jobs = [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
+        self.plan, self._own = plan, slice(*plan.parts[0])
+        self.holder: object = None
+        self._process, self._alone = os.getpid(), False
+        self._weights: SharedWeights | None = None
+        self._remotes: list[RemotePart] = []
+        if len(jobs) > 1:
+            from lstm_np.kernels.cpu import remote  # where there is one core, nothing of processes is imported
+
+            self._weights = remote.SharedWeights(jobs[0]) if packed else None
+            self._remotes = [
+                remote.RemotePart(job, slice(*columns), self._weights, plan.seconds)
+                for columns, job in zip(plan.parts[1:], jobs[1:], strict=True)
+            ]
+        self.local = Part(jobs[0], None if self._weights is None else self._weights.arrays)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a pass can begin: not in a forked child, where shared memory is the parent's, nor while a worker that
+        is late may still write to the shared weights.
+        """
+        settled = self._weights is None or self._weights.settled()
+        return settled and not self._alone and not self.forked
+
+    @property
+    def forked(self) -> bool:
+        """Whether parts of it are shared with another process that this one was forked from."""
+        return bool(self._remotes) and self._process != os.getpid()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for backward that grow with T, in all processes."""
+        return self.local.nbytes * self.plan.parts[-1][1] // self.plan.parts[0][1]
+
+    def forward(self, params: Params, given: Inputs, wanted: Outputs, workers: Workers) -> None:
+        """All parts, of arrays of the whole batch; the given states may be the wanted ones."""
+        with self._nothing_wanted_after_an_exception():
+            workers = self._pack("pack", params, workers)
+            for part, worker in zip(self._remotes, workers, strict=True):
+                part.begin_forward(worker, params, _inputs(given, part.columns), wanted.y is not None)
+            began = time.perf_counter()
+            self.local.forward(params, _inputs(given, self._own), _outputs(wanted, self._own))
+            seconds = time.perf_counter() - began
+            for part in self._remotes:
+                part.finish_forward(params, _outputs(wanted, part.columns), seconds)
+
+    def backward(self, params: Params, given: OutputGradients, wanted: InputGradients, workers: Workers) -> None:
+        """All parts; the gradient of [W b U] of the first goes to `wanted.total`, those of the others to `totals`."""
+        with self._nothing_wanted_after_an_exception():
+            workers = self._pack("pack_backward", params, workers)
+            if self._weights is not None and wanted.x is not None:
+                self._weights.arrays["W"][...] = params["W"]
+            for part, worker in zip(self._remotes, workers, strict=True):
+                gradients = _output_gradients(given, part.columns)
+                part.begin_backward(worker, params, gradients, wanted.x is not None, wanted.state)
+            began = time.perf_counter()
+            self.local.backward(params, _output_gradients(given, self._own), _input_gradients(wanted, self._own))
+            seconds = time.perf_counter() - began
+            for part in self._remotes:
+                gradients_wanted = _input_gradients(wanted, part.columns)
+                part.finish_backward(params, gradients_wanted, given.y is not None, seconds)
+                part.drop_what_is_not_used()
+
+    @property
+    def totals(self) -> list:
+        """The gradients of [W b U] (4H, K) of the other parts, in order, valid until the next pass."""
+        return [part.total for part in self._remotes]
+
+    def _pack(self, do: str, params: Params, workers: Workers) -> Workers:
+        """Pack the weights that all parts read, if they do; the workers that can be asked afterwards."""
+        if self._weights is None:
+            return workers
+        own = self.local.weights
+        if (
+            not self._alone
+            and self._weights.settled()
+            and self._weights.pack(do, own, params, workers[0], self.plan.seconds)
+        ):
+            return [worker if worker is not None and worker.idle else None for worker in workers]
+        self._alone = True  # a late worker may still write to the shared weights: this pass goes on without them
+        self.local.use_own_weights()
+        self.local.weights.pack(params)
+        if do == "pack_backward":
+            self.local.weights.pack_backward(params)
+        return [None] * len(workers)
+
+    @contextmanager
+    def _nothing_wanted_after_an_exception(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for part in self._remotes:
+                part.abandon()
+            raise
+
+
+def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
+    """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
+    if b == 1:
+        return "sample", 0
+    block = rows.block_of_units(H, K, b) if b <= rows.STRIP else 0
+    return ("rows", block) if block else ("columns", 0)
+
+
+@contextmanager
+def workers_for(plan: cut.Plan) -> Iterator[Workers]:
+    """A worker for each part but the first, None where one cannot be asked now; one call at a time has them."""
+    if len(plan.parts) == 1:
+        yield []
+    else:
+        from lstm_np.kernels.cpu.remote import TEAM
+
+        with TEAM.lock:
+            yield TEAM.available(len(plan.parts) - 1)
+
+
+def _inputs(given: Inputs, columns: slice) -> Inputs:
+    return Inputs(given.x[:, :, columns], given.h[:, columns], given.c[:, columns])
+
+
+def _outputs(wanted: Outputs, columns: slice) -> Outputs:
+    y = None if wanted.y is None else wanted.y[:, :, columns]
+    return Outputs(y, wanted.h[:, columns], wanted.c[:, columns])
+
+
+def _output_gradients(given: OutputGradients, columns: slice) -> OutputGradients:
+    y = None if given.y is None else given.y[:, :, columns]
+    return OutputGradients(y, given.h[:, columns], given.c[:, columns])
+
+
+def _input_gradients(wanted: InputGradients, columns: slice) -> InputGradients:
+    x = None if wanted.x is None else wanted.x[:, :, columns]
+    return InputGradients(x, wanted.h[:, columns], wanted.c[:, columns], wanted.state, wanted.total)
