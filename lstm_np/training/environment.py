@@ -10,6 +10,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
+from lstm_np.backends.memory import available_memory
 from lstm_np.cells import get_cell
 from lstm_np.training.recipes import Recipe
 
@@ -41,12 +42,12 @@ def _version(package: str) -> str | None:
 
 
 def refuse_oversize(recipe: Recipe, sequence: tuple[int, int], num_classes: int, batch_size: int) -> None:
-    """Refuse, in words, a model and batch that this machine's memory cannot hold.  Raises ValueError.
+    """Refuse, in words, what does not fit the memory that is free in this machine or control group.  Raises ValueError.
 
     The estimate is low on purpose: parameters with their gradients, two optimizer slots and a temporary, and what a
     pass over one batch has to keep (pre-activations or gates, both states and the inputs of each step).
     """
-    memory = _physical_memory()
+    memory = available_memory()
     model, (T, D) = recipe.model, sequence
     H, gates, directions = model.hidden_size, len(get_cell(model.cell).gates), 2 if model.bidirectional else 1
     P = D if model.input_projection is None else model.input_projection
@@ -59,13 +60,5 @@ def refuse_oversize(recipe: Recipe, sequence: tuple[int, int], num_classes: int,
     if memory is not None and needed > memory:
         raise ValueError(
             f"{parameters:,} parameters and batches of {batch_size:,} sequences need about {needed / 2**30:,.0f} GiB, "
-            f"this machine has {memory / 2**30:,.0f} GiB; lower --hidden-size, --layers or --batch-size"
+            f"what is free here is {memory / 2**30:,.1f} GiB; lower --hidden-size, --layers or --batch-size"
         )
-
-
-def _physical_memory() -> int | None:
-    """Bytes of memory of this machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
