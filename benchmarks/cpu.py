@@ -43,9 +43,11 @@ def race_once(case: Case, peers: Sequence[str], threads: int, pace: Pace, python
 
 
 def describe(name: str, threads: int, python: str) -> dict[str, Any]:
-    """What a contestant is.  Raises ContestantError where it cannot be started."""
+    """What a contestant is, but for where it lies on this machine.  Raises ContestantError where it does not start."""
     with Racer(name, threads, python) as racer:
-        return racer.ask("describe", timeout=180)
+        described = racer.ask("describe", timeout=180)
+    described.pop("from", None)
+    return described
 
 
 def run(
