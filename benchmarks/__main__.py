@@ -39,6 +39,9 @@ def make_parser() -> Parser:
     which.add_argument("--full", action="store_true", help="the grid, longer sequences and two layers")
     which.add_argument("--cases", nargs="+", metavar="CASE", help="such as B=128,H=128 or train,B=1,H=64,T=784,L=2")
     cpu.add_argument("--rounds", type=at_least_one, default=9, help="measurements per contestant (default 9)")
+    cpu.add_argument(
+        "--resume", action="store_true", help="keep the undisturbed cases of the result file, and race the others"
+    )
     add_pythons(cpu)
 
     mnist = add("mnist", "whole trainings of LSTM(128) on MNIST against PyTorch: wall time and accuracy")
@@ -98,10 +101,21 @@ def run_cpu(arguments: argparse.Namespace) -> int:
     else:
         cases = workloads.quick_cases() if quick else workloads.grid_cases()
         cases = workloads.full_cases() if arguments.full else cases
-    document = cpu.run(cases, peers, threads=arguments.threads, pace=Pace(arguments.rounds), pythons=pythons)
+    written = arguments.out is not None or arguments.grid or arguments.full
+    if arguments.resume and not written:
+        raise ValueError("--resume goes on with a result file: name its folder with --out, or race --grid or --full")
+    document = cpu.run(
+        cases,
+        peers,
+        threads=arguments.threads,
+        pace=Pace(arguments.rounds),
+        pythons=pythons,
+        earlier=results.read("cpu", arguments.out) if arguments.resume else None,
+        keep=(lambda document: results.write(document, arguments.out)) if written else lambda document: None,
+    )
     if not document["cases"]:
         raise RuntimeError("no case could be raced; the reasons stand above")
-    if arguments.out is not None or arguments.grid or arguments.full:
+    if written:
         print(f"written: {results.write(document, arguments.out)}")
     print("\n".join(cpu.closing_lines(document)))
     raced = any("ratio" in r for record in document["cases"] for r in record["results"].values())

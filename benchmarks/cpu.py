@@ -1,6 +1,7 @@
 """`python -m benchmarks cpu`: every case against every peer, in this run, on the same cores.
 
-Each case is raced in fresh processes: what the C library's allocator does depends on what a process did before.
+Each case is raced in fresh processes: what the C library's allocator does depends on what a process did before.  Where
+a result file is asked for it is written after every case, so that a race that ends early can go on (`--resume`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from benchmarks import machine, results
 from benchmarks.figures import in_words
 from benchmarks.processes import ContestantError, Racer
-from benchmarks.race import SETTINGS, STEP_LIMIT, TOLERANCE, Pace, System, race_case, settings_of, takes_part
+from benchmarks.race import SETTINGS, STEP_LIMIT, TOLERANCE, Pace, System, combine, race_case, settings_of, takes_part
+from benchmarks.results import ResultError
 from benchmarks.workloads import Case
 
 BUSY = 0.25  # load per core at the start, above which figures are not to be trusted
@@ -31,15 +33,22 @@ def start(name: str, case: Case, threads: int, python: str, stack: ExitStack) ->
 
 
 def race_once(case: Case, peers: Sequence[str], threads: int, pace: Pace, pythons: Mapping[str, str]) -> dict[str, Any]:
-    """The record of one case, raced in processes that live for it alone.
+    """The record of one case, raced in processes that live for it alone, short steps from several starts.
 
     Raises ContestantError where ours fails, or a peer in the middle of the rounds.
     """
-    with ExitStack() as stack:
-        ours, *others = (
-            start(name, case, threads, pythons.get(name, sys.executable), stack) for name in ("ours", *peers)
-        )
-        return race_case(case, ours, others, pace)
+    records: list[dict[str, Any]] = []
+    starts = 1
+    while len(records) < starts:
+        with ExitStack() as stack:
+            ours, *others = (
+                start(name, case, threads, pythons.get(name, sys.executable), stack) for name in ("ours", *peers)
+            )
+            records.append(race_case(case, ours, others, pace))
+        if "left_out" in records[-1]:
+            break
+        starts = max(starts, pace.starts_for(results.time_of(records[0], "ours", "median")))
+    return combine(records)
 
 
 def describe(name: str, threads: int, python: str) -> dict[str, Any]:
@@ -50,6 +59,28 @@ def describe(name: str, threads: int, python: str) -> dict[str, Any]:
     return described
 
 
+def to_go_on_with(
+    earlier: Mapping[str, Any] | None, document: Mapping[str, Any], cases: Sequence[Case]
+) -> dict[Case, dict[str, Any]]:
+    """The records of an earlier result file that a race may keep: of these cases, all asked peers, and undisturbed.
+
+    Raises ResultError where the file is about another commit, machine, number of threads or version of a peer.
+    """
+    if earlier is None:
+        return {}
+    for name in ("commit", "changed", "threads", "pace"):
+        if earlier[name] != document[name]:
+            raise ResultError(f"--resume: the result file has {name} {earlier[name]}, this race {document[name]}")
+    if earlier["machine"]["cpu"] != document["machine"]["cpu"]:
+        raise ResultError(f"--resume: the result file is from another processor, {earlier['machine']['cpu']}")
+    for name, contestant in document["contestants"].items():
+        before = earlier["contestants"].get(name, {}).get("versions")
+        if before != contestant["versions"]:
+            raise ResultError(f"--resume: {name} was {before} in the result file, and is {contestant['versions']}")
+    known = {results.case_of(record): record for record in earlier["cases"] if not record["disturbed"]}
+    return {case: known[case] for case in cases if case in known}
+
+
 def run(
     cases: Sequence[Case],
     peers: Sequence[str],
@@ -58,8 +89,14 @@ def run(
     pace: Pace,
     pythons: Mapping[str, str],
     say: Callable[[str], None] = print,
+    earlier: Mapping[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], object] = lambda document: None,
 ) -> dict[str, Any]:
-    """Race; the result document.  A peer that cannot be started is told and left out; so is a case that fails."""
+    """Race; the result document.  A peer that cannot be started is told and left out; so is a case that fails.
+
+    earlier  the document of a race to go on with: its undisturbed cases are not raced again
+    keep     called with the document after each case that was raced
+    """
     document = machine.header("cpu", threads)
     document |= {"pace": {"rounds": pace.rounds, "slot_seconds": pace.slot}, "tolerance": TOLERANCE}
     document |= {"contestants": {}, "missing": {}, "left_out": [], "cases": []}
@@ -73,9 +110,15 @@ def run(
             document["missing"][name] = str(error)
             say(f"left out: {error}")
     found = [name for name in contestants if name != "ours"]
+    kept = to_go_on_with(earlier, document, cases)
+    before = earlier["seconds"] if earlier is not None else 0.0
     say(_heading(found))
     for case in cases:
         racing = [name for name in found if takes_part(contestants[name], case)]
+        if case in kept:
+            document["cases"].append(kept[case])
+            say(line(kept[case], found))
+            continue
         try:
             record = race_once(case, racing, threads, pace, pythons)
             reason = record.get("left_out")
@@ -90,7 +133,10 @@ def run(
         for name, result in record["results"].items():
             if "refused" in result:
                 say(f"  not timed: {name}: {result['refused']}")
-    document["seconds"] = time.perf_counter() - started
+        document["seconds"] = before + time.perf_counter() - started
+        document["summary"] = results.summarise(document)
+        keep(document)
+    document["seconds"] = before + time.perf_counter() - started
     document["summary"] = results.summarise(document)
     return document
 

@@ -9,6 +9,10 @@ spend during another's slot is measured and reported.
 
 The ratio that is published is the peer's better time, whichever of its settings gave it, over ours under the default:
 once of the medians over the rounds, once of the best rounds, since a disturbance does not slow everybody down alike.
+
+A short step may take longer in one process than in another that does the same, by where its memory and its threads
+came to lie.  Such a case is raced from several fresh starts (`combine`): a peer's better time is its best start's,
+ours the median over the rounds of all starts.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ WRONG_GRADIENTS = ("thinc",)  # known; compared on the first loss alone, and mar
 OTHER_CORES = 0.10  # so many cores worked for other programs
 STOLEN_CORES = 0.05  # the host of a virtual machine kept so many cores to itself
 SPREAD = 1.15  # or where a median that is published is so many times the best round
+SHORT_STEP = 3e-3  # seconds; a case whose step takes us less is raced from several starts
+STARTS = 3
 
 
 class CurvesDifferError(ValueError):
@@ -115,6 +121,10 @@ class Pace:
         """(timed, untimed) steps of a slot."""
         timed = max(1, min(1000, round(self.slot / seconds_per_step)))
         return timed, max(1, timed // 8) if seconds_per_step < 1.0 else 0
+
+    def starts_for(self, seconds_per_step: float) -> int:
+        """From how many fresh starts a case is raced; the short ones from several."""
+        return STARTS if seconds_per_step < SHORT_STEP else 1
 
     def rounds_for(self, seconds_per_step: float) -> int:
         """Fewer rounds for slow cases, whose steps vary less."""
@@ -226,6 +236,63 @@ def compare_times(ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Ma
     ratio = {kind: theirs[setting][kind] / mine[kind] for kind, setting in better.items()}
     pairs = [a / b for a, b in zip(theirs[better["median"]]["rounds"], mine["rounds"], strict=True)]
     return {"ratio": {**ratio, "q1": quantile(pairs, 0.25), "q3": quantile(pairs, 0.75)}, "better": better}
+
+
+def combine(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of a case that was raced from several starts, given the record of each.
+
+    Ours has the rounds of all starts under each of its settings.  A peer keeps its settings apart by start ("tuned,
+    start 2"), and its better time is the best of them all; the quartiles are those of the start that it comes from.  A
+    peer that was refused at one start is refused.  Circumstances are the worst of any start, disturbances all of them.
+    """
+    first = records[0]
+    if len(records) == 1 or any("left_out" in record for record in records):
+        return next((record for record in records if "left_out" in record), first)
+    ours = next(iter(first["results"]))
+    results: dict[str, dict[str, Any]] = {ours: {"settings": {}}}
+    for setting in first["results"][ours]["settings"]:
+        parts = [record["results"][ours]["settings"][setting] for record in records]
+        rounds = [seconds for part in parts for seconds in part["rounds"]]
+        known = [part["faults_per_step"] for part in parts if part["faults_per_step"] is not None]
+        results[ours]["settings"][setting] = {
+            **asdict(spread(rounds)),
+            "rounds": rounds,
+            "steps_per_round": parts[0]["steps_per_round"],
+            "faults_per_step": quantile(known, 0.5) if known else None,
+        }
+    for name in first["results"]:
+        if name != ours:
+            results[name] = _peer_of_all_starts(name, results[ours]["settings"], [r["results"] for r in records])
+    worst = {
+        kind: max((record[kind] for record in records if record[kind] is not None), default=None)
+        for kind in ("idle_cores", "other_cores", "stolen_cores")
+    }
+    disturbed = [f"start {n}: {words}" for n, record in enumerate(records, 1) for words in record["disturbed"]]
+    return {**first, **worst, "starts": len(records), "disturbed": disturbed, "results": results}
+
+
+def _peer_of_all_starts(
+    name: str, ours: Mapping[str, Mapping[str, Any]], starts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    refused = next((start[name] for start in starts if "refused" in start[name]), None)
+    if refused is not None:
+        return refused
+    settings = {
+        setting if n == 1 else f"{setting}, start {n}": times
+        for n, start in enumerate(starts, 1)
+        for setting, times in start[name]["settings"].items()
+    }
+    better = {kind: min(settings, key=lambda setting: settings[setting][kind]) for kind in ("median", "best")}
+    mine = next(iter(ours.values()))
+    fastest = min(starts, key=lambda start: start[name]["settings"][start[name]["better"]["median"]]["median"])
+    quartiles = {kind: fastest[name]["ratio"][kind] for kind in ("q1", "q3")}
+    return {
+        "loss_gap": max(start[name]["loss_gap"] for start in starts),
+        "wrong_gradients": starts[0][name]["wrong_gradients"],
+        "settings": settings,
+        "ratio": {kind: settings[setting][kind] / mine[kind] for kind, setting in better.items()} | quartiles,
+        "better": better,
+    }
 
 
 def disturbances(circumstances: Mapping[str, float | None], spreads: Mapping[str, float]) -> list[str]:

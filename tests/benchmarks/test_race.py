@@ -325,15 +325,67 @@ def test_a_damaged_result_file_is_refused(damage, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_real_race_between_two_kernels(tmp_path):
-    said = []
-    made = cpu.run([CASE], ["reference", "nobody"], threads=1, pace=PACE, pythons={}, say=said.append)
+def test_of_several_starts_ours_is_the_median_and_theirs_the_best():
+    starts = [
+        raced(Fake("torch", seconds=0.002), ours=[Fake("ours", seconds=0.001)]),
+        raced(Fake("torch", seconds=0.001), ours=[Fake("ours", seconds=0.003)]),
+    ]
+    starts[1]["disturbed"] = ["other programs used 0.50 cores"]
+    record = race.combine(starts)
+    ours, theirs = record["results"]["ours"], record["results"]["torch"]
+    assert ours["settings"]["default"]["rounds"] == [0.001] * 3 + [0.003] * 3
+    assert results.time_of(record, "ours", "median") == pytest.approx(0.002)
+    assert theirs["better"] == {"median": "default, start 2", "best": "default, start 2"}
+    assert theirs["ratio"] == pytest.approx({"median": 0.5, "best": 1.0, "q1": 1 / 3, "q3": 1 / 3})
+    assert record["starts"] == 2
+    assert record["disturbed"] == ["start 2: other programs used 0.50 cores"]
+
+
+def test_a_peer_that_one_start_refuses_is_refused_and_one_start_stays_as_it_is():
+    fine, wrong = raced(Fake("torch")), raced(Fake("torch", losses=(2.3, 2.2, 9.9)))
+    assert "refused" in race.combine([fine, wrong])["results"]["torch"]
+    assert race.combine([fine]) is fine
+    left_out = {**CASE.as_dict(), "left_out": "too slow", "results": {}}
+    assert race.combine([fine, left_out]) is left_out
+
+
+def test_short_steps_are_raced_from_several_starts():
+    assert PACE.starts_for(race.SHORT_STEP / 2) == race.STARTS > 1
+    assert PACE.starts_for(race.SHORT_STEP * 2) == 1
+
+
+def test_a_real_race_between_two_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "STARTS", 2)
+    said, kept = [], []
+    arguments = {"threads": 1, "pace": PACE, "pythons": {}, "say": said.append}
+    made = cpu.run([CASE], ["reference", "nobody"], **arguments, keep=lambda made: kept.append(copy.deepcopy(made)))
     results.write(made, tmp_path)
     (record,) = made["cases"]
     assert record["results"]["reference"]["loss_gap"] < race.TOLERANCE
-    assert set(record["results"]["reference"]["settings"]) == {"default", "tuned"}
+    assert set(record["results"]["reference"]["settings"]) == {
+        "default", "tuned", "default, start 2", "tuned, start 2",
+    }  # fmt: skip
     assert list(made["missing"]) == ["nobody"]
     assert any("geometric mean" in text for text in cpu.closing_lines(made))
+    assert [document["cases"] for document in kept] == [[record]]
+    results.write(kept[0], tmp_path)
+
+    def not_again(*_):
+        raise AssertionError("raced again")
+
+    monkeypatch.setattr(cpu, "race_once", not_again)
+    record["disturbed"] = []
+    again = cpu.run([CASE], ["reference"], **arguments, earlier=made)
+    assert again["cases"] == [record]
+    assert again["seconds"] > made["seconds"]
+    record["disturbed"] = ["other programs used 0.50 cores"]
+    with pytest.raises(AssertionError, match="raced again"):
+        cpu.run([CASE], ["reference"], **arguments, earlier=made)
+    with pytest.raises(results.ResultError, match="has commit other, this race"):
+        cpu.run([CASE], ["reference"], **arguments, earlier={**made, "commit": "other"})
+    made["contestants"]["reference"]["versions"] = {"numpy": "1.0"}
+    with pytest.raises(results.ResultError, match=r"reference was .*1\.0.* in the result file"):
+        cpu.run([CASE], ["reference"], **arguments, earlier=made)
 
 
 def test_a_disturbed_race_says_so():
