@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks import machine, results
+from benchmarks import handover, machine, results
 from benchmarks.figures import in_words
-from benchmarks.processes import ContestantError, Racer
-from benchmarks.race import SETTINGS, STEP_LIMIT, TOLERANCE, Pace, System, combine, race_case, settings_of, takes_part
+from benchmarks.handover import Nearness
+from benchmarks.processes import ContestantError, Racer, cores
+from benchmarks.race import SETTINGS, STEP_LIMIT, TOLERANCE, Pace, System, race_case, settings_of, takes_part
 from benchmarks.results import ResultError
 from benchmarks.workloads import Case
 
+LOOK_FOR_NEAR = 10.0  # seconds before the first case, to see how near the cores of this machine can be
 BUSY = 0.25  # load per core at the start, above which figures are not to be trusted
 
 
@@ -32,23 +34,23 @@ def start(name: str, case: Case, threads: int, python: str, stack: ExitStack) ->
     return System(name, processes)
 
 
-def race_once(case: Case, peers: Sequence[str], threads: int, pace: Pace, pythons: Mapping[str, str]) -> dict[str, Any]:
-    """The record of one case, raced in processes that live for it alone, short steps from several starts.
+def race_once(
+    case: Case,
+    peers: Sequence[str],
+    threads: int,
+    pace: Pace,
+    pythons: Mapping[str, str],
+    nearness: Nearness | None = None,
+) -> dict[str, Any]:
+    """The record of one case, raced in processes that live for it alone.
 
     Raises ContestantError where ours fails, or a peer in the middle of the rounds.
     """
-    records: list[dict[str, Any]] = []
-    starts = 1
-    while len(records) < starts:
-        with ExitStack() as stack:
-            ours, *others = (
-                start(name, case, threads, pythons.get(name, sys.executable), stack) for name in ("ours", *peers)
-            )
-            records.append(race_case(case, ours, others, pace))
-        if "left_out" in records[-1]:
-            break
-        starts = max(starts, pace.starts_for(results.time_of(records[0], "ours", "median")))
-    return combine(records)
+    with ExitStack() as stack:
+        ours, *others = (
+            start(name, case, threads, pythons.get(name, sys.executable), stack) for name in ("ours", *peers)
+        )
+        return race_case(case, ours, others, pace, nearness)
 
 
 def describe(name: str, threads: int, python: str) -> dict[str, Any]:
@@ -64,13 +66,15 @@ def to_go_on_with(
 ) -> dict[Case, dict[str, Any]]:
     """The records of an earlier result file that a race may keep: of these cases, all asked peers, and undisturbed.
 
-    Raises ResultError where the file is about another commit, machine, number of threads or version of a peer.
+    Raises ResultError where the file is about another lstm_np, machine, number of threads or version of a peer.
     """
     if earlier is None:
         return {}
-    for name in ("commit", "changed", "threads", "pace"):
+    for name in ("threads", "pace"):
         if earlier[name] != document[name]:
             raise ResultError(f"--resume: the result file has {name} {earlier[name]}, this race {document[name]}")
+    if earlier["changed"] is not False or document["changed"] is not False or not machine.unchanged(earlier["commit"]):
+        raise ResultError(f"--resume: lstm_np is not what it was in the result file, at commit {earlier['commit']}")
     if earlier["machine"]["cpu"] != document["machine"]["cpu"]:
         raise ResultError(f"--resume: the result file is from another processor, {earlier['machine']['cpu']}")
     for name, contestant in document["contestants"].items():
@@ -112,33 +116,42 @@ def run(
     found = [name for name in contestants if name != "ours"]
     kept = to_go_on_with(earlier, document, cases)
     before = earlier["seconds"] if earlier is not None else 0.0
-    say(_heading(found))
-    for case in cases:
-        racing = [name for name in found if takes_part(contestants[name], case)]
-        if case in kept:
-            document["cases"].append(kept[case])
-            say(line(kept[case], found))
-            continue
-        try:
-            record = race_once(case, racing, threads, pace, pythons)
-            reason = record.get("left_out")
-        except ContestantError as error:
-            reason = str(error)
-        if reason is not None:
-            document["left_out"].append({"case": str(case), "reason": reason})
-            say(f"left out: {case}: {reason}")
-            continue
-        document["cases"].append(record)
-        say(line(record, found))
-        for name, result in record["results"].items():
-            if "refused" in result:
-                say(f"  not timed: {name}: {result['refused']}")
+
+    def close_books() -> dict[str, Any]:
         document["seconds"] = before + time.perf_counter() - started
         document["summary"] = results.summarise(document)
-        keep(document)
-    document["seconds"] = before + time.perf_counter() - started
-    document["summary"] = results.summarise(document)
-    return document
+        return document
+
+    say(_heading(found))
+    with ExitStack() as stack:
+        nearness = None
+        if threads > 1 and handover.can_be_measured():
+            nearness = stack.enter_context(Nearness((cores(threads)[0], cores(threads)[1])))
+            nearness.look(LOOK_FOR_NEAR)
+            nearness.best = min(nearness.best, (earlier or {}).get("machine", {}).get("handover") or nearness.best)
+        for case in cases:
+            racing = [name for name in found if takes_part(contestants[name], case)]
+            if case in kept:
+                document["cases"].append(kept[case])
+                say(line(kept[case], found))
+                continue
+            try:
+                record = race_once(case, racing, threads, pace, pythons, nearness)
+                reason = record.get("left_out")
+            except ContestantError as error:
+                reason = str(error)
+            if reason is not None:
+                document["left_out"].append({"case": str(case), "reason": reason})
+                say(f"left out: {case}: {reason}")
+                continue
+            document["cases"].append(record)
+            say(line(record, found))
+            for name, result in record["results"].items():
+                if "refused" in result:
+                    say(f"  not timed: {name}: {result['refused']}")
+            document["machine"]["handover"] = None if nearness is None else nearness.best
+            keep(close_books())
+    return close_books()
 
 
 def _heading(names: Sequence[str]) -> str:

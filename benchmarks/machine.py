@@ -44,6 +44,15 @@ def commit() -> dict[str, Any]:
         return {"commit": "unknown", "changed": None}
 
 
+def unchanged(commit: str) -> bool:
+    """Whether lstm_np is, in the files here, what it was at that commit; False where that cannot be known."""
+    command = ["git", "diff", "--quiet", commit, "--", "lstm_np"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,9 +10,9 @@ spend during another's slot is measured and reported.
 The ratio that is published is the peer's better time, whichever of its settings gave it, over ours under the default:
 once of the medians over the rounds, once of the best rounds, since a disturbance does not slow everybody down alike.
 
-A short step may take longer in one process than in another that does the same, by where its memory and its threads
-came to lie.  Such a case is raced from several fresh starts (`combine`): a peer's better time is its best start's,
-ours the median over the rounds of all starts.
+How long a value takes from one core to the other (`handover`) decides what a step pays that hands over work many times,
+and in a virtual machine it changes by the second.  So a slot waits for cores that are near each other, and is repeated
+where they were not any more at its end, as far as the case's patience goes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from benchmarks.contestant import needs
-from benchmarks.figures import quantile, spread
+from benchmarks.figures import in_words, quantile, spread
+from benchmarks.handover import Nearness
 from benchmarks.machine import CpuTimes, cpu_times
 from benchmarks.workloads import Case
 
@@ -38,9 +39,8 @@ WRONG_GRADIENTS = ("thinc",)  # known; compared on the first loss alone, and mar
 # a case is called disturbed where, during its rounds, on average
 OTHER_CORES = 0.10  # so many cores worked for other programs
 STOLEN_CORES = 0.05  # the host of a virtual machine kept so many cores to itself
+LONG_STEP = 0.05  # seconds; handovers of a step that takes longer do not show
 SPREAD = 1.15  # or where a median that is published is so many times the best round
-SHORT_STEP = 3e-3  # seconds; a case whose step takes us less is raced from several starts
-STARTS = 3
 
 
 class CurvesDifferError(ValueError):
@@ -110,21 +110,19 @@ class System:
 class Pace:
     """How much a race measures.
 
-    rounds  measurements per process
-    slot    seconds of timed steps in each
+    rounds    measurements per process
+    slot      seconds of timed steps in each
+    patience  seconds that a case spends in all on waiting for near cores and on repeating slots
     """
 
     rounds: int = 9
     slot: float = 0.15
+    patience: float = 40.0
 
     def steps(self, seconds_per_step: float) -> tuple[int, int]:
         """(timed, untimed) steps of a slot."""
         timed = max(1, min(1000, round(self.slot / seconds_per_step)))
         return timed, max(1, timed // 8) if seconds_per_step < 1.0 else 0
-
-    def starts_for(self, seconds_per_step: float) -> int:
-        """From how many fresh starts a case is raced; the short ones from several."""
-        return STARTS if seconds_per_step < SHORT_STEP else 1
 
     def rounds_for(self, seconds_per_step: float) -> int:
         """Fewer rounds for slow cases, whose steps vary less."""
@@ -183,9 +181,17 @@ def takes_part(described: Mapping[str, Any], case: Case) -> bool:
 
 
 def race_case(
-    case: Case, ours: System, peers: Sequence[System], pace: Pace, tolerance: float = TOLERANCE
+    case: Case,
+    ours: System,
+    peers: Sequence[System],
+    pace: Pace,
+    nearness: Nearness | None = None,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
-    """The record of one case: sizes, and per system its times in every setting or why it has none."""
+    """The record of one case: sizes, and per system its times in every setting or why it has none.
+
+    nearness  of the cores that all use; None where one core is used, or the system does not tell
+    """
     results: dict[str, dict[str, Any]] = {ours.name: {}}
     racing: dict[tuple[str, str], Asked] = {}
     curves = Curves(case, ours.default, CURVE_STEPS if case.flops < FEW_STEPS_ABOVE else 3)
@@ -212,7 +218,7 @@ def race_case(
     slow = [name for (name, _), seconds in estimates.items() if seconds > STEP_LIMIT]
     if slow:
         return {**case.as_dict(), "left_out": f"a step of {slow[0]} takes over {STEP_LIMIT:.0f} s", "results": {}}
-    times, circumstances = _rounds(racing, estimates, pace)
+    times, circumstances = _rounds(racing, estimates, pace, nearness)
     for (name, setting), measured in times.items():
         results[name].setdefault("settings", {})[setting] = measured
     for name in results:
@@ -238,63 +244,6 @@ def compare_times(ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Ma
     return {"ratio": {**ratio, "q1": quantile(pairs, 0.25), "q3": quantile(pairs, 0.75)}, "better": better}
 
 
-def combine(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One record of a case that was raced from several starts, given the record of each.
-
-    Ours has the rounds of all starts under each of its settings.  A peer keeps its settings apart by start ("tuned,
-    start 2"), and its better time is the best of them all; the quartiles are those of the start that it comes from.  A
-    peer that was refused at one start is refused.  Circumstances are the worst of any start, disturbances all of them.
-    """
-    first = records[0]
-    if len(records) == 1 or any("left_out" in record for record in records):
-        return next((record for record in records if "left_out" in record), first)
-    ours = next(iter(first["results"]))
-    results: dict[str, dict[str, Any]] = {ours: {"settings": {}}}
-    for setting in first["results"][ours]["settings"]:
-        parts = [record["results"][ours]["settings"][setting] for record in records]
-        rounds = [seconds for part in parts for seconds in part["rounds"]]
-        known = [part["faults_per_step"] for part in parts if part["faults_per_step"] is not None]
-        results[ours]["settings"][setting] = {
-            **asdict(spread(rounds)),
-            "rounds": rounds,
-            "steps_per_round": parts[0]["steps_per_round"],
-            "faults_per_step": quantile(known, 0.5) if known else None,
-        }
-    for name in first["results"]:
-        if name != ours:
-            results[name] = _peer_of_all_starts(name, results[ours]["settings"], [r["results"] for r in records])
-    worst = {
-        kind: max((record[kind] for record in records if record[kind] is not None), default=None)
-        for kind in ("idle_cores", "other_cores", "stolen_cores")
-    }
-    disturbed = [f"start {n}: {words}" for n, record in enumerate(records, 1) for words in record["disturbed"]]
-    return {**first, **worst, "starts": len(records), "disturbed": disturbed, "results": results}
-
-
-def _peer_of_all_starts(
-    name: str, ours: Mapping[str, Mapping[str, Any]], starts: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    refused = next((start[name] for start in starts if "refused" in start[name]), None)
-    if refused is not None:
-        return refused
-    settings = {
-        setting if n == 1 else f"{setting}, start {n}": times
-        for n, start in enumerate(starts, 1)
-        for setting, times in start[name]["settings"].items()
-    }
-    better = {kind: min(settings, key=lambda setting: settings[setting][kind]) for kind in ("median", "best")}
-    mine = next(iter(ours.values()))
-    fastest = min(starts, key=lambda start: start[name]["settings"][start[name]["better"]["median"]]["median"])
-    quartiles = {kind: fastest[name]["ratio"][kind] for kind in ("q1", "q3")}
-    return {
-        "loss_gap": max(start[name]["loss_gap"] for start in starts),
-        "wrong_gradients": starts[0][name]["wrong_gradients"],
-        "settings": settings,
-        "ratio": {kind: settings[setting][kind] / mine[kind] for kind, setting in better.items()} | quartiles,
-        "better": better,
-    }
-
-
 def disturbances(circumstances: Mapping[str, float | None], spreads: Mapping[str, float]) -> list[str]:
     """What disturbed a case, in words; nothing where nothing did.  `spreads`: median / best round, by contestant."""
     found = []
@@ -303,35 +252,69 @@ def disturbances(circumstances: Mapping[str, float | None], spreads: Mapping[str
         found.append(f"other programs used {other:.2f} cores")
     if stolen is not None and stolen > STOLEN_CORES:
         found.append(f"the machine's host kept {stolen:.2f} cores")
+    if circumstances["far_slots"]:
+        found.append(far_apart(circumstances))
     far = {name: spread for name, spread in spreads.items() if spread > SPREAD}
     return found + [f"the median of {name} is {spread:.2f} times its best round" for name, spread in far.items()]
 
 
+def far_apart(circumstances: Mapping[str, Any]) -> str:
+    """In words: in how many slots the cores were far apart, and how long a handover took."""
+    return f"cores far apart in {circumstances['far_slots']} slots, up to {in_words(circumstances['handover'])}"
+
+
 def _rounds(
-    racing: Mapping[tuple[str, str], Asked], estimates: dict[tuple[str, str], float], pace: Pace
+    racing: Mapping[tuple[str, str], Asked],
+    estimates: dict[tuple[str, str], float],
+    pace: Pace,
+    nearness: Nearness | None,
 ) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, Any]]:
-    """The times of each process, and how many cores those who waited, other programs and the host used on average."""
+    """The times of each process, and the circumstances.
+
+    These are: how many cores those who waited, other programs and the host used on average, the longest handover from
+    core to core and back, and in how many slots it was long.
+    """
     medians: dict[tuple[str, str], list[float]] = {who: [] for who in racing}
     faults: dict[tuple[str, str], list[float]] = {who: [] for who in racing}
+    handovers: list[float] = []
     everybody = list(racing.values())
     idle_cpu = idle_wall = 0.0
+    rounds = pace.rounds_for(max(estimates.values()))
+    if max(estimates.values()) > LONG_STEP:
+        nearness = None
+    patience = pace.patience
     began, busy_before, cores_before = time.perf_counter(), _busy(everybody), cpu_times()
     own_before = time.process_time()
-    for _ in range(pace.rounds_for(max(estimates.values()))):
+    for _ in range(rounds):
         for who, process in racing.items():
-            timed, warm = pace.steps(estimates[who])
-            settle(everybody)
             others = [other for other in everybody if other is not process]
-            before, started, faults_before = _busy(others), time.perf_counter(), process.page_faults()
-            medians[who].append(quantile(process.ask("time", steps=timed, warm=warm)["seconds"], 0.5))
-            wall, faults_after, after = time.perf_counter() - started, process.page_faults(), _busy(others)
-            estimates[who] = min(estimates[who], medians[who][-1])  # three steps alone may have met a disturbance
+            while True:
+                came = time.monotonic()
+                handover = 0.0
+                settle(everybody)
+                if nearness is not None:
+                    handover = nearness.wait(patience)
+                    patience -= time.monotonic() - came
+                timed, warm = pace.steps(estimates[who])
+                before, started, faults_before = _busy(others), time.perf_counter(), process.page_faults()
+                seconds = quantile(process.ask("time", steps=timed, warm=warm)["seconds"], 0.5)
+                wall, faults_after, after = time.perf_counter() - started, process.page_faults(), _busy(others)
+                if nearness is None:
+                    break
+                settle(everybody)
+                handover = max(handover, nearness.measure())
+                if nearness.near(handover) or patience <= 0:
+                    break
+                patience -= time.monotonic() - came
+            medians[who].append(seconds)
+            handovers.append(handover)
+            estimates[who] = min(estimates[who], seconds)  # three steps alone may have met a disturbance
             if before is not None and after is not None:
                 idle_cpu, idle_wall = idle_cpu + after - before, idle_wall + wall
             if faults_before is not None and faults_after is not None:
                 faults[who].append((faults_after - faults_before) / (timed + warm))
     wall, busy_after, cores_after = time.perf_counter() - began, _busy(everybody), cpu_times()
-    own = time.process_time() - own_before
+    own = time.process_time() - own_before + (nearness.busy_seconds() if nearness is not None else 0.0)
     times = {
         who: {
             **asdict(spread(measured)),
@@ -344,8 +327,13 @@ def _rounds(
     known = busy_before is not None and busy_after is not None
     in_race = busy_after - busy_before + own if known else None  # type: ignore[operator]
     other, stolen = _elsewhere(cores_before, cores_after, in_race, wall)
-    idle = idle_cpu / idle_wall if idle_wall else None
-    return times, {"idle_cores": idle, "other_cores": other, "stolen_cores": stolen}
+    return times, {
+        "idle_cores": idle_cpu / idle_wall if idle_wall else None,
+        "other_cores": other,
+        "stolen_cores": stolen,
+        "handover": max(handovers) if nearness is not None else None,
+        "far_slots": 0 if nearness is None else sum(not nearness.near(handover) for handover in handovers),
+    }
 
 
 def settle(racers: Sequence[Asked]) -> None:

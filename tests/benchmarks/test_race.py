@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import costs, cpu, machine, processes, race, results, table
+from benchmarks import costs, cpu, handover, machine, processes, race, results, table
+from benchmarks.handover import Nearness
 from benchmarks.processes import ContestantError, Racer, environment
 from benchmarks.workloads import Case
 
@@ -105,14 +106,14 @@ def test_the_best_rounds_and_the_medians_are_told_apart_and_the_spread_is_a_dist
 @pytest.mark.parametrize(
     ("circumstances", "words"),
     [
-        ({"other_cores": 0.5, "stolen_cores": 0.0}, "other programs used 0.50 cores"),
-        ({"other_cores": 0.0, "stolen_cores": 0.2}, "host kept 0.20 cores"),
+        ({"other_cores": 0.5, "stolen_cores": 0.0, "far_slots": 0}, "other programs used 0.50 cores"),
+        ({"other_cores": 0.0, "stolen_cores": 0.2, "far_slots": 0}, "host kept 0.20 cores"),
     ],
 )
 def test_what_disturbs_is_named(circumstances, words):
     (found,) = race.disturbances(circumstances, {"ours": 1.01})
     assert words in found
-    assert race.disturbances({"other_cores": None, "stolen_cores": None}, {}) == []
+    assert race.disturbances({"other_cores": None, "stolen_cores": None, "far_slots": 0}, {}) == []
 
 
 def test_cores_used_elsewhere_are_what_the_race_did_not_use():
@@ -325,46 +326,80 @@ def test_a_damaged_result_file_is_refused(damage, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_starts_ours_is_the_median_and_theirs_the_best():
-    starts = [
-        raced(Fake("torch", seconds=0.002), ours=[Fake("ours", seconds=0.001)]),
-        raced(Fake("torch", seconds=0.001), ours=[Fake("ours", seconds=0.003)]),
-    ]
-    starts[1]["disturbed"] = ["other programs used 0.50 cores"]
-    record = race.combine(starts)
-    ours, theirs = record["results"]["ours"], record["results"]["torch"]
-    assert ours["settings"]["default"]["rounds"] == [0.001] * 3 + [0.003] * 3
-    assert results.time_of(record, "ours", "median") == pytest.approx(0.002)
-    assert theirs["better"] == {"median": "default, start 2", "best": "default, start 2"}
-    assert theirs["ratio"] == pytest.approx({"median": 0.5, "best": 1.0, "q1": 1 / 3, "q3": 1 / 3})
-    assert record["starts"] == 2
-    assert record["disturbed"] == ["start 2: other programs used 0.50 cores"]
+class FakeNearness(Nearness):
+    """Cores whose handovers are known, one for each look in turn."""
+
+    def __init__(self, seconds, best=100e-9):
+        self.seconds, self.best, self.looks = iter(seconds), best, 0
+
+    def measure(self):
+        self.looks += 1
+        seconds = next(self.seconds)
+        self.best = min(self.best, seconds)
+        return seconds
+
+    def busy_seconds(self):
+        return 0.0
 
 
-def test_a_peer_that_one_start_refuses_is_refused_and_one_start_stays_as_it_is():
-    fine, wrong = raced(Fake("torch")), raced(Fake("torch", losses=(2.3, 2.2, 9.9)))
-    assert "refused" in race.combine([fine, wrong])["results"]["torch"]
-    assert race.combine([fine]) is fine
-    left_out = {**CASE.as_dict(), "left_out": "too slow", "results": {}}
-    assert race.combine([fine, left_out]) is left_out
+NEAR, FAR_APART = 100e-9, 900e-9
 
 
-def test_short_steps_are_raced_from_several_starts():
-    assert PACE.starts_for(race.SHORT_STEP / 2) == race.STARTS > 1
-    assert PACE.starts_for(race.SHORT_STEP * 2) == 1
+def with_handovers(handovers, patience=1e9, seconds=0.001):
+    pace = race.Pace(rounds=3, slot=0.001, patience=patience)
+    nearness = FakeNearness(handovers)
+    peer = Fake("torch", seconds=seconds)
+    return race.race_case(CASE, system(Fake("ours")), [system(peer)], pace, nearness), nearness, peer
+
+
+def test_a_slot_waits_for_near_cores_and_is_repeated_where_they_went_apart():
+    # ours waits twice; the peer's first slot ends with the cores apart
+    handovers = itertools.chain([FAR_APART, FAR_APART, NEAR, NEAR, NEAR, FAR_APART], itertools.repeat(NEAR))
+    record, _, peer = with_handovers(handovers, seconds=[0.001, 0.001, 0.009, 0.001, 0.001, 0.001])
+    assert record["results"]["torch"]["settings"]["default"]["rounds"] == [0.001] * 3
+    assert (record["far_slots"], record["handover"]) == (0, NEAR)
+    assert record["disturbed"] == []
+    assert peer.log.count("time") == 2 + 3 + 1
+
+
+def test_without_patience_a_slot_counts_as_it_is_and_the_case_is_disturbed():
+    record, nearness, _ = with_handovers(itertools.repeat(FAR_APART), patience=0.0)
+    assert record["far_slots"] == 6
+    assert nearness.looks == 12
+    assert record["disturbed"] == ["cores far apart in 6 slots, up to 900 ns"]
+
+
+def test_long_steps_do_not_wait():
+    record, nearness, _ = with_handovers(iter(()), seconds=race.LONG_STEP * 1.1)
+    assert (record["far_slots"], record["handover"], nearness.looks) == (0, None, 0)
+
+
+@pytest.mark.skipif(
+    not handover.can_be_measured() or machine.available_cores() < 2, reason="needs a C compiler and two cores"
+)
+def test_a_handover_takes_nanoseconds():
+    with handover.Nearness(tuple(processes.cores(2))) as nearness:
+        seconds = nearness.measure()
+        assert 1e-9 < seconds < 1e-3
+        assert nearness.best == seconds
+        assert nearness.busy_seconds() > 0
+
+
+def test_a_machine_without_a_compiler_does_not_measure_handovers(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert not handover.can_be_measured()
+    with pytest.raises(ContestantError, match="cc could not make"):
+        handover.Nearness((0, 1))
 
 
 def test_a_real_race_between_two_kernels(tmp_path, monkeypatch):
-    monkeypatch.setattr(race, "STARTS", 2)
     said, kept = [], []
     arguments = {"threads": 1, "pace": PACE, "pythons": {}, "say": said.append}
     made = cpu.run([CASE], ["reference", "nobody"], **arguments, keep=lambda made: kept.append(copy.deepcopy(made)))
     results.write(made, tmp_path)
     (record,) = made["cases"]
     assert record["results"]["reference"]["loss_gap"] < race.TOLERANCE
-    assert set(record["results"]["reference"]["settings"]) == {
-        "default", "tuned", "default, start 2", "tuned, start 2",
-    }  # fmt: skip
+    assert set(record["results"]["reference"]["settings"]) == {"default", "tuned"}
     assert list(made["missing"]) == ["nobody"]
     assert any("geometric mean" in text for text in cpu.closing_lines(made))
     assert [document["cases"] for document in kept] == [[record]]
@@ -374,14 +409,16 @@ def test_a_real_race_between_two_kernels(tmp_path, monkeypatch):
         raise AssertionError("raced again")
 
     monkeypatch.setattr(cpu, "race_once", not_again)
-    record["disturbed"] = []
+    monkeypatch.setattr(machine, "unchanged", lambda commit: commit == made["commit"])
+    made["changed"], record["disturbed"] = False, []
+    monkeypatch.setattr(machine, "commit", lambda: {"commit": "later", "changed": False})
     again = cpu.run([CASE], ["reference"], **arguments, earlier=made)
     assert again["cases"] == [record]
     assert again["seconds"] > made["seconds"]
     record["disturbed"] = ["other programs used 0.50 cores"]
     with pytest.raises(AssertionError, match="raced again"):
         cpu.run([CASE], ["reference"], **arguments, earlier=made)
-    with pytest.raises(results.ResultError, match="has commit other, this race"):
+    with pytest.raises(results.ResultError, match="lstm_np is not what it was in the result file, at commit other"):
         cpu.run([CASE], ["reference"], **arguments, earlier={**made, "commit": "other"})
     made["contestants"]["reference"]["versions"] = {"numpy": "1.0"}
     with pytest.raises(results.ResultError, match=r"reference was .*1\.0.* in the result file"):
