@@ -66,7 +66,8 @@ class SequenceClassifier:
     position where training stands: `Position` (0, 0, 0) at first; `fit` goes on from it, and a copy has it too
     config   the options that it was made with, but for the backend, as plain values
 
-    The two ways to read out differ only for a bidirectional model, and with dropout on the top layer's outputs.
+    The two ways to read out differ only for a bidirectional model.  With dropout of all outputs, what is read is an
+    output like the others.
 
     Raises OptionError for a value that an option cannot have, or one that the cell does not have; BackendError when the
     backend cannot be used.
@@ -167,6 +168,11 @@ class SequenceClassifier:
         else:
             parts = [state[0] for state in final[-stack.directions :]]
             h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+            mask = stack.last_mask(h.shape, dropout_key)
+            if mask is not None:  # the states are outputs too, the last of each direction
+                h = h * mask
+                if cache is not None:
+                    cache["read_out"] = mask
         readout = self.params.section("readout")
         with self.backend.one_blas_thread(h.size * self.num_classes):
             return dense.forward(readout, h), h, cache
@@ -192,6 +198,8 @@ class SequenceClassifier:
         loss, dlogits, correct = self.loss(xp, logits, labels)
         with self.backend.one_blas_thread(h.size * self.num_classes):
             dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
+        if "read_out" in cache:
+            dh = dh * cache["read_out"]
         nothing = (None,) * len(stack.cell.state)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy = None

@@ -75,6 +75,34 @@ def test_two_forwards_before_their_backwards_do_not_mix():
         np.testing.assert_array_equal(layer.backward(cache, dy)[2]["layer0.U"], expected)
 
 
+@pytest.mark.parametrize("make", [lstm_np.LSTM, lstm_np.GRU, lstm_np.RNN])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bias": "double"},
+        {"bias": "double", "kernel": "reference"},
+        {"bias": "double", "num_layers": 2, "bidirectional": True, "dropout": 0.5, "dropout_outputs": "all"},
+        {"bias": False, "dtype": "complex128"},
+    ],
+)
+def test_no_two_results_share_memory(make, settings):
+    """Nor any with what was passed in or with the parameters: whoever scales one in place changes that one."""
+    layer, rng = make(3, 4, **{"dtype": "float64", **settings}), np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 3)).astype(layer.dtype)
+    shape = len(layer.singles), 2, 4
+    state = tuple(rng.standard_normal(shape).astype(layer.dtype) for _ in layer.cell.state)
+    given = state if len(state) > 1 else state[0]
+    y, final, cache = layer.forward(x, given, dropout_key=(1,))
+    dy = rng.standard_normal(y.shape).astype(layer.dtype)
+    dx, dstate, grads = layer.backward(cache, dy, given)
+    whole = [part if isinstance(part, tuple) else (part,) for part in (final, dstate)]
+    results = [y, *whole[0], dx, *whole[1], *grads.values()]
+    others = [x, *state, dy, layer.params.flat]
+    for k, array in enumerate(results):
+        for other in results[k + 1 :] + others:
+            assert not np.shares_memory(array, other)
+
+
 def test_outputs_belong_to_the_caller():
     rng = np.random.default_rng(4)
     layer, x = lstm_np.LSTM(3, 4), rng.standard_normal((2, 2, 4, 3))

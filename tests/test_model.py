@@ -93,6 +93,41 @@ def test_the_two_read_outs_differ_only_where_they_should():
             )
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("mask", ["step", "sequence"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dropout_of_all_outputs_drops_what_is_read(layers, mask, both):
+    """The states that the default read-out takes are outputs: they are dropped, and scaled up, as the others are."""
+    x, labels = toy(400)
+    settings = {"num_layers": layers, "bidirectional": both, "dropout": 0.4, "dropout_mask": mask, "dtype": "float64"}
+    model = lstm_np.SequenceClassifier(4, 50, 3, dropout_outputs="all", **settings)
+    inside = x.transpose(2, 1, 0).astype("float64")
+    plain, read = (model.run(inside, save=False, dropout_key=key)[1] for key in (None, (3,)))
+    dropped = read == 0
+    assert dropped.mean() == pytest.approx(0.4, abs=0.02)
+    if layers == 1:
+        np.testing.assert_allclose(read[~dropped], plain[~dropped] / 0.6)
+    assert (model.run(inside, save=False, dropout_key=(4,))[1] != read).any()
+    np.testing.assert_array_equal(model.run(inside, save=False, dropout_key=(3,))[1], read)
+    assert lstm_np.gradcheck(model, batch_size=3, steps=4, entries=6, dropout_key=(3,)).ok
+    assert model.loss_and_gradients(x, labels, dropout_key=(1,))[0] != model.loss_and_gradients(x, labels)[0]
+
+
+def test_a_mask_of_a_whole_sequence_is_the_same_for_both_read_outs():
+    x, labels = toy(6)
+    settings = {"dropout": 0.5, "dropout_outputs": "all", "dropout_mask": "sequence", "dtype": "float64"}
+    final, last = (lstm_np.SequenceClassifier(4, 5, 3, read_out=r, **settings) for r in ("final_state", "last_output"))
+    found, expected = (model.loss_and_gradients(x, labels, dropout_key=(2,)) for model in (final, last))
+    assert found[0] == pytest.approx(expected[0], rel=1e-12)
+    np.testing.assert_allclose(found[1].flat, expected[1].flat, rtol=1e-9)
+
+
+def test_between_layers_the_read_out_is_left_alone():
+    x, _ = toy(6)
+    model = lstm_np.SequenceClassifier(4, 5, 3, num_layers=2, dropout=0.5)
+    assert (model.run(x.transpose(2, 1, 0).astype("float32"), save=False, dropout_key=(1,))[1] != 0).all()
+
+
 def test_a_saved_model_comes_back(tmp_path):
     x, labels = toy(30)
     model = lstm_np.SequenceClassifier(4, 5, 3, num_layers=2, bidirectional=True, read_out="last_output", seed=3)

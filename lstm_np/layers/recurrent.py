@@ -167,7 +167,9 @@ class Recurrent:
         dy           (B, T, directions * H) or None: the loss does not look at y
         dstate       gradient of the final state, in the state's form, parts may be None
 
-        dx is (B, T, D); grads has the keys and shapes of `params`.  Raises ValueError when a shape does not fit.
+        dx is (B, T, D); grads has the keys and shapes of `params`.  What `forward` was given may have changed since;
+        the parameters may not: their present values are read, and the gradients are right only where those are still
+        the ones of the forward call.  Raises ValueError when a shape does not fit.
         """
         B, T = cache["shape"]
         if dy is not None:
@@ -241,10 +243,10 @@ class Recurrent:
         cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
-            dropping = self._drops(layer) and dropout_key is not None
+            dropping = self._drops(layer) and dropout_key is not None and (sequence or not top)
             outputs = []
             for single in self.singles_of(layer):
-                wanted = sequence or not top or dropping
+                wanted = sequence or not top
                 y, last, saved = single.forward(x, state[len(final)], sequence=wanted, save=save)
                 outputs.append(y)
                 final.append(last)
@@ -252,10 +254,7 @@ class Recurrent:
             x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
             mask = None
             if dropping and dropout_key is not None:
-                key = (self.seed, "dropout", layer, *dropout_key)
-                mask = dropout_masks.mask(
-                    self.backend, x.shape, self.dropout, self.dtype, self.config["dropout_mask"], *key
-                )
+                mask = self._mask(layer, x.shape, dropout_key)
                 x = x * mask
             cache["masks"].append(mask)
         return x if sequence else None, final, cache if save else None
@@ -306,6 +305,21 @@ class Recurrent:
             block = gates.index("f")
             bias[block * H : (block + 1) * H] = value
         return bias
+
+    def last_mask(self, shape: tuple[int, int], dropout_key: Sequence[int | str] | None) -> Array | None:
+        """(H, B), the dropout mask of the top layer's last output (H, B), whose outputs at other steps nobody reads.
+
+        None where nothing is dropped: without a key, or where dropout falls between layers.
+        """
+        if dropout_key is None or not self._drops(self.num_layers - 1):
+            return None
+        H, B = shape
+        return self._mask(self.num_layers - 1, (H, 1, B), dropout_key)[:, 0, :]
+
+    def _mask(self, layer: int, shape: tuple[int, int, int], dropout_key: Sequence[int | str]) -> Array:
+        """A layer's dropout mask, which broadcasts to its outputs of this shape (H, T, B)."""
+        key = (self.seed, "dropout", layer, *dropout_key)
+        return dropout_masks.mask(self.backend, shape, self.dropout, self.dtype, self.config["dropout_mask"], *key)
 
     def _drops(self, layer: int) -> bool:
         every = self.config["dropout_outputs"] == "all"
