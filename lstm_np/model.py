@@ -32,6 +32,7 @@ from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.weights import WeightsError, check_shapes, check_values, read_weights, write_weights
 
 Array = Any
+LENGTHS_KEPT = 4  # of sequences, for which buffers on a device are kept
 CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted together to see whether they are finite
 
 # options that `DeviceSteps` knows, or that change nothing in its steps; any other must be at its default
@@ -370,6 +371,8 @@ class SequenceClassifier:
             return None
         T, H = x.shape[1], self.recurrent.hidden_size
         if T not in self._inference:
+            if len(self._inference) >= LENGTHS_KEPT:
+                self._inference.pop(next(iter(self._inference)))
             sizes = (T, self.input_size, H, self.num_classes)
             self._inference[T] = DeviceInference(self.backend, self.params.flat, sizes)
         return self._inference[T]

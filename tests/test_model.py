@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import lstm_np
+from lstm_np.cells import get_cell
+from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
 
 
 def toy(n=200, seed=0):
@@ -126,6 +128,18 @@ def test_between_layers_the_read_out_is_left_alone():
     x, _ = toy(6)
     model = lstm_np.SequenceClassifier(4, 5, 3, num_layers=2, dropout=0.5)
     assert (model.run(x.transpose(2, 1, 0).astype("float32"), save=False, dropout_key=(1,))[1] != 0).all()
+
+
+@pytest.mark.parametrize("name", list(KERNELS))
+def test_every_kernel_says_how_much_memory_it_takes(name):
+    """`train` asks before it begins."""
+    spec = LayerSpec(get_cell("lstm"), 3, 4, True, "float32")
+    kernel = kernel_class(name)
+    host = name in lstm_np.get_backend("numpy").kernels
+    if host:
+        made = kernel(spec, lstm_np.get_backend("numpy"))
+        assert made.host_values(20, 30) > made.host_values(10, 30) > made.host_values(10, 10) > 0
+    assert callable(kernel.host_values)
 
 
 def test_a_saved_model_comes_back(tmp_path):

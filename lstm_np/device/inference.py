@@ -121,6 +121,8 @@ class DeviceInference:
     def _classify(self, B: int, first: int, data: DeviceData, out: Measured) -> None:
         call, (T, D, H, K) = self.launches, (self.sizes.T, self.sizes.D, self.sizes.H, self.sizes.K)
         if B not in self._buffers:
+            for other in [size for size in self._buffers if size != self.largest_batch]:
+                del self._buffers[other]  # of the last batch of another data set, as short as none may be again
             self._buffers[B] = SequenceBuffers(call, self.sizes, B, persistent=self.persistent)
         s = self._buffers[B]
         call(f"gather_range{data.suffix}", (B,), 256, (B, T, D, data.scale, first, data.sequences, s.x))

@@ -75,6 +75,13 @@ class Kernel(Protocol):
         """Whether this kernel can run such a layer, with all of its options, on a backend that has it."""
         ...
 
+    def host_values(self, T: int, B: int) -> int:
+        """About how many values of its dtype lie in the host's memory during a training step on B sequences of T steps.
+
+        In all processes, beside arguments and results: a run that does not fit is refused before it begins.
+        """
+        ...
+
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
     ) -> tuple[Array | None, State, Any]:

@@ -12,8 +12,13 @@ from threadpoolctl import threadpool_info
 
 from lstm_np.backends.memory import available_memory
 from lstm_np.cells import get_cell
+from lstm_np.kernels.cpu import cut
+from lstm_np.model import SequenceClassifier
 from lstm_np.training.recipes import Recipe
 
+COPIES = 5  # of the parameters: themselves, gradients, two slots of an optimizer, and what is written to a file
+BETWEEN = 3  # outputs of a layer that are alive together, or their gradients
+PROCESS = 40 << 20  # bytes of a worker process before it has anything to do
 PACKAGES = ("lstm_np", "numpy", "safetensors", "rich", "threadpoolctl", "scikit-learn", "matplotlib")
 
 
@@ -41,24 +46,46 @@ def _version(package: str) -> str | None:
         return None
 
 
-def refuse_oversize(recipe: Recipe, sequence: tuple[int, int], num_classes: int, batch_size: int) -> None:
-    """Refuse, in words, what does not fit the memory that is free in this machine or control group.  Raises ValueError.
-
-    The estimate is low on purpose: parameters with their gradients, two optimizer slots and a temporary, and what a
-    pass over one batch has to keep (pre-activations or gates, both states and the inputs of each step).
-    """
-    memory = available_memory()
-    model, (T, D) = recipe.model, sequence
+def refuse_oversize_model(recipe: Recipe, features: int, num_classes: int) -> None:
+    """Refuse, in words and before it is made, a model that does not fit the memory that is free.  Raises ValueError."""
+    model, D = recipe.model, features
     H, gates, directions = model.hidden_size, len(get_cell(model.cell).gates), 2 if model.bidirectional else 1
     P = D if model.input_projection is None else model.input_projection
     inputs = P + (model.num_layers - 1) * directions * H  # of all layers together
     parameters = directions * gates * H * (inputs + model.num_layers * (H + 1))
     parameters += num_classes * (directions * H + 1) + (0 if model.input_projection is None else P * (D + 1))
-    kept = directions * T * batch_size * (model.num_layers * (gates + 2) * H + inputs)
     size = 8 if model.dtype == "float64" else 4
-    needed = size * (5 * parameters + kept)
+    _refuse(COPIES * size * parameters, f"{parameters:,} parameters need", "lower --hidden-size or --layers")
+
+
+def refuse_oversize_training(model: SequenceClassifier, steps: int, batch_size: int) -> None:
+    """Refuse, in words, to train on batches that do not fit the memory that is free.  Raises ValueError."""
+    count, cure = f"{model.params.flat.size:,}", "lower --batch-size, --hidden-size or --layers, or take --memory lean"
+    asks = f"{count} parameters and batches of {batch_size:,} sequences need"
+    _refuse(memory_of_training(model, steps, batch_size), asks, cure)
+
+
+def memory_of_training(model: SequenceClassifier, steps: int, batch_size: int) -> int:
+    """About how many bytes of the host's memory training takes, on batches of sequences of so many steps.
+
+    Those of this process and its workers, beside what it has by now and beside the data: parameters with their
+    gradients and an optimizer's slots, what every layer keeps for the way back, what passes between layers, masks of
+    dropout, and, where there are workers, a process each.
+    """
+    stack, T, B = model.recurrent, steps, batch_size
+    itemsize = model.params.flat.itemsize
+    held = (COPIES - 1) * model.params.flat.size  # the parameters are there by now
+    if model.backend.reads_are_free:
+        held += sum(single.kernel.host_values(T, B) for single in stack.singles)
+        outputs = T * B * stack.output_size
+        masks = stack.num_layers if stack.dropout else 0
+        held += outputs * (BETWEEN + masks) + T * B * model.input_size
+    workers = min(model.backend.processes, B // cut.FEWEST_SAMPLES) - 1
+    return itemsize * held + max(0, workers) * PROCESS
+
+
+def _refuse(needed: int, what: str, cure: str) -> None:
+    memory = available_memory()
     if memory is not None and needed > memory:
-        raise ValueError(
-            f"{parameters:,} parameters and batches of {batch_size:,} sequences need about {needed / 2**30:,.0f} GiB, "
-            f"what is free here is {memory / 2**30:,.1f} GiB; lower --hidden-size, --layers or --batch-size"
-        )
+        needs, free = needed / 2**30, memory / 2**30
+        raise ValueError(f"{what} about {needs:,.1f} GiB, what is free here is {free:,.1f} GiB; {cure}")

@@ -16,7 +16,7 @@ from lstm_np.loop import Epoch, History, Metrics, Position, Running, TrainingDiv
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import Optimizer
 from lstm_np.training import curves, run_folder
-from lstm_np.training.environment import describe_machine, refuse_oversize
+from lstm_np.training.environment import describe_machine, refuse_oversize_model, refuse_oversize_training
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.material import Material, fingerprint, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
@@ -79,7 +79,7 @@ def run(
         recipe = on_digits
     material = prepare(dataset, recipe)
     batch_size = min(recipe.train.batch_size, material.train.samples)
-    refuse_oversize(recipe, material.sequence, dataset.num_classes, batch_size)
+    refuse_oversize_model(recipe, material.sequence[1], dataset.num_classes)
     model = SequenceClassifier(
         material.sequence[1],
         num_classes=dataset.num_classes,
@@ -88,6 +88,7 @@ def run(
         seed=recipe.train.seed,
         **recipe.tables["model"],
     )
+    refuse_oversize_training(model, material.sequence[0], batch_size)
     reporter.model(model, material.sequence[0], batch_size)
     optimizer = make_optimizer(recipe.optimizer, model.params)
     model.notes = {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import weakref
 from pathlib import Path
@@ -17,10 +18,11 @@ import pytest
 from lstm_np.backends import blas_threads, get_backend
 from lstm_np.cells import get_cell
 from lstm_np.kernels import LayerSpec, choose_kernel
-from lstm_np.kernels.cpu import cut, part, remote
+from lstm_np.kernels.cpu import cut, footprint, part, remote
 from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
 from lstm_np.kernels.cpu.columns import transposed
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
+from lstm_np.kernels.cpu.workspace import jobs_of
 
 gru, lstm = get_cell("gru"), get_cell("lstm")
 
@@ -203,12 +205,76 @@ def test_batch_and_sequence_may_change_from_call_to_call():
         assert same_bits(part.everything(), expected)
 
 
-def test_many_shapes_do_not_hoard_memory():
-    pool = Pool()
-    for shape in range(50):
-        pool.give(shape, object())
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ([1000] * 50, 4),  # four times the largest
+        ([MB] * 50, 4),
+        ([10 * MB] * 50, 3),  # 32 MiB
+        ([64 * MB] * 50, 1),  # the largest
+        ([64 * MB, 30 * MB, 20 * MB], 2),
+        ([20 * MB, 64 * MB], 1),
+        ([MB, 64 * MB, MB], 1),
+        ([1] * 7 + [MB] + [1] * 7, 8),  # and never more than eight
+    ],
+)
+def test_what_is_free_is_bounded_in_bytes(sizes, kept):
+    pool = Pool(lambda item: item[1])
+    for item in enumerate(sizes):
+        pool.give(item[0], item)
     pool.take("another", object)
-    assert len(pool._free) < 20
+    assert [item for _, item in pool._free] == list(enumerate(sizes))[-kept:]
+    assert sum(item[1] for _, item in pool._free) <= max(max(sizes), 32 * MB)
+
+
+@BOTH
+def test_sequences_of_many_lengths_do_not_hoard_memory(kernel_type):
+    """What is kept between batches is about what one batch takes."""
+    case, free = Case(kernel_type, H=128, B=64, T=3, threads=1), []
+    for number, steps in enumerate([150 + n for n in range(12)] * 2):
+        other = Case(kernel_type, H=128, B=64, T=steps, threads=1)
+        other.kernel, other.params = case.kernel, case.params
+        other.everything()
+        if number >= 12:
+            free.append(sum(part.values * 4 for _, part in case.kernel._workspaces._free))
+    needed = case.kernel.host_values(161, 64) * 4
+    assert max(free) <= max(1.05 * needed, 32 * MB)
+
+
+PART_CASES = [
+    {"H": 64, "B": 300}, {"H": 64, "B": 40}, {"H": 64, "B": 300, "dtype": "float64"}, {"H": 128, "B": 16},
+    {"H": 128, "B": 40}, {"H": 64, "B": 1, "T": 90}, {"D": 200, "H": 32, "B": 50},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keep"),
+    [
+        (sizes, keep)
+        for sizes in PART_CASES
+        for keep in ("all", "lean", "nothing")
+        if sizes["B"] > 1 or keep != "nothing"
+    ],
+)
+def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep):
+    sizes = {"D": 28, "T": 60, "dtype": "float32", **sizes}
+    spec = LayerSpec(lstm, sizes["D"], sizes["H"], True, sizes["dtype"])
+    plan = cut.Plan(((0, sizes["B"]),), 1, True, 0.0)
+    (job,) = jobs_of(spec, sizes["T"], plan, keep)
+    tracemalloc.start()
+    try:
+        made = part.Part(job)
+        if job.layout == "columns" and keep != "nothing":
+            made.weights.pack_backward({"U": np.zeros((4 * job.H, job.H), job.dtype)})
+        of_numpy = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+        traces = tracemalloc.take_snapshot().filter_traces([of_numpy]).traces
+    finally:
+        tracemalloc.stop()
+    allocated = sum(trace.size for trace in traces)
+    assert footprint.values_of_part(job) * np.dtype(job.dtype).itemsize == pytest.approx(allocated, rel=0.12)
 
 
 @BOTH

@@ -7,14 +7,15 @@ import json
 import os
 import signal
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lstm_np import TrainingDivergedError, get_backend
-from lstm_np.training import Place, curves, load_recipe, run, run_folder
-from lstm_np.training.environment import describe_machine, refuse_oversize
+from lstm_np import Adam, SequenceClassifier, TrainingDivergedError, get_backend
+from lstm_np.training import Place, curves, environment, load_recipe, run, run_folder
+from lstm_np.training.environment import describe_machine
 from lstm_np.training.interruption import Interrupted, Interruption
 from lstm_np.training.material import fingerprint
 from lstm_np.training.reporters import Reporter
@@ -196,10 +197,77 @@ def test_the_machine_is_described_in_plain_values():
     assert described["packages"]["numpy"] == np.__version__
 
 
-def test_a_model_that_fits_is_not_refused(recipe):
-    refuse_oversize(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}), (784, 1), 10, 128)
-    with pytest.raises(ValueError, match=r"^[\d,]+ parameters and batches of 128 sequences need about [\d,]+ GiB"):
-        refuse_oversize(recipe.changed({"model": {"hidden_size": 10**6}}), (28, 28), 10, 128)
+def test_what_does_not_fit_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr(environment, "available_memory", lambda: 2**30)
+    environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}), 1, 10)
+    with pytest.raises(
+        ValueError, match=r"^4,[\d,]+ parameters need about [\d,.]+ GiB, what is free here is 1.0 GiB; low"
+    ):
+        environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 10**6}}), 28, 10)
+    model = SequenceClassifier(1, 512, 10, num_layers=3)
+    environment.refuse_oversize_training(model, 28, 128)
+    words = (
+        r"^5,\d+,\d+ parameters and batches of 128 sequences need about \d\.\d GiB, what is free here is 1.0 GiB; lower"
+    )
+    with pytest.raises(ValueError, match=words):
+        environment.refuse_oversize_training(model, 784, 128)
+
+
+MEMORY_CASES = {
+    "columns": {"hidden_size": 128, "batch_size": 96},
+    "float64": {"hidden_size": 64, "batch_size": 96, "dtype": "float64"},
+    "lean": {"hidden_size": 128, "batch_size": 96, "kernel": "lean"},
+    "rows": {"hidden_size": 128, "batch_size": 16},
+    "one sample": {"hidden_size": 256, "batch_size": 1},
+    "three layers, both directions, dropout": {
+        "hidden_size": 64, "batch_size": 64, "num_layers": 3, "bidirectional": True, "dropout": 0.3,
+    },
+    "reference": {"hidden_size": 64, "batch_size": 64, "kernel": "reference"},
+    "reference, two layers": {"hidden_size": 64, "batch_size": 64, "kernel": "reference", "num_layers": 2},
+    "gru": {"hidden_size": 64, "batch_size": 64, "cell": "gru"},
+    "wide": {"hidden_size": 512, "batch_size": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEMORY_CASES)
+def test_the_estimate_is_what_a_training_step_takes(case):
+    """In one process, where all that is allocated can be seen."""
+    settings, T, D = dict(MEMORY_CASES[case]), 40, 28
+    B = settings.pop("batch_size")
+    model = SequenceClassifier(D, num_classes=10, backend=get_backend("numpy", threads=1), **settings)
+    rng = np.random.default_rng(0)
+    batch = rng.random((B, T, D), np.float32), rng.integers(0, 10, B)
+    tracemalloc.start()
+    try:
+        step = model.training_steps(Adam(model.params)).step
+        for number in (1, 2):
+            step(batch, number)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.85 * peak < environment.memory_of_training(model, T, B) < 1.5 * peak
+
+
+def test_the_parts_of_workers_count_as_well():
+    sizes = {"num_classes": 10, "hidden_size": 128}
+    alone, shared = (
+        SequenceClassifier(28, backend=get_backend("numpy", threads=threads), **sizes) for threads in (1, 4)
+    )
+    more = environment.memory_of_training(shared, 28, 256) - environment.memory_of_training(alone, 28, 256)
+    assert more > 3 * environment.PROCESS + 3 * 4 * 4 * 128 * (28 + 128)  # a process and its copy of the weights each
+    many = SequenceClassifier(28, backend=get_backend("numpy", threads=1000), **sizes)
+    more = environment.memory_of_training(many, 28, 32) - environment.memory_of_training(alone, 28, 32)
+    assert 3 * environment.PROCESS < more < 4 * environment.PROCESS  # no more than there can be parts
+
+
+def test_many_layers_are_refused_before_the_machine_has_no_memory_left(recipe, monkeypatch):
+    """Buffers of every layer count, not the activations alone."""
+    recipe = recipe.changed({"model": {"hidden_size": 128, "num_layers": 60}, "train": {"batch_size": 128}})
+    activations = 4 * 60 * 128 * 8 * 128 * 6  # bytes: the four gates and both states of 8 steps
+    monkeypatch.setattr(environment, "available_memory", lambda: 3 * activations)
+    with pytest.raises(ValueError, match="parameters and batches of 128 sequences need about"):
+        run(recipe, Place(get_backend("numpy", threads=1), out="run"))
+    assert not run_folder.Path("run").exists()
 
 
 @pytest.mark.parametrize(("batch_size", "stretches"), [(128, 10), (100, 12), (32, 13), (1300, 1)])

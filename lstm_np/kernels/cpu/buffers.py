@@ -14,6 +14,7 @@ taking a slice costs as much as a small product.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -26,7 +27,9 @@ from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import CACHE_LINE, aligned
 
 TILE = 16  # rows; BLAS computes whole tiles, and a product with a broken last tile is slower than with a padded one
-FREE_LIMIT = 8  # items that wait for their shape to come again; more would hoard memory when T varies
+FREE_LIMIT = 8  # items that wait for their shape to come again
+SMALL = 32 << 20  # bytes: small items may be kept as long as they are not more than this together, and
+TIMES_THE_LARGEST = 4  # not more than so many times the largest of them
 
 Array = Any
 
@@ -83,6 +86,15 @@ class Job(NamedTuple):
         return self.D + self.ones + self.H
 
 
+def steps_together(H: int, widest: int) -> tuple[int, int]:
+    """(tau, chunk) for strips of at most `widest` samples: how many time steps `Scratch` takes together.
+
+    Forward goes by `tau` time steps, whose gates stay in the cache (about 256 KB) until their derivatives are computed
+    together; backward by `chunk` time steps, which make one product of the weight gradient with about 384 samples.
+    """
+    return max(1, min(8, 65536 // (9 * H * widest))), max(1, 384 // widest)
+
+
 class Derivatives:
     """(steps, 6, *shape): for each time step p_i, p_f, p_o, p_g, f, q as `lstm_np.kernels.cpu.fused` defines them.
 
@@ -101,12 +113,11 @@ class Derivatives:
 class Scratch(ABC):
     """Buffers for a strip of samples; `shape` is that of a gate, (H, b) or (b, H), and `widest` the largest b.
 
-    Forward goes by `tau` time steps, whose gates stay in the cache (about 256 KB) until their derivatives are computed
-    together; backward by `chunk` time steps, which make one product of the weight gradient with about 384 samples.
+    How many steps they are for: `steps_together`.
     """
 
     def __init__(self, job: Job, shape: tuple[int, int], widest: int) -> None:
-        self.tau, self.chunk = max(1, min(8, 65536 // (9 * job.H * widest))), max(1, 384 // widest)
+        self.tau, self.chunk = steps_together(job.H, widest)
         self.a = aligned((self.tau, 6, *shape), job.dtype)  # per step a_i a_f a_o a_g c_{t-1} tanh(c_t)
         self.uvh = aligned((self.tau, 3, *shape), job.dtype)  # per step u = i g, v = f c_{t-1}, h_t
         self.forward = []
@@ -170,9 +181,16 @@ class Saved:
 
 
 class Pool:
-    """What is free, by shape; the longest unused goes when there is too much of it.  Any thread may use it."""
+    """What is free, by shape; what is unused the longest goes when there is too much of it.  Any thread may use it.
 
-    def __init__(self) -> None:
+    bytes_of  how much memory an item takes, in all processes
+
+    When T varies nearly every batch has a shape of its own.  So what is kept is bounded in bytes: by the largest item,
+    or a few of the largest where they are small.
+    """
+
+    def __init__(self, bytes_of: Callable[[Any], int]) -> None:
+        self._bytes_of = bytes_of
         self._lock = threading.Lock()
         self._free: list[tuple[object, Any]] = []
         # a queue, since `give` may be called by the garbage collector, which may run within `take`
@@ -202,6 +220,11 @@ class Pool:
         return False
 
     def _sort_in(self) -> None:
+        if self._given.empty():
+            return
         while not self._given.empty():
             self._free.append(self._given.get())
-        del self._free[:-FREE_LIMIT]
+        sizes = [self._bytes_of(item) for _, item in reversed(self._free)]
+        limit = max(max(sizes), min(SMALL, TIMES_THE_LARGEST * max(sizes)))
+        kept = sum(total <= limit for total in itertools.accumulate(sizes[:FREE_LIMIT]))
+        del self._free[: len(self._free) - kept]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+FEWEST_SAMPLES = 8  # of a part
 WORTH_A_WORKER = 2e-4  # seconds of work that repay waking a worker and copying what it needs
 
 
@@ -34,6 +35,6 @@ def share_out(D: int, H: int, T: int, B: int, cores: int, processes: int, save: 
     The estimate is of multiply-adds, of passes over the activations and of calls.
     """
     seconds = T * (5e-6 + B * H * (8 * (D + H) / 1.1e11 + 4e-9)) * (3 if save else 1)
-    count = max(1, min(processes, B // 8, int(seconds / WORTH_A_WORKER)))
+    count = max(1, min(processes, B // FEWEST_SAMPLES, int(seconds / WORTH_A_WORKER)))
     blocked = count > 1 or processes == cores
     return Plan(pieces(B, count), 1 if count > 1 else cores, blocked, seconds)

@@ -74,8 +74,9 @@ from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import cut, sample
 from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
+from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
-from lstm_np.kernels.cpu.workspace import Workspace, workers_for
+from lstm_np.kernels.cpu.workspace import Workspace, jobs_of, workers_for
 from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
@@ -99,7 +100,9 @@ class NumpyFusedKernel:
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
-        self._workspaces, self._totals = Pool(), Pool()
+        itemsize = np.dtype(spec.dtype).itemsize
+        self._workspaces = Pool(lambda item: item.values * itemsize)
+        self._totals = Pool(lambda array: array.nbytes)
 
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
@@ -110,6 +113,11 @@ class NumpyFusedKernel:
         """How a batch of B sequences of T steps is cut; `save`: a backward pass will follow."""
         D, H, backend = self.spec.input_size, self.spec.hidden_size, self.backend
         return cut.share_out(D, H, T, B, backend.cores, backend.processes, save)
+
+    def host_values(self, T: int, B: int) -> int:
+        """As `lstm_np.kernels.protocol.Kernel.host_values`."""
+        total = 4 * self.spec.hidden_size * round_up(self.spec.input_size + 1 + self.spec.hidden_size)
+        return values_of_batch(jobs_of(self.spec, T, self.plan(T, B), self.keep)) + total
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lstm_np.kernels.cpu import cut, rows
 from lstm_np.kernels.cpu.buffers import Job
+from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Params, Part
 from lstm_np.kernels.protocol import LayerSpec
 
@@ -24,17 +25,15 @@ class Workspace:
     """The parts of a batch, with the buffers of one forward and backward pass.
 
     plan    how the batch is cut
+    values  how many it takes of memory, in all processes
     local   the part that is computed here
     holder  of the latest right to this
     """
 
     def __init__(self, spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> None:
-        D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
-        sizes = [stop - start for start, stop in plan.parts]
-        layout, block = choose_layout(H, D + ones + H, max(sizes))
-        packed = layout == "rows" and len(sizes) > 1
-        jobs = [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
-        self.plan, self._own = plan, slice(*plan.parts[0])
+        jobs = jobs_of(spec, T, plan, keep)
+        self.plan, self.values = plan, values_of_batch(jobs)
+        self._own = slice(*plan.parts[0])
         self.holder: object = None
         self._process, self._alone = os.getpid(), False
         self._weights: SharedWeights | None = None
@@ -42,7 +41,7 @@ class Workspace:
         if len(jobs) > 1:
             from lstm_np.kernels.cpu import remote  # where there is one core, nothing of processes is imported
 
-            self._weights = remote.SharedWeights(jobs[0]) if packed else None
+            self._weights = remote.SharedWeights(jobs[0]) if jobs[0].packed else None
             self._remotes = [
                 remote.RemotePart(job, slice(*columns), self._weights, plan.seconds)
                 for columns, job in zip(plan.parts[1:], jobs[1:], strict=True)
@@ -127,6 +126,15 @@ class Workspace:
             for part in self._remotes:
                 part.abandon()
             raise
+
+
+def jobs_of(spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> list[Job]:
+    """The parts of a batch as a plan cuts it; `keep` as in `Job`."""
+    D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
+    sizes = [stop - start for start, stop in plan.parts]
+    layout, block = choose_layout(H, D + ones + H, max(sizes))
+    packed = layout == "rows" and len(sizes) > 1
+    return [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
 
 
 def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:

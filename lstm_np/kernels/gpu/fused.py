@@ -65,6 +65,10 @@ class CudaFusedKernel:
 
     # ---------------------------------------------------------------------------------------------------- the protocol
 
+    def host_values(self, T: int, B: int) -> int:
+        """None: all of it lies on the device."""
+        return 0
+
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
     ) -> tuple[Array | None, State, Any]:
