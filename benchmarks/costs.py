@@ -16,6 +16,8 @@ from benchmarks.flags import pythons_of
 from benchmarks.processes import ALLOCATORS, ROOT, ContestantError, Racer
 from benchmarks.race import Pace
 from benchmarks.workloads import Case
+from lstm_np.display.curves import HELD, INK, TRAIN, plain_axes
+from lstm_np.files import expand
 
 MIB = 1 << 20
 WATCHED = 1.0  # seconds of steps during which the memory is looked at
@@ -103,7 +105,7 @@ def scaling(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("matplotlib") is None:
         print("no pictures: matplotlib is not installed")
         return 0
-    folder = Path(arguments.pictures) if arguments.pictures else ROOT / "docs" / "images"
+    folder = expand(arguments.pictures) if arguments.pictures else ROOT / "docs" / "images"
     for name, fitted in document["series"].items():
         print(f"written: {draw(name, fitted, folder)}")
     return 0
@@ -111,25 +113,28 @@ def scaling(arguments: argparse.Namespace) -> int:
 
 def draw(name: str, fitted: dict[str, Any], folder: Path) -> Path:
     """cost-<name>.png: measured seconds against size, both logarithmic, with the fitted power."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"cost-{name.lower()}.png"
-    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5, 3.8), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
     sizes, seconds, p = fitted["sizes"], fitted["seconds"], fitted["exponent"]
     middle = quantile([s / size**p for s, size in zip(seconds, sizes, strict=True)], 0.5)
-    axes.loglog(sizes, [1e3 * s for s in seconds], "o", label="measured")
-    axes.loglog(sizes, [1e3 * middle * size**p for size in sizes], "-", label=f"proportional to ${name}^{{{p:.2f}}}$")
+    power = [1e3 * middle * size**p for size in sizes]
+    axes.loglog(sizes, power, color=TRAIN, linewidth=1.8, label=f"proportional to ${name}^{{{p:.2f}}}$")
+    axes.loglog(sizes, [1e3 * s for s in seconds], "o", color=HELD, markersize=5, label="measured")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
-    axes.set_xlabel({"T": "time steps T (B=32, H=128)", "H": "hidden units H (B=128, T=28)"}[name])
-    axes.set_ylabel("ms per training step")
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel({"T": "time steps T (B=32, H=128)", "H": "hidden units H (B=128, T=28)"}[name], color=INK)
+    axes.set_title("milliseconds per training step", loc="left", color=INK, fontsize=10)
+    axes.legend(frameon=False, labelcolor=INK)
+    plain_axes(axes)
+    figure.savefig(path)
     return path
 
 

@@ -12,6 +12,7 @@ from benchmarks.figures import geometric_mean
 from benchmarks.machine import FORMAT
 from benchmarks.processes import ROOT
 from benchmarks.workloads import GATES, MODES, Case
+from lstm_np.files import expand
 
 FOLDER = ROOT / "benchmarks" / "results"
 HEAD: dict[str, type | tuple[type, ...]] = {
@@ -124,7 +125,7 @@ def summarise(document: dict[str, Any]) -> list[dict[str, Any]]:
 def write(document: dict[str, Any], folder: Path | str | None) -> Path:
     """Write `<kind>.json` into a folder (by default `benchmarks/results`); its path.  Raises ResultError or OSError."""
     check(document)
-    target = Path(folder) if folder is not None else FOLDER
+    target = expand(folder) if folder is not None else FOLDER
     target.mkdir(parents=True, exist_ok=True)
     path = target / f"{document['kind']}.json"
     partial = path.with_suffix(".part")
@@ -135,7 +136,7 @@ def write(document: dict[str, Any], folder: Path | str | None) -> Path:
 
 def read(kind: str, folder: Path | str | None = None) -> dict[str, Any]:
     """A result file.  Raises ResultError where there is none or it does not keep the form."""
-    path = (Path(folder) if folder is not None else FOLDER) / f"{kind}.json"
+    path = (expand(folder) if folder is not None else FOLDER) / f"{kind}.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -11,7 +11,8 @@ from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run
 from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
-from lstm_np.display.pictures import confusion_matrix, save_picture
+from lstm_np.display.pictures import confusion_matrix, need_matplotlib, save_picture
+from lstm_np.loop import loss_in_words
 from lstm_np.training.evaluation import evaluate
 from lstm_np.training.material import in_order
 from lstm_np.training.trained import load_trained
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.picture:
+        need_matplotlib()
     with backend_of(arguments) as backend:
         trained = load_trained(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
@@ -55,8 +58,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         began = time.perf_counter()
         result = evaluate(trained.model, batches.epoch(0))
         seconds = time.perf_counter() - began
-    if arguments.picture:
-        save_picture(arguments.picture, confusion_matrix(result.confusion))
     if arguments.json:
         summary = {
             "test_accuracy": result.accuracy,
@@ -70,12 +71,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "seconds": round(seconds, 3),
         }
         emit(json.dumps(summary))
-        return 0
-    emit(f"{trained.path} on {dataset.source}")
-    counts = f"{result.correct:,} of {result.count:,} test images"
-    emit(f"accuracy {result.accuracy:.2%} ({counts}), loss {result.loss:.4f}")
-    emit(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
-    emit(result.table())
+    else:
+        emit(f"{trained.path} on {dataset.source}")
+        counts = f"{result.correct:,} of {result.count:,} test images"
+        emit(f"accuracy {result.accuracy:.2%} ({counts}), loss {loss_in_words(result.loss)}")
+        emit(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
+        emit(result.table())
+    if arguments.picture:  # last: whatever becomes of it, the result has been said
+        save_picture(arguments.picture, confusion_matrix(result.confusion))
     return 0
 
 

@@ -1,10 +1,12 @@
-"""Paths as people write them, files written whole or not at all, and streams that can no longer be written."""
+"""Paths as people write them and shells read them, files written whole or not at all, and streams that have failed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,23 @@ def expand(path: str | os.PathLike[str]) -> Path:
     if expanded == written and Path(written).parts[:1] == ("~",):
         raise ValueError(f"{path}: no home folder is known for ~; write the path out")
     return Path(expanded)
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as an argument of a command that is printed to be pasted into a shell (on Windows: cmd.exe)."""
+    text = os.fspath(path)
+    text = os.path.join(os.curdir, text) if text.startswith("-") else text  # it would be taken for a flag
+    if os.name == "nt":
+        return subprocess.list2cmdline([text])
+    if text.isprintable():
+        return shlex.quote(text)
+    # a line feed, or bytes that are no text: bash, zsh, ksh and POSIX 2024's sh read them so
+    return "$'" + "".join(map(_escaped, os.fsencode(text))) + "'"
+
+
+def _escaped(byte: int) -> str:
+    character = chr(byte)
+    return character if character.isascii() and character.isprintable() and character not in "\\'" else f"\\x{byte:02x}"
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

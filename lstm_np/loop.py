@@ -24,6 +24,7 @@ from lstm_np.parameters import Parameters
 
 Array = Any
 LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends
+LONGEST_LOSS = 8  # characters: 999.9999; columns of tables have one more
 STRETCHES = 60  # of the training loss, in a whole drawn curve: more of them show the chance of the batches, no trend
 
 
@@ -80,6 +81,16 @@ class Metrics:
     accuracy: float
     count: int
     correct: int
+
+
+def loss_in_words(loss: float) -> str:
+    """A loss with four decimals, or, where those make it too long for a column, as a power of ten.
+
+    >>> loss_in_words(0.12345), loss_in_words(1.5e30)
+    ('0.1235', '1.50e+30')
+    """
+    text = f"{loss:.4f}"
+    return text if len(text) <= LONGEST_LOSS else f"{loss:.2e}"
 
 
 def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
@@ -220,7 +231,7 @@ class History(Sequence[Epoch]):
 def _pair(metrics: Metrics | None) -> str:
     if metrics is None or not metrics.count:
         return f"{'-':>10}{'-':>10}"
-    return f"{metrics.loss:10.4f}{metrics.accuracy:10.2%}"
+    return f"{loss_in_words(metrics.loss):>10}{metrics.accuracy:10.2%}"
 
 
 # ---- the epoch under way

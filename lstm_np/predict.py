@@ -17,7 +17,7 @@ from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
 from lstm_np.display import text
-from lstm_np.display.pictures import digit_grid, save_picture
+from lstm_np.display.pictures import digit_grid, need_matplotlib, save_picture
 from lstm_np.training.trained import Trained, load_trained
 
 
@@ -60,15 +60,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    if arguments.picture:
+        need_matplotlib()
     with backend_of(arguments) as backend:
         trained = load_trained(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
         )
         questions = _own_images(trained, arguments) if arguments.image else _test_images(trained, arguments)
         probabilities = trained.probabilities(np.stack([question.pixels for question in questions]))
-    if arguments.picture:
-        images, labels = np.stack([question.pixels for question in questions]), [q.label for q in questions]
-        save_picture(arguments.picture, digit_grid(images, probabilities, labels))
     if arguments.json:
         answers = [
             {
@@ -80,14 +79,17 @@ def _predict(arguments: argparse.Namespace) -> int:
             for question, row in zip(questions, probabilities, strict=True)
         ]
         emit(json.dumps({"weights": str(trained.path), "predictions": answers}))
-        return 0
-    console = Console(highlight=False)
-    for question, row in zip(questions, probabilities, strict=True):
-        for line in _answer(question, row, console):
-            if console.is_terminal:
-                console.print(line, soft_wrap=True)
-            else:
-                emit(line.plain)
+    else:
+        console = Console(highlight=False)
+        for question, row in zip(questions, probabilities, strict=True):
+            for line in _answer(question, row, console):
+                if console.is_terminal:
+                    console.print(line, soft_wrap=True)
+                else:
+                    emit(line.plain)
+    if arguments.picture:  # last: whatever becomes of it, the answers have been given
+        images, labels = np.stack([question.pixels for question in questions]), [q.label for q in questions]
+        save_picture(arguments.picture, digit_grid(images, probabilities, labels))
     return 0
 
 

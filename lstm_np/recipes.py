@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from lstm_np.cli.command import Parser, backend_of, emit, run_command
+from lstm_np.cli.command import Parser, backend_of, emit, run_command, say
 from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.training import Place, Recipe, load_recipe, recipe_names
 from lstm_np.training.interruption import Interruption
@@ -128,14 +128,14 @@ def _compare(recipes: list[Recipe], arguments: argparse.Namespace) -> int:
             range(1, arguments.seeds + 1),
             arguments.out,
             place,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            say,
             interruption,
         )
-    write_table(arguments.out, recipes, results)
     emit(json.dumps([asdict(result) for result in results]) if arguments.json else columns(recipes, results))
-    print(f"recipes: {arguments.out}/{TABLE} holds this table for a document", file=sys.stderr)
+    write_table(arguments.out, recipes, results)  # after the result has been told
+    say(f"recipes: {arguments.out}/{TABLE} holds this table for a document")
     if interruption.requested is not None:
-        print("recipes: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        say("recipes: interrupted; the same command goes on where it stopped")
         return 128 + interruption.requested
     return 0
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import itertools
 import signal
 import sys
 import threading
+from typing import NoReturn
 
-COMMANDS_NEED = ("rich", "safetensors", "threadpoolctl")  # the engine itself needs NumPy alone
+COMMANDS_NEED = ("numpy", "rich", "safetensors", "threadpoolctl")  # the engine itself needs NumPy alone
 
 
 def command_name(arguments: list[str]) -> str | None:
@@ -20,9 +23,10 @@ def command_name(arguments: list[str]) -> str | None:
 
 
 def prepare() -> None:
-    """Where a command starts: Ctrl-C during the imports ends it without a traceback, and a missing package is one line.
+    """Where a command starts: Ctrl-C during the imports ends it without a traceback, and a package that is missing, or
+    is there and cannot be imported, is one line.
 
-    Raises SystemExit with status 2 where a package is missing.  Does nothing where a program imports lstm_np.
+    Raises SystemExit with status 2 for such a package.  Does nothing where a program imports lstm_np.
     """
     name = command_name(sys.orig_argv)
     if name is None or sys.argv[:1] != ["-m"]:  # which Python replaces when the command's own module begins to run
@@ -31,8 +35,21 @@ def prepare() -> None:
         take_default(signal.default_int_handler, signal.SIG_DFL)
     missing = [package for package in COMMANDS_NEED if importlib.util.find_spec(package) is None]
     if missing:
-        print(f"{name}: needs {' and '.join(missing)}: pip install {' '.join(missing)}", file=sys.stderr)
-        raise SystemExit(2)
+        fail(f"{name}: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    for package in COMMANDS_NEED:
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # a broken installation fails in any way
+            found = " ".join(str(error).split())[:200] or type(error).__name__
+            cure = f"pip install --force-reinstall {package}"
+            fail(f"{name}: needs {package}, which is installed but cannot be imported ({found}); repair it: {cure}")
+
+
+def fail(line: str) -> NoReturn:
+    """End the command with status 2 and one line on stderr."""
+    with contextlib.suppress(OSError, AttributeError):  # it may be closed, or not be there
+        print(line, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def take_default(of: object, handler: object) -> None:

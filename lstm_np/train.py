@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
+from lstm_np.loop import loss_in_words
 from lstm_np.training import Place, load_recipe, recipe_names, run
 from lstm_np.training.interruption import Interruption
+from lstm_np.training.optimizer import arguments as optimizer_arguments
 from lstm_np.training.recipes import DEFAULT, DIGITS
+from lstm_np.training.records import Plan
 from lstm_np.training.reporters import LineReporter, Reporter
 from lstm_np.training.tensorboard import TensorBoardReporter
 
@@ -79,7 +83,19 @@ def _train(arguments: argparse.Namespace) -> int:
         kept = f"weights and metrics are in {outcome.plan.folder}"
         reporter.note(f"train: interrupted after {outcome.steps:,} steps; {kept}")
         return 128 + outcome.interrupted
+    if outcome.hopeless:
+        plan = outcome.plan
+        loss, guess = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
+        found = f"the training loss ended at {loss_in_words(loss)}, that of a guess is {guess:.2f}"
+        reporter.note(f"train: training diverged: {found}; lower the learning rate (now {learning_rate(plan):g})")
+        return 1
     return 0
+
+
+def learning_rate(plan: Plan) -> float:
+    """The full rate that the optimizer of a run has."""
+    rate: float = optimizer_arguments(plan.recipe.optimizer)["lr"]
+    return rate
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 import lstm_np
+from benchmarks import results
 from lstm_np import data
 from lstm_np.data.load import cache_folder, data_folder
 from lstm_np.display.pictures import save_picture
 from lstm_np.files import expand, write_atomically
 from lstm_np.training import load_recipe, run_folder
+from lstm_np.training.recipes.compare import write_table
 
 
 @pytest.fixture
@@ -60,6 +62,10 @@ def test_every_path_that_comes_in_is_expanded(home, monkeypatch):
     assert run_folder.create("~/runs/one", "name").path == home / "runs" / "one"
     (home / "mine.toml").write_text('title = "T"\ndescription = "D"\n')
     assert load_recipe("~/mine.toml").path == str(home / "mine.toml")
+    write_table("~", [load_recipe()], [])
+    assert (home / "results.md").read_text().startswith("| recipe |")
+    with pytest.raises(results.ResultError, match=f"^{home}/r/cpu.json: no readable result file"):
+        results.read("cpu", "~/r")
     assert data_folder("~/m") == home / "m"
     assert cache_folder() == home / ".cache" / "lstm_np" / "mnist"
     with pytest.raises(data.IDXError, match=f"^{home}/m: byte 0: found no such folder"):

@@ -68,7 +68,7 @@ class Profiler:
 @pytest.fixture(params=list(GATE_MATH))
 def step(request, tmp_path, monkeypatch):
     """(kernel, profiler) after one training step."""
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: b"")
     load_dataset("digits", None, True, print)  # imports a lot, which would take long under the profiler
     sizes = ["--hidden-size", "8", "--batch-size", "16", "--threads", "1"]
     flags = ["--dataset", "digits", "--max-steps", "1", *sizes, "--kernel", request.param, "--quiet"]

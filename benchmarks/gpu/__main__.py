@@ -13,13 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, results
 from benchmarks.flags import Parser, at_least_one
 from benchmarks.gpu.clock import ClockLog
 from benchmarks.gpu.parts import HIDDEN_PARTS, LEAST, PARTS, device, run_part, short_table, watch_part
+from lstm_np.files import expand
 
 BUDGET = 580  # seconds for all
 BETWEEN_WRITES = 1.0  # seconds
@@ -91,7 +91,7 @@ def _run_all(document: dict[str, Any], wanted: Sequence[str], arguments: argpars
 def _flags(arguments: argparse.Namespace) -> list[str]:
     """What a part's process must know."""
     flags = ["--small"] if arguments.small else []
-    return flags if arguments.data_dir is None else [*flags, "--data-dir", str(Path(arguments.data_dir).resolve())]
+    return flags if arguments.data_dir is None else [*flags, "--data-dir", str(expand(arguments.data_dir).resolve())]
 
 
 def _writer(document: dict[str, Any], out: str | None) -> Callable[[float], None]:

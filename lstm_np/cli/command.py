@@ -58,13 +58,15 @@ def run_command(parser: Parser, argv: list[str] | None, body: Callable[[argparse
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
-    arguments = parser.parse_args(argv)
     try:
+        arguments = _parsed(parser, argv)
         with _warnings_in_a_line(parser):
             return body(arguments)
     except BrokenPipeError:  # whoever read our output has gone, as `head` does: nobody is left to be told
         discard_buffered(sys.stdout)
         return 141
+    except SystemExit:  # --help was printed, or a flag was refused
+        raise
     except BaseException as error:
         outcome = explain(error)
         if outcome is None:
@@ -75,6 +77,14 @@ def run_command(parser: Parser, argv: list[str] | None, body: Callable[[argparse
         if isinstance(error, OutputError):
             discard_buffered(sys.stdout)
         return _fail(parser, message, status)
+
+
+def _parsed(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
+    try:
+        return parser.parse_args(argv)
+    except SystemExit:
+        flush()  # the text of --help
+        raise
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -100,8 +110,13 @@ class OutputError(LstmNpError, OSError):
 
 def emit(text: str) -> None:
     """Print a command's result.  Raises OutputError where it cannot be written (a full disk behind `>`)."""
+    flush(f"{text}\n")
+
+
+def flush(text: str = "") -> None:
+    """Write to standard output, with what is still held back.  Raises as `emit`."""
     try:
-        print(text, flush=True)
+        print(text, end="", flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -164,8 +179,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def say(text: str) -> None:
-    """A note for the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A note for the user, on stderr, if that can be written."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+        print(text, file=sys.stderr, flush=True)
 
 
 def _detail(error: BaseException) -> str:
@@ -174,6 +190,5 @@ def _detail(error: BaseException) -> str:
 
 
 def _fail(parser: Parser, message: str, status: int) -> int:
-    with contextlib.suppress(OSError):
-        print(f"{parser.name}: {' '.join(message.split())}", file=sys.stderr)
+    say(f"{parser.name}: {' '.join(message.split())}")
     return status

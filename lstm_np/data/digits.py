@@ -6,6 +6,7 @@ import numpy as np
 
 from lstm_np import streams
 from lstm_np.data.dataset import Dataset, DatasetError
+from lstm_np.extras import MissingPackageError, load
 
 TEST_SAMPLES = 500
 PIXEL_MAX = 16
@@ -15,14 +16,13 @@ def load_digits() -> Dataset:
     """The test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI), as scikit-learn ships it.
 
     Images uint8 (N, 8, 8) with values 0 ... 16, split once and for all into 1,297 training and 500 test samples, each
-    digit with its share in both.  Raises DatasetError where scikit-learn is missing.
+    digit with its share in both.  Raises DatasetError where scikit-learn is missing or broken.
     """
     try:
-        from sklearn.datasets import load_digits as embedded_digits
-    except ImportError:
-        hint = 'found no scikit-learn, which holds the 8x8 digits; install it with: pip install "lstm_np[data]"'
-        raise DatasetError(hint) from None
-    images, labels = embedded_digits(return_X_y=True)
+        datasets = load("sklearn.datasets", "data", "the 8x8 digits need", "scikit-learn")
+    except MissingPackageError as error:
+        raise DatasetError(str(error)) from None
+    images, labels = datasets.load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8).astype(np.uint8)
     labels = labels.astype(np.int64)
     train, test = _stratified_split(labels)

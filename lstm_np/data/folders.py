@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from typing import NamedTuple
 
 from lstm_np.data.idx import IDXError
+from lstm_np.files import quoted
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DOWNLOAD = "python -m lstm_np.data"  # the command that puts the published MNIST into a folder
@@ -62,7 +62,7 @@ def find_set(folder: str) -> FoundSet:
     whole = [found for found in unnamed if found.whole] or [found for found in sets if found.whole]
     if len(whole) > 1:
         names = ", ".join(found.name or os.path.relpath(found.folder, folder) for found in whole)
-        hint = f"name one of them: {shlex.quote(os.path.join(folder, whole[0].name or names.split(', ')[0]))}"
+        hint = f"name one of them: {quoted(os.path.join(folder, whole[0].name or names.split(', ')[0]))}"
         raise IDXError(folder, 0, f"several sets: {names}", "one", hint)
     chosen = (whole or unnamed or sets)[0]
     for part, path in zip(PARTS, chosen.paths, strict=True):
@@ -159,4 +159,4 @@ def _nothing_in(path: str) -> IDXError:
 
 
 def _download(folder: str) -> str:
-    return f"{DOWNLOAD} --data-dir {shlex.quote(folder)} downloads MNIST"
+    return f"{DOWNLOAD} --data-dir {quoted(folder)} downloads MNIST"

@@ -20,6 +20,7 @@ import numpy as np
 
 from lstm_np.data.ink import NoInkError, find_ink
 from lstm_np.errors import LstmNpError
+from lstm_np.extras import MissingPackageError, load
 from lstm_np.files import expand
 
 INK_SHARE = {"digits": 1.0}  # of the frame's side that the ink takes; the digits' authors scaled the ink to all of it
@@ -103,9 +104,9 @@ def _read_with_pillow(name: str) -> tuple[np.ndarray, list[str]]:
     if os.path.isdir(name):
         raise ImageError(f"{name}: a folder; expected an image file")
     try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise ImageError(f'{name}: pictures need Pillow, which is not installed: pip install "lstm_np[png]"') from None
+        Image = load("PIL.Image", "png", "pictures need", "Pillow")
+    except MissingPackageError as error:
+        raise ImageError(f"{name}: {error}") from None
     story: list[str] = []
     try:
         with warnings.catch_warnings():
@@ -124,7 +125,7 @@ def _read_with_pillow(name: str) -> tuple[np.ndarray, list[str]]:
                 story.insert(0, "{1}x{0}".format(*(picture.size if mark < 5 else picture.size[::-1])))
     except ImageError:
         raise
-    except UnidentifiedImageError:
+    except Image.UnidentifiedImageError:
         hint = "; save it as JPEG" if name.lower().endswith((".heic", ".heif")) else ""
         kinds = "expected PNG, JPEG ... or a .npy file"
         raise ImageError(f"{name}: not a picture that Pillow can read; {kinds}{hint}") from None

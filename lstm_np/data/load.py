@@ -21,7 +21,8 @@ ENVIRONMENT = "LSTM_NP_DATA"
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    with suppress(OSError, ValueError):  # nobody can be told
+        print(line, file=sys.stderr)
 
 
 def load_dataset(
@@ -45,10 +46,12 @@ def load_dataset(
     cannot be had, DatasetError for another name, or where the digits are needed and scikit-learn is missing.
     """
     if name == "digits":
+        if data_dir is not None:
+            say(f"note: the digits come with scikit-learn; {data_dir} is not read")
         return load_digits()
     if name != "mnist":
         raise DatasetError(f"unknown data set {name!r}, expected one of: {', '.join(DATASETS)}")
-    named = _named_folder(data_dir)
+    named = named_folder(data_dir)
     if named is not None:
         dataset = load_mnist(named)
     else:
@@ -63,14 +66,14 @@ def load_dataset(
     return dataset
 
 
-def _named_folder(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+def named_folder(data_dir: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
     """The folder that the user named, as an argument or else in the environment; None where there is none."""
     return data_dir if data_dir is not None else os.environ.get(ENVIRONMENT) or None
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder MNIST belongs in: the argument, else LSTM_NP_DATA, else `cache_folder()`.  Raises ValueError as it."""
-    named = _named_folder(data_dir)
+    named = named_folder(data_dir)
     return cache_folder() if named is None else expand(named)
 
 

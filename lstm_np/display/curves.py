@@ -83,6 +83,11 @@ def _tidy(axes: Any, first: float, last: float) -> None:
     axes.set_xlim(first, last + 0.02 * (last - first))
     axes.xaxis.set_major_locator(MaxNLocator(integer=last - first >= 2, nbins=10, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch", color=INK)
+    plain_axes(axes)
+
+
+def plain_axes(axes: Any) -> None:
+    """A pale grid and no frame: how all curves here look."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, which="both", length=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 from collections.abc import Sequence
@@ -10,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.extras import load
 from lstm_np.files import write_atomically
 
 INK, QUIET, RIGHT, WRONG = "#333f48", "#9aa5b1", "#0b6e99", "#b3432b"
 COLUMNS = 5
 
 
-def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[int | None]) -> bytes | None:
+def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[int | None]) -> bytes:
     """PNG bytes: each image with the most probable class, its probability, and small bars for all classes.
 
     images (N, rows, columns) with any values, probabilities (N, K), labels (N) with None where it is not known; a wrong
-    answer is red and says the label.  None without matplotlib.  Raises ValueError when the lengths differ or N is 0.
+    answer is red and says the label.  Raises MissingPackageError without matplotlib, ValueError when the lengths differ
+    or N is 0.
     """
     if not 0 < len(images) == len(probabilities) == len(labels):
         raise ValueError(
@@ -30,8 +31,6 @@ def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[i
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = _figure(1.5 * columns + 0.2, 2.3 * rows + 0.2)
-    if figure is None:
-        return None
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[4, 1] * rows)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -55,15 +54,13 @@ def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[i
     return _png(figure)
 
 
-def confusion_matrix(confusion: np.ndarray) -> bytes | None:
+def confusion_matrix(confusion: np.ndarray) -> bytes:
     """PNG bytes of counts (K, K), rows what it is, columns what it was taken for: the darker, the more of its row.
 
-    The diagonal is left pale, so that the mistakes stand out.  None without matplotlib.
+    The diagonal is left pale, so that the mistakes stand out.  Raises MissingPackageError without matplotlib.
     """
     K = len(confusion)
     figure = _figure(0.52 * K + 1.2, 0.52 * K + 1.0)
-    if figure is None:
-        return None
     axes = figure.subplots()
     images = confusion.sum(axis=1, keepdims=True)
     mistakes = np.where(np.eye(K, dtype=bool), 0, confusion) / np.maximum(images, 1)
@@ -87,17 +84,19 @@ def confusion_matrix(confusion: np.ndarray) -> bytes | None:
     return _png(figure)
 
 
-def save_picture(path: str | os.PathLike[str], content: bytes | None) -> None:
-    """Write PNG bytes to a file, atomically.  Raises ValueError for None (no matplotlib), OSError where it cannot."""
-    if content is None:
-        raise ValueError('pictures are drawn by matplotlib, which is not installed: pip install "lstm_np[plot]"')
+def save_picture(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write PNG bytes to a file, atomically.  Raises OSError where it cannot be written."""
     write_atomically(path, content)
 
 
+def need_matplotlib() -> None:
+    """To be called before the work whose result is to be drawn.  Raises MissingPackageError without matplotlib."""
+    load("matplotlib.figure", "plot", "pictures need")
+
+
 def _figure(width: float, height: float) -> Any:
-    """A figure of so many inches that needs no window system; None without matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return None
+    """A figure of so many inches that needs no window system.  Raises MissingPackageError without matplotlib."""
+    need_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

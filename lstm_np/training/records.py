@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Metrics
 from lstm_np.training.recipes import Recipe
+
+HOPELESS = 10.0  # times the loss of a guess: no start is so bad, and what ends there has learnt nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Plan:
     backend: str
     kernels: tuple[str, ...]  # of each layer and direction
     folder: Path
+    data_dir: Path | None = None  # the folder that was named for the images, by a flag or in the environment
 
     @property
     def steps(self) -> int:
@@ -92,10 +96,15 @@ class Outcome:
     best: Best | None
     test: Metrics | None
     seconds: float  # from the first step to the last measurement
-    curves: bool  # whether they could be drawn
     interrupted: int | None  # the signal's number
+    no_curves: str | None = None  # why the curves could not be drawn, in words
     sample: tuple[tuple[int, int], ...] = ()  # of the first test images: what each was taken for, and its label
     as_published: Metrics | None = None  # on the first test images, as many as the recipe's published figure is of
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the training loss of the last epoch is far above that of a guess, ln K, though it is finite."""
+        return bool(self.epochs) and self.epochs[-1].train.loss > HOPELESS * math.log(self.plan.dataset.num_classes)
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,6 @@ read them waits for a GPU.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import textwrap
 import time
@@ -20,8 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from lstm_np.cells import FILES
 from lstm_np.data.progress import download_bars
-from lstm_np.files import discard_buffered
-from lstm_np.loop import Epoch, Step
+from lstm_np.files import discard_buffered, quoted
+from lstm_np.loop import Epoch, Step, loss_in_words
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.optimizer import arguments
 from lstm_np.training.recipes import Recipe
@@ -31,7 +30,7 @@ from lstm_np.training.shapes import tensor_shapes
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 WIDTH, MARGIN = 80, 8
-BAR_WIDTH = 18  # so that 80 columns hold all numbers and the ^C that a terminal writes behind them
+BAR_WIDTH = 13  # so that 80 columns hold all numbers and the ^C that a terminal writes behind them
 
 
 class Reporter:
@@ -39,7 +38,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Something the user should know though nothing failed; on stderr, if that can be written."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             print(text, file=sys.stderr, flush=True)
 
     def downloading(self) -> AbstractContextManager[Any]:
@@ -64,8 +63,11 @@ class Reporter:
     def close(self) -> None:
         """No more steps will come, for whatever reason."""
 
+    def result(self, outcome: Outcome) -> None:
+        """What the test images said; the weights are saved, and nothing is drawn yet."""
+
     def finish(self, outcome: Outcome) -> None:
-        """The run ended."""
+        """The run ended, and its pictures are drawn or cannot be."""
 
 
 class LineReporter(Reporter):
@@ -138,7 +140,8 @@ class LineReporter(Reporter):
         every = self._plan.recipe.train.print_every if self._plan is not None else None
         if every is not None and (step.number == 1 or step.number % every == 0):
             share = int(step.correct) / step.samples
-            self._line(f"{f'step {step.number:,}':>12}   batch loss {float(step.loss):.4f}, accuracy {share:.3f}")
+            loss = loss_in_words(float(step.loss))
+            self._line(f"{f'step {step.number:,}':>12}   batch loss {loss}, accuracy {share:.3f}")
         now = time.perf_counter()
         if self._bar is None or self._plan is None or now - self._drawn < SECONDS_BETWEEN_DRAWINGS:
             return
@@ -148,8 +151,8 @@ class LineReporter(Reporter):
         remaining = seconds / done * (self._plan.steps_per_epoch - done)
         self._draw(
             f"epoch {step.epoch + 1}/{self._plan.recipe.train.epochs}",
-            f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:6.2%}  {metrics.count / seconds:,.0f}/s"
-            f"  {_clock(remaining)}",
+            f"loss {loss_in_words(metrics.loss)}  accuracy {metrics.accuracy:6.2%}  {metrics.count / seconds:,.0f}/s"
+            f"  {_clock(remaining)} left",
             done,
         )
         self._drawn = time.perf_counter()
@@ -171,9 +174,10 @@ class LineReporter(Reporter):
         total = self._plan.recipe.train.epochs if self._plan else record.number
         held, measured = record.validation, f"{'-':>12}{'-':>10}"
         if held is not None and held.count:
-            measured = f"{held.loss:12.4f}{held.accuracy:10.2%}"
+            measured = f"{loss_in_words(held.loss):>12}{held.accuracy:10.2%}"
+        train = f"{loss_in_words(record.train.loss):>9}{record.train.accuracy:10.2%}"
         self._line(
-            f"{f'{record.number}/{total}':>7}{record.train.loss:9.4f}{record.train.accuracy:10.2%}{measured}"
+            f"{f'{record.number}/{total}':>7}{train}{measured}"
             f"{record.train.count / record.seconds:13,.0f}{_clock(record.seconds):>9}"
         )
         self._epoch_began = time.perf_counter()
@@ -184,13 +188,13 @@ class LineReporter(Reporter):
             self._show(self._bar.stop)
             self._bar = None
 
-    def finish(self, outcome: Outcome) -> None:
-        """The result, where it is kept, and what to type next."""
-        folder, published = outcome.plan.folder, outcome.plan.recipe.published
+    def result(self, outcome: Outcome) -> None:
+        """The result."""
+        published = outcome.plan.recipe.published
         self._line("")
         if outcome.test is not None:
-            count = f"all {outcome.test.count:,} test images"
-            self._line(f"test    accuracy {outcome.test.accuracy:.2%}, loss {outcome.test.loss:.4f} on {count}", "bold")
+            loss, count = loss_in_words(outcome.test.loss), f"all {outcome.test.count:,} test images"
+            self._line(f"test    accuracy {outcome.test.accuracy:.2%}, loss {loss} on {count}", "bold")
         first = outcome.as_published
         if outcome.test is not None and first is not None and first.count != outcome.test.count:
             self._line(f"        accuracy {first.accuracy:.2%} on the first {first.count:,}")
@@ -202,20 +206,26 @@ class LineReporter(Reporter):
             self._line(f"        the first {len(outcome.sample)}: taken for {predictions}")
             self._line(f"{'':8}{'':<{len(f'the first {len(outcome.sample)}')}}  labels    {labels}")
         self._line(f"time    {outcome.seconds:,.1f} s for {_count(outcome.steps, 'step')}, tests included")
+
+    def finish(self, outcome: Outcome) -> None:
+        """Where it is kept, and what to type next."""
+        folder = outcome.plan.folder
         self._line(f"saved   {folder / WEIGHTS}")
         if outcome.best is not None:
             quality = "best" if outcome.best.by == "validation accuracy" else "lowest"
             self._line(f"        {BEST}: epoch {outcome.best.epoch}, {quality} {outcome.best.by}")
-        drawn = f", {CURVES}" if outcome.curves else ""
+        drawn = f", {CURVES}" if outcome.no_curves is None else ""
         events = f", {EVENTS}/" if (folder / EVENTS).exists() else ""
         own = FILES.get(outcome.plan.recipe.model.cell)
         cell_file = "" if own is None else f", {own.name}"
         self._line(f"        config.json, {METRICS_CSV}, {METRICS_JSONL}{drawn}{events}{cell_file}")
-        if not outcome.curves:
-            self._line(f'        no {CURVES} without matplotlib: pip install "lstm_np[plot]"')
-        cell = "" if own is None else f" --cell {shlex.quote(str(own))}"
-        self._line(f"next    python -m lstm_np.evaluate {folder}{cell}")
-        self._line(f"        python -m lstm_np.predict {folder}{cell} --index 0 1 2")
+        if outcome.no_curves is not None:
+            self._parts("", [f"no {CURVES}: {outcome.no_curves}"])
+        data = outcome.plan.data_dir
+        more = "" if data is None else f" --data-dir {quoted(data)}"
+        more += "" if own is None else f" --cell {quoted(own)}"
+        self._line(f"next    python -m lstm_np.evaluate {quoted(folder)}{more}")
+        self._line(f"        python -m lstm_np.predict {quoted(folder)}{more} --index 0 1 2")
 
     def _parts(self, head: str, parts: Sequence[str]) -> None:
         """Parts behind a head, with commas between them, on as many lines as they need."""

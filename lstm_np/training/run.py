@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lstm_np import loop
 from lstm_np.backends import Backend
 from lstm_np.cells import FILES
 from lstm_np.data import Batches, Dataset, load_dataset
+from lstm_np.data.load import named_folder
+from lstm_np.errors import LstmNpError
+from lstm_np.files import expand
 from lstm_np.loop import Epoch, History, Metrics, Position, Running, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import Optimizer
@@ -100,7 +103,7 @@ def run(
     }
     with interruption.held():
         folder = run_folder.create(place.out, recipe.name)
-        plan = _plan(recipe, dataset, material, model, folder)
+        plan = _plan(recipe, dataset, material, model, folder, place)
         folder.write_config(_config(plan, place))
         if recipe.model.cell in FILES:  # the weights are of no use without it
             own = FILES[recipe.model.cell]
@@ -170,7 +173,6 @@ class _Run:
         test = self.test()
         as_published = None if test is None else self.as_published(test)
         seconds = time.perf_counter() - began
-        curves = bool(self.history) and self.draw_curves()
         sample = () if test is None else self.sample()
         outcome = Outcome(
             self.plan,
@@ -178,11 +180,12 @@ class _Run:
             self.best.kept,
             test,
             seconds,
-            curves,
             self.interruption.requested,
-            sample,
-            as_published,
+            sample=sample,
+            as_published=as_published,
         )
+        self.reporter.result(outcome)  # before anything is drawn, which may fail
+        outcome = replace(outcome, no_curves=self.draw_curves())
         self.reporter.finish(outcome)
         return outcome
 
@@ -245,14 +248,28 @@ class _Run:
             return "no weights were saved"
         return f"the best weights before it are in {self.folder / BEST}"
 
-    def draw_curves(self) -> bool:
-        content = curves.draw_curves(self.history, self.plan)
-        if content is not None:
-            self.folder.write(CURVES, content)
-        return content is not None
+    def draw_curves(self) -> str | None:
+        """Draw the curves into the folder; why that cannot be done, in words, where it cannot."""
+        if not self.history:
+            return "no step was made"
+        try:
+            self.folder.write(CURVES, curves.draw_curves(self.history, self.plan))
+        except LstmNpError as error:  # no matplotlib, a full disk
+            return str(error)
+        except Exception as error:  # whatever a drawing library fails with: the run is done and saved
+            return " ".join(f"they could not be drawn ({type(error).__name__}: {error})".split())
+        return None
 
 
-def _plan(recipe: Recipe, dataset: Dataset, material: Material, model: SequenceClassifier, folder: RunFolder) -> Plan:
+def _plan(
+    recipe: Recipe,
+    dataset: Dataset,
+    material: Material,
+    model: SequenceClassifier,
+    folder: RunFolder,
+    place: Place,
+) -> Plan:
+    named = None if dataset.name == "digits" else named_folder(place.data_dir)
     return Plan(
         recipe=recipe,
         dataset=dataset,
@@ -265,6 +282,7 @@ def _plan(recipe: Recipe, dataset: Dataset, material: Material, model: SequenceC
         backend=model.backend.name,
         kernels=model.recurrent.kernel_names,
         folder=folder.path,
+        data_dir=None if named is None else expand(named),
     )
 
 

@@ -128,6 +128,9 @@ def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> P
     if run is None:
         found = sorted(Path(RUNS).glob(f"*/{name}"), key=lambda path: path.stat().st_mtime_ns)
         if not found:
+            cut_short = sorted(Path(RUNS).glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime_ns)
+            if name == WEIGHTS and cut_short:
+                raise RunFolderError(f"no run under {RUNS}/ has ended; --best takes {cut_short[-1]}")
             raise RunFolderError(f"no run with a {name} under {RUNS}/; train one, or name a run folder or weights file")
         return found[-1]
     path = expand(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,13 +23,15 @@ class TensorBoardReporter(Reporter):
         train/loss, train/accuracy, train/error            every epoch; and the same under validation/ or test/
         test/...                                           at the end, with the final weights
 
-    The step counts over the whole run.  Raises MissingPackageError where tensorboardX is missing.
+    The step counts over the whole run.  Where they cannot be written (a full disk) one line says so, and the run goes
+    on without them.  Raises MissingPackageError where tensorboardX is missing.
     """
 
     def __init__(self, inner: Reporter) -> None:
         self._inner = inner
-        self._make_writer = load("tensorboardX", "tensorboard", "event files need").SummaryWriter
-        self._writer: Any = None
+        # not its SummaryWriter: that writes in a thread, which dies of a full disk, and whoever waits for it then hangs
+        self._package = load("tensorboardX", "tensorboard", "event files need")
+        self._events: Any = None
         self._held_out = "test"
 
     def note(self, text: str) -> None:
@@ -45,12 +48,17 @@ class TensorBoardReporter(Reporter):
 
     def start(self, plan: Plan) -> None:
         """Open the event file and store the recipe's settings as text."""
-        self._held_out = plan.held_out
-        self._writer = self._make_writer(str(plan.folder / EVENTS))
+        self._held_out, folder = plan.held_out, plan.folder / EVENTS
         lines = [
             f"    {table}.{name} = {value}" for table, s in plan.recipe.tables.items() for name, value in s.items()
         ]
-        self._writer.add_text("recipe", "\n".join([f"{plan.recipe.name}: {plan.recipe.title}", "", *lines]), 0)
+        text = "\n".join([f"{plan.recipe.name}: {plan.recipe.title}", "", *lines])
+        try:
+            folder.mkdir(exist_ok=True)
+            self._events = self._package.event_file_writer.EventsWriter(str(folder / "events"))
+        except OSError as error:
+            self._without(error)
+        self._write(self._package.summary.text("recipe", text), 0)
         self._inner.start(plan)
 
     def step(self, step: Step) -> None:
@@ -68,22 +76,51 @@ class TensorBoardReporter(Reporter):
         self._scalars("train", record.train.loss, record.train.accuracy, record.steps)
         if record.validation is not None and record.validation.count:
             self._scalars(self._held_out, record.validation.loss, record.validation.accuracy, record.steps)
-        self._writer.flush()
+        self._flush()
         self._inner.epoch(record)
 
     def close(self) -> None:
         """Passed on; the file stays open for the test."""
-        if self._writer is not None:
-            self._writer.flush()
+        self._flush()
         self._inner.close()
 
-    def finish(self, outcome: Outcome) -> None:
-        """The test's numbers, and the end of the file."""
+    def result(self, outcome: Outcome) -> None:
+        """The test's numbers."""
         if outcome.test is not None and self._held_out != "test":
             self._scalars("test", outcome.test.loss, outcome.test.accuracy, outcome.steps)
-        self._writer.close()
+        self._flush()
+        self._inner.result(outcome)
+
+    def finish(self, outcome: Outcome) -> None:
+        """The end of the file."""
+        if self._events is not None:
+            try:
+                self._events.close()
+            except OSError as error:
+                self._without(error)
         self._inner.finish(outcome)
 
     def _scalars(self, group: str, loss: float, accuracy: float, step: int) -> None:
         for name, value in (("loss", loss), ("accuracy", accuracy), ("error", 1.0 - accuracy)):
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+            self._write(self._package.summary.scalar(f"{group}/{name}", value), step)
+
+    def _write(self, summary: Any, step: int) -> None:
+        if self._events is not None:
+            event = self._package.proto.event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+            try:
+                self._events.write_event(event)
+            except OSError as error:
+                self._without(error)
+
+    def _flush(self) -> None:
+        if self._events is not None:
+            try:
+                self._events.flush()
+            except OSError as error:
+                self._without(error)
+
+    def _without(self, error: OSError) -> None:
+        """Go on without event files."""
+        self._events = None
+        reason = error.strerror or str(error)
+        self.note(f"train: the event files cannot be written ({reason}); the run goes on without them")

@@ -46,12 +46,29 @@ def _own_folder(tmp_path, monkeypatch):
 def _curves_are_drawn_only_where_asked_for(request, monkeypatch):
     """Drawing takes longer than the small trainings of these tests."""
     if "curves" not in request.fixturenames:
-        monkeypatch.setattr(curve_pictures, "draw_curves", lambda *_: None)
+        monkeypatch.setattr(curve_pictures, "draw_curves", lambda *_: b"")
 
 
 @pytest.fixture
 def curves():
     """Draw them in this test."""
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """broken("PIL.Image", ...): modules that are installed and fail to be imported, as those of another NumPy do."""
+
+    def call(*names: str) -> None:
+        import_module = importlib.import_module
+
+        def importing(name: str, package: str | None = None):
+            if name in names:
+                raise ValueError("it is of\nanother NumPy")
+            return import_module(name, package)
+
+        monkeypatch.setattr("lstm_np.extras.importlib.import_module", importing)
+
+    return call
 
 
 @pytest.fixture

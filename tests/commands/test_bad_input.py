@@ -386,6 +386,7 @@ def test_pictures_without_pillow(invoke, trained, tmp_path, monkeypatch):
     import sys
 
     (tmp_path / "image.png").write_bytes(b"")
+    monkeypatch.delitem(sys.modules, "PIL.Image", raising=False)
     monkeypatch.setitem(sys.modules, "PIL", None)
     refused(
         invoke("predict", trained, "--image", "image.png"),

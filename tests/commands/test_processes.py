@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,20 @@ def test_a_signal_ends_training_with_everything_saved(start, number, status):
     assert records[-1]["steps"] == steps
     assert len(records) == model.notes["epoch"]
     assert "test    accuracy" not in out
+
+
+def test_a_signal_to_the_whole_group_of_processes_ends_training_with_everything_saved(start):
+    """As systemd and Slurm send it: the workers get it too."""
+    flags = ("--hidden-size", 128, "--batch-size", 128, "--threads", 2)
+    environment = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    process = start("train", *LONG, *flags, start_new_session=True, env=environment)
+    wait_for_epoch(process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143
+    (line,) = err.splitlines()
+    assert line.startswith("train: interrupted after ")
+    assert lstm_np.SequenceClassifier.load("run/weights.safetensors").notes["epoch"] >= 1
 
 
 def test_a_signal_while_the_result_is_asked_for_as_json(start):

@@ -66,6 +66,41 @@ def test_a_result_that_cannot_be_printed_is_an_error(start, trained, flag):
 
 
 @needs_full
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "gradcheck", "recipes", "data"])
+def test_help_that_cannot_be_printed_is_one_line(start, name):
+    with FULL.open("w") as full:
+        process = start(name, "--help", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == f"{name}: standard output: No space left on device; the result could not be printed\n"
+
+
+def test_help_into_a_closed_pipe_is_quiet(start):
+    process = start("train", "--help")
+    process.stdout.close()
+    assert process.wait(timeout=30) in (0, 141)  # the text may have been taken by the pipe before
+    assert process.stderr.read() == ""
+
+
+@needs_full
+def test_notes_that_cannot_be_written_stop_nothing(start, trained, mnist):
+    with FULL.open("w") as full:
+        process = start("train", "--data-dir", mnist, "--epochs", 1, "--hidden-size", 4, "--out", "run", stderr=full)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "test    accuracy" in out
+        process = start("evaluate", "run", "--data-dir", mnist, stderr=full)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "accuracy" in out
+        flags = ("--seeds", 1, "--max-steps", 1, "--data-dir", mnist)
+        process = start("recipes", "compare", "mnist-lstm128", *flags, stderr=full)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "mnist-lstm128" in out
+
+
+@needs_full
 def test_json_that_cannot_be_printed_loses_no_run(start):
     with FULL.open("w") as full:
         process = start("train", *SHORT, "--json", "--quiet", stdout=full)
@@ -111,6 +146,74 @@ def test_a_run_that_was_killed_can_be_looked_at(start, invoke):
         "evaluate: run: this run did not end, so it has no weights.safetensors; --best takes its best.safetensors\n"
     )
     assert invoke("evaluate", "run", "--best").status == 0
+    Path("runs").mkdir()
+    Path("run").rename("runs/it")
+    result = invoke("evaluate")
+    assert (result.status, result.err) == (
+        2, "evaluate: no run under runs/ has ended; --best takes runs/it/best.safetensors\n"
+    )  # fmt: skip
+    assert invoke("evaluate", "--best").status == 0
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "--index", 0), ("evaluate", "--json")])
+def test_a_picture_that_cannot_be_written_comes_after_the_result(invoke, trained, command, tmp_path):
+    name, *flags = command
+    plain = invoke(name, trained, *flags)
+    result = invoke(name, trained, *flags, "--picture", "nowhere/c.png")
+    assert (result.status, result.err) == (2, f"{name}: nowhere/c.png: No such file or directory\n")
+    assert result.out.splitlines()[-1][:40] == plain.out.splitlines()[-1][:40]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_a_picture_is_asked_for_where_there_is_no_matplotlib(invoke, trained, broken, monkeypatch, name):
+    """It is found before the work: nothing is measured."""
+    flags = ("--index", 0) if name == "predict" else ()
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "matplotlib.figure", raising=False)
+        patch.setitem(sys.modules, "matplotlib", None)
+        result = invoke(name, trained, *flags, "--picture", "c.png")
+    line = f'{name}: pictures need matplotlib, which is not installed: pip install "lstm_np[plot]"\n'
+    assert result == (2, "", line)
+    broken("matplotlib.figure")
+    result = invoke(name, trained, *flags, "--picture", "c.png")
+    assert (result.status, result.out) == (2, "")
+    assert "which is installed but cannot be imported (it is of another NumPy); repair it: pip install" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_packages_that_cannot_be_imported_are_one_line(invoke, trained, broken, tmp_path):
+    (tmp_path / "image.png").write_bytes(b"")
+    broken("PIL.Image", "sklearn.datasets", "tensorboardX")
+    for command, package in (
+        (("predict", trained, "--image", "image.png"), "Pillow"),
+        (("train", "--dataset", "digits"), "scikit-learn"),
+        (("train", "--log", "tensorboard"), "tensorboardX"),
+    ):
+        result = invoke(*command)
+        assert (result.status, result.out) == (2, "")
+        assert f"need {package}, which is installed but cannot be imported (it is of another NumPy)" in result.err
+        assert result.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@needs_full
+def test_event_files_on_a_full_disk_do_not_stop_the_run(start, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX", reason='tensorboardX is not installed: pip install "lstm_np[tensorboard]"')
+    (tmp_path / "sitecustomize.py").write_text(
+        "import builtins\n"
+        "open_file = builtins.open\n"
+        "def full(path, *more, **options):\n"
+        "    return open_file('/dev/full' if 'tfevents' in str(path) else path, *more, **options)\n"
+        "builtins.open = full\n"
+    )
+    root = str(lstm_np.__file__).rsplit("/", 2)[0]
+    process = start("train", *SHORT, "--log", "tensorboard", env={"PYTHONPATH": f"{tmp_path}:{root}"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    (line,) = err.splitlines()
+    assert line == ("train: the event files cannot be written (No space left on device); the run goes on without them")
+    assert "test    accuracy" in out
+    assert epochs_of() == 2
 
 
 def test_a_traceback_for_those_who_ask(invoke, monkeypatch):
@@ -146,6 +249,19 @@ def test_a_command_without_its_packages_is_one_line(start, tmp_path, name):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, "")
     assert err == f"{name}: needs rich and threadpoolctl: pip install rich threadpoolctl\n"
+
+
+@pytest.mark.parametrize("package", ["rich", "safetensors", "numpy"])
+def test_a_package_that_cannot_be_imported_is_found_before_the_work(start, tmp_path, package):
+    (tmp_path / f"{package}.py").write_text("raise ValueError('made for\\nanother Python')\n")
+    root = str(lstm_np.__file__).rsplit("/", 2)[0]
+    process = start("train", *SHORT, env={"PYTHONPATH": f"{tmp_path}:{root}"})
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert err == (
+        f"train: needs {package}, which is installed but cannot be imported (made for another Python); "
+        f"repair it: pip install --force-reinstall {package}\n"
+    )
 
 
 def test_the_engine_computes_with_numpy_alone(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -278,7 +279,57 @@ def test_without_matplotlib_one_line_says_how_to_get_the_plot(invoke, curves, mo
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("train", *QUICK, "--out", "run")
     assert result.status == 0
-    assert '        no curves.png without matplotlib: pip install "lstm_np[plot]"' in result.out
+    words = " ".join(result.out.split())
+    assert 'no curves.png: curves need matplotlib, which is not installed: pip install "lstm_np[plot]" next' in words
+    assert max(map(len, result.out.splitlines())) < 80
+
+
+def test_a_matplotlib_that_cannot_be_imported_is_no_missing_one(invoke, curves, broken, tmp_path):
+    broken("matplotlib", "matplotlib.figure")
+    result = invoke("train", *QUICK, "--out", "run")
+    assert result.status == 0
+    assert "installed but cannot be imported (it is of another NumPy)" in " ".join(result.out.split())
+    assert (tmp_path / "run/weights.safetensors").exists()
+
+
+def test_a_command_that_is_printed_runs_as_it_is(invoke, mnist, tmp_path, monkeypatch):
+    """With the folder of the images, whether a flag or the environment named it, and with every name quoted."""
+    folder = tmp_path / "it's my data"
+    mnist.rename(folder)
+    for way in ("flag", "environment"):
+        flags = ("--data-dir", folder) if way == "flag" else ()
+        with monkeypatch.context() as patch:
+            if way == "environment":
+                patch.setenv("LSTM_NP_DATA", str(folder))
+            result = invoke("train", *flags, "--epochs", 1, "--hidden-size", 8, "--out", f"my run/{way} -1")
+        printed = [line.removeprefix("next").split("python -m lstm_np.")[1] for line in result.out.splitlines()[-2:]]
+        assert [shlex.split(line)[0] for line in printed] == ["evaluate", "predict"]
+        for line in printed:
+            assert invoke(*shlex.split(line)).status == 0, line
+
+
+def test_a_loss_far_above_that_of_a_guess_is_a_training_that_diverged(invoke):
+    result = invoke("train", *QUICK, "--learning-rate", 1e30, "--out", "run")
+    assert result.status == 1
+    assert max(map(len, result.out.splitlines())) < 80
+    (line,) = result.err.splitlines()
+    assert re.fullmatch(
+        r"train: training diverged: the training loss ended at \d\.\d\de\+\d\d, that of a guess is 2\.30; "
+        r"lower the learning rate \(now 1e\+30\)",
+        line,
+    )
+    assert np.isfinite(lstm_np.SequenceClassifier.load("run/weights.safetensors").params.flat).all()
+
+
+def test_a_recipe_file_beside_is_named(invoke, tmp_path):
+    (tmp_path / "mine.toml").write_text("")
+    result = invoke("train", "--recipe", "mine")
+    assert result == (2, "", "train: unknown recipe 'mine'; the file mine.toml is called --recipe mine.toml\n")
+
+
+def test_a_folder_for_the_digits_is_said_to_be_of_no_use(invoke):
+    result = invoke("train", *QUICK, "--data-dir", "somewhere", "--out", "run")
+    assert (result.status, result.err) == (0, "note: the digits come with scikit-learn; somewhere is not read\n")
 
 
 def test_help_tells_every_setting_and_its_default(invoke):

@@ -10,6 +10,7 @@ import pytest
 
 from lstm_np.display import pictures
 from lstm_np.evaluate import main as evaluate
+from lstm_np.extras import MissingPackageError
 from lstm_np.model import SequenceClassifier
 from lstm_np.predict import main as predict
 from lstm_np.train import main as train
@@ -158,8 +159,13 @@ def test_evaluate_and_predict_draw_them(tmp_path, capsys):
         assert capsys.readouterr().err == f"evaluate: {path}: {reason}\n"
 
 
-def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert pictures.confusion_matrix(np.eye(2, dtype=int)) is None
-    with pytest.raises(ValueError, match="pictures are drawn by matplotlib, which is not installed"):
-        pictures.save_picture(tmp_path / "c.png", None)
+def test_without_matplotlib_there_is_no_picture(monkeypatch):
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (
+        lambda: pictures.confusion_matrix(np.eye(2, dtype=int)),
+        lambda: pictures.digit_grid(np.zeros((1, 2, 2)), np.ones((1, 2)), [0]),
+        pictures.need_matplotlib,
+    ):
+        with pytest.raises(MissingPackageError, match="pictures need matplotlib, which is not installed: pip install"):
+            draw()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lstm_np import Adam, SequenceClassifier, TrainingDivergedError, get_backend
+from lstm_np.extras import MissingPackageError
 from lstm_np.training import Place, curves, environment, load_recipe, run, run_folder
 from lstm_np.training.environment import describe_machine
 from lstm_np.training.interruption import Interrupted, Interruption
@@ -24,7 +25,7 @@ from lstm_np.training.reporters import Reporter
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: b"")
 
 
 @pytest.fixture
@@ -55,6 +56,9 @@ class Recorder(Reporter):
     def close(self):
         self.told.append("close")
 
+    def result(self, outcome):
+        self.told.append("result")
+
     def finish(self, outcome):
         self.told.append("finish")
 
@@ -62,7 +66,7 @@ class Recorder(Reporter):
 def test_what_a_reporter_is_told(recipe):
     recorder = Recorder()
     outcome = run(recipe, Place(get_backend("numpy"), out="run"), recorder)
-    assert recorder.told == ["start", "measuring", "epoch 1", "measuring", "epoch 2", "close", "finish"]
+    assert recorder.told == ["start", "measuring", "epoch 1", "measuring", "epoch 2", "close", "result", "finish"]
     assert outcome.steps == outcome.plan.steps == 26
     assert outcome.test == outcome.epochs[-1].validation
     assert outcome.test.count == 500
@@ -168,6 +172,37 @@ def test_weights_that_are_no_numbers_are_not_saved(recipe):
         "learning rate or clip gradients (clip_norm); the best weights before it are in run/best.safetensors"
     )
     assert not (run_folder.Path("run") / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OSError(28, "No space left on device"), "run/curves.png: cannot be written (No space left on device); "),
+        (MissingPackageError("curves need matplotlib, which is not installed: pip"), "curves need matplotlib, which"),
+        (RuntimeError("no\nfont"), "they could not be drawn (RuntimeError: no font)"),
+        (MemoryError(), "they could not be drawn (MemoryError: )"),
+    ],
+)
+def test_a_picture_that_fails_loses_nothing(recipe, monkeypatch, fault, reason):
+    """The result is told before anything is drawn, and whatever fails then is a reason and no error."""
+    recorder = Recorder()
+
+    def fail(*_):
+        recorder.told.append("drawing")
+        raise fault
+
+    if isinstance(fault, OSError) and not isinstance(fault, MissingPackageError):
+        write = run_folder.write_atomically
+        monkeypatch.setattr(
+            run_folder, "write_atomically", lambda p, content: fail() if p.suffix == ".png" else write(p, content)
+        )
+    else:
+        monkeypatch.setattr(curves, "draw_curves", fail)
+    outcome = run(recipe, Place(get_backend("numpy"), out="run"), recorder)
+    assert recorder.told[-3:] == ["result", "drawing", "finish"]
+    assert outcome.no_curves.startswith(reason)
+    assert outcome.test.count == 500
+    assert SequenceClassifier.load("run/weights.safetensors").notes["epoch"] == 2
 
 
 def test_numbered_folders(recipe):

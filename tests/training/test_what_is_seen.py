@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from lstm_np import data
 from lstm_np.data.images import read_pictures
 from lstm_np.data.progress import download_bars
 from lstm_np.display import text
-from lstm_np.loop import Epoch, History, Metrics, Position, Step
+from lstm_np.loop import Epoch, History, Metrics, Position, Step, loss_in_words
 from lstm_np.training import curves, reporters
 from lstm_np.training.recipes import load_recipe, recipe_names
 from lstm_np.training.records import Best, Outcome, Plan
@@ -88,8 +90,8 @@ def test_the_bar_fits_80_columns(plan, screen, monkeypatch, loss, accuracy, coun
     drawn = [line for line in re.split(r"[\r\n]", visible(screen.getvalue())) if f"loss {loss}" in line]
     assert drawn
     assert max(map(len, drawn)) <= width
-    numbers = rf"epoch 1/10 \S+ +loss {loss}  accuracy {accuracy:.2%}  [\d,]+/s  \d+"
-    assert all(re.search(numbers, line) for line in drawn)
+    numbers = rf"epoch 1/10 \S+ +loss {loss}  accuracy {accuracy:.2%}  [\d,]+/s  [\d.:]+( s)? left$"
+    assert all(re.search(numbers, line.rstrip()) for line in drawn)
 
 
 def test_the_bar_is_drawn_at_most_ten_times_a_second_and_reads_only_then(plan, screen, monkeypatch):
@@ -121,6 +123,51 @@ def test_a_line_per_epoch_and_no_bar_where_nobody_watches(plan):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("loss", [999.99994, 1e3, 12345.6, 1e30, 3.4e38, float("inf"), float("nan")])
+def test_a_loss_of_any_size_fits_its_column(plan, loss):
+    stream = io.StringIO()
+    reporter = reporters.LineReporter(stream)
+    reporter.start(plan)
+    reporter.step(replace(step_of(1, None), loss=np.float32(loss)))
+    huge = Metrics(loss, 0.1, 60_000, 0)
+    reporter.epoch(replace(record(10), train=huge, validation=huge))
+    usual = io.StringIO()
+    reporters.LineReporter(usual).epoch(record(10))
+    row = stream.getvalue().splitlines()[-1]
+    assert len(row) == len(usual.getvalue().rstrip("\n"))
+    assert row.split()[1] == row.split()[3] == loss_in_words(loss)
+    assert float(row.split()[1]) == pytest.approx(loss, rel=5e-3, nan_ok=True)
+    table = str(History([replace(record(1), train=huge, validation=huge), record(2)])).splitlines()
+    assert len(table[-1]) == len(table[-2])
+
+
+@pytest.mark.parametrize(
+    ("folder", "data_dir", "more"),
+    [
+        ("runs/a-001", None, "runs/a-001"),
+        ("my runs/it's", None, "'my runs/it'\"'\"'s'"),
+        ("-x", None, "./-x"),
+        ("run", "/data/m n", "run --data-dir '/data/m n'"),
+        ("run", "-data", "run --data-dir ./-data"),
+        ("run\nline", None, r"$'run\x0aline'"),
+        (os.fsdecode(b"r\xff'\\"), None, r"$'r\xff\x27\x5c'"),
+    ],
+)
+def test_the_next_commands_can_be_pasted(plan, folder, data_dir, more):
+    stream = io.StringIO()
+    plan = replace(plan, folder=Path(folder), data_dir=None if data_dir is None else Path(data_dir))
+    reporters.LineReporter(stream).finish(Outcome(plan, (record(1),), None, None, 1.0, None))
+    *_, evaluate, predict = (line for line in stream.getvalue().splitlines() if "python" in line)
+    assert evaluate == f"next    python -m lstm_np.evaluate {more}"
+    assert predict == f"        python -m lstm_np.predict {more} --index 0 1 2"
+    argv = subprocess.run(
+        ["bash", "-c", evaluate.replace("next    python -m lstm_np.evaluate", r"printf '%s\0'")],
+        stdout=subprocess.PIPE, check=True,
+    ).stdout.split(b"\0")  # fmt: skip
+    assert os.path.normpath(os.fsdecode(argv[0])) == folder
+    assert data_dir is None or os.path.normpath(os.fsdecode(argv[2])) == data_dir
+
+
 def test_colours_that_are_forced_draw_no_bar_into_a_file(plan, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     stream = io.StringIO()
@@ -142,7 +189,9 @@ def test_every_recipe_is_told_in_80_columns(plan, name):
     test, first = Metrics(0.5, 0.9, 10_000, 9_000), Metrics(0.5, 0.875, 128, 112)
     reporter = reporters.LineReporter(stream)
     reporter.start(plan)
-    reporter.finish(Outcome(plan, (record(1),), None, test, 1.0, False, None, ((7, 7),) * 10, first))
+    outcome = Outcome(plan, (record(1),), None, test, 1.0, None, None, ((7, 7),) * 10, first)
+    reporter.result(outcome)
+    reporter.finish(outcome)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert "        accuracy 87.50% on the first 128" in lines

@@ -17,7 +17,7 @@ from typing import Any
 
 from lstm_np import old_names
 from lstm_np.errors import LstmNpError
-from lstm_np.files import expand
+from lstm_np.files import expand, quoted
 from lstm_np.options import REQUIRED
 from lstm_np.training.augmentation import MOVABLE, NOT_MOVED
 from lstm_np.training.recipes.settings import (
@@ -105,7 +105,11 @@ def load_recipe(name: str = DEFAULT) -> Recipe:
     """The recipe called `name`, or the one in a file where `name` ends in ".toml".  Raises RecipeError."""
     path = expand(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
-        raise RecipeError(f"unknown recipe {name!r}; {_hint(name, recipe_names(), ', or name a .toml file')}")
+        beside = expand(f"{name}.toml")
+        hint = _hint(name, recipe_names(), ", or name a .toml file")
+        if beside.is_file():
+            hint = f"the file {beside} is called --recipe {quoted(beside)}"
+        raise RecipeError(f"unknown recipe {name!r}; {hint}")
     document, tables = _resolve(path, ())
     for key in ("title", "description"):
         if key not in document:

@@ -126,7 +126,7 @@ def columns(recipes: Sequence[Recipe], results: Sequence[Result]) -> str:
 
 def write_table(out: str | os.PathLike[str], recipes: Sequence[Recipe], results: Sequence[Result]) -> None:
     """Write the Markdown table beside the results."""
-    write_atomically(Path(out) / TABLE, markdown(recipes, results).encode())
+    write_atomically(expand(out) / TABLE, markdown(recipes, results).encode())
 
 
 @dataclass(frozen=True)
