@@ -31,7 +31,7 @@ LEVELS = {
             ("gradcheck", "interop", "training"),
             ("explain", "text", "sklearn"),
             ("cli",),
-            ("train", "evaluate", "predict", "recipes"),  # the commands, and every __main__.py
+            ("train", "evaluate", "predict", "recipes", "__main__"),  # the commands, and every __main__.py
         )
     )
     for name in names

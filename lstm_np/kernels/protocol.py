@@ -75,10 +75,11 @@ class Kernel(Protocol):
         """Whether this kernel can run such a layer, with all of its options, on a backend that has it."""
         ...
 
-    def host_values(self, T: int, B: int) -> int:
-        """About how many values of its dtype lie in the host's memory during a training step on B sequences of T steps.
+    def host_values(self, T: int, B: int) -> tuple[int, int]:
+        """About how many values of its dtype it has in the host's memory for a training step on B sequences of T steps.
 
-        In all processes, beside arguments and results: a run that does not fit is refused before it begins.
+        (kept from the way forward to the way back, there only while this layer is computed), in all processes, beside
+        arguments and results: a run that does not fit is refused before it begins.
         """
         ...
 

@@ -73,13 +73,12 @@ class ReferenceKernel:
         clips = cell.holds and "c" in cell.state and "c" in cell.values
         return spec.asks_only("cell_clip") if clips else spec.asks_only()
 
-    def host_values(self, T: int, B: int) -> int:
+    def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
         cell, D, H = self.spec.cell, self.spec.input_size, self.spec.hidden_size
         K, rows = D + H + 1, len(cell.gates) * H
         # inputs and values of each step; on the way back da and dx, and da and the inputs of all steps side by side
-        each = 2 * K + len(cell.values) * H + 2 * rows + 2 * D + 2 * H
-        return T * B * each + 2 * rows * K
+        return T * B * (K + len(cell.values) * H), T * B * (K + 2 * rows + 2 * D + 2 * H) + 2 * rows * K
 
     def forward(
         self,

@@ -76,10 +76,11 @@ def memory_of_training(model: SequenceClassifier, steps: int, batch_size: int) -
     itemsize = model.params.flat.itemsize
     held = (COPIES - 1) * model.params.flat.size  # the parameters are there by now
     if model.backend.reads_are_free:
-        held += sum(single.kernel.host_values(T, B) for single in stack.singles)
-        outputs = T * B * stack.output_size
+        kept, passing = zip(*(single.kernel.host_values(T, B) for single in stack.singles), strict=True)
+        held += sum(kept) + max(passing)
+        read = stack.num_layers > 1 or model.read_out == "last_output"  # whether anybody reads outputs of every step
         masks = stack.num_layers if stack.dropout else 0
-        held += outputs * (BETWEEN + masks) + T * B * model.input_size
+        held += T * B * (stack.output_size * (BETWEEN * read + masks) + model.input_size)
     workers = min(model.backend.processes, B // cut.FEWEST_SAMPLES) - 1
     return itemsize * held + max(0, workers) * PROCESS
 

@@ -114,10 +114,10 @@ class NumpyFusedKernel:
         D, H, backend = self.spec.input_size, self.spec.hidden_size, self.backend
         return cut.share_out(D, H, T, B, backend.cores, backend.processes, save)
 
-    def host_values(self, T: int, B: int) -> int:
+    def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
         total = 4 * self.spec.hidden_size * round_up(self.spec.input_size + 1 + self.spec.hidden_size)
-        return values_of_batch(jobs_of(self.spec, T, self.plan(T, B), self.keep)) + total
+        return values_of_batch(jobs_of(self.spec, T, self.plan(T, B), self.keep)) + total, 0
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
