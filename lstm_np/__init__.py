@@ -8,6 +8,7 @@ from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.cells import CellError, register_cell
 from lstm_np.errors import LstmNpError
 from lstm_np.gradcheck import GradientReport, gradcheck
+from lstm_np.gradcheck.own_cell.check import CellReport, CheckError, check_cell
 from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
@@ -29,6 +30,8 @@ __all__ = [
     "Backend",
     "BackendError",
     "CellError",
+    "CellReport",
+    "CheckError",
     "Epoch",
     "GradientReport",
     "History",
@@ -44,6 +47,7 @@ __all__ = [
     "SequenceClassifier",
     "TrainingDivergedError",
     "WeightsError",
+    "check_cell",
     "data",
     "get_backend",
     "gradcheck",
