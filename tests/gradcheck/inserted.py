@@ -7,6 +7,7 @@ python -m tests.gradcheck.inserted --write FILE            into FILE, between it
 from __future__ import annotations
 
 import argparse
+import datetime
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -501,7 +502,7 @@ def table(seeds: Sequence[int]) -> str:
             for kind in each:
                 counts[kind][inserted in OTHERS] += 1
         lines.append(f"| {inserted.name} | {inserted.level} | {' | '.join(cells)} |")
-    lines.append("")
+    lines += ["", f"{datetime.date.today()}, lstm_np {lstm_np.__version__}, `python -m tests.gradcheck.inserted`:  "]
     for k, title in enumerate((f"{len(NAMED)} known mistakes", f"{len(OTHERS)} others")):
         shown = ", ".join(f"{count[k]} {kind}" for kind, count in counts.items())
         lines.append(f"{title} x {len(CONVENTIONS)} conventions x {len(seeds)} seeds: {shown}.  ")
