@@ -33,6 +33,11 @@ def is_made_from_parameters(cell: Any) -> bool:
     return bool(names and naming.read_parameters(names))
 
 
+def has_static_functions(cell: Any) -> bool:
+    """Whether a class is only a name for two functions, which take no self."""
+    return all(isinstance(inspect.getattr_static(cell, name), staticmethod) for name in ("forward", "backward"))
+
+
 def as_functions(cell: Any) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, list[str]]]:
     """forward(x, h_prev, c_prev, Wx, Wh, b) and backward(dh_next, dc_next, cache), and what their results are called.
 

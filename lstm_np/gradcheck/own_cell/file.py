@@ -11,7 +11,7 @@ from typing import Any
 
 from lstm_np.gradcheck.own_cell import names as naming
 from lstm_np.gradcheck.own_cell.check import check_cell
-from lstm_np.gradcheck.own_cell.classes import is_cell_class, is_made_from_parameters
+from lstm_np.gradcheck.own_cell.classes import has_static_functions, is_cell_class, is_made_from_parameters
 from lstm_np.gradcheck.own_cell.report import CellReport
 from lstm_np.gradcheck.own_cell.user_code import CheckError, load_file
 
@@ -80,8 +80,11 @@ def _pairs(module: ModuleType, path: str | os.PathLike[str]) -> list[Pair]:
     }
     pairs: list[Pair] = []
     for name, forward in own.items():
-        if is_cell_class(forward) and is_made_from_parameters(forward) and _is_recurrent(name, forward.forward):
-            pairs.append((forward, None))
+        if is_cell_class(forward) and _is_recurrent(name, forward.forward):
+            if is_made_from_parameters(forward):
+                pairs.append((forward, None))
+            elif has_static_functions(forward):
+                pairs.append((forward.forward, forward.backward))
         backward = own.get(re.sub("forward", lambda match: _as("backward", match[0]), name, flags=re.IGNORECASE))
         if "forward" in name.lower() and backward is not None and _is_recurrent(name, forward):
             pairs.append((forward, backward))

@@ -98,7 +98,9 @@ def reached(function: Callable[..., Any], error: BaseException) -> int:
 
 def name_of(function: Callable[..., Any]) -> str:
     """What messages call it."""
-    return str(getattr(function, "__name__", None) or type(function).__name__)
+    name = str(getattr(function, "__name__", None) or type(function).__name__)
+    inside = getattr(function, "__qualname__", name).rpartition("<locals>.")[2]
+    return inside if inside.endswith(f".{name}") else name
 
 
 def file_of(function: Callable[..., Any]) -> str:
