@@ -78,11 +78,11 @@ STOPPED = (
      "lstm_step_backward returned 5 values; expected 6: dx, dprev_h, dprev_c, dWx, dWh, db"),
     ([("db = da.sum(axis=0)", "db = da.sum(axis=0) / 0")], "lstm_step_backward returned (nan|inf) in db, for input .+"),
     ([("f = sigmoid(a[:, H : 2 * H])", "f = sigmoid(a[:, H : 3 * H])")],
-     r"my_cell\.py line 18, in lstm_step_forward: ValueError: operands could not be broadcast .+"),
+     r"my_cell\.py line 17, in lstm_step_forward: ValueError: operands could not be broadcast .+"),
     ([("dc = dnext_c + dnext_h * o", "dnext_c += 1; dc = dnext_c + dnext_h * o")],
      r"my_cell\.py line 27, in lstm_step_backward: changes an array that it was given in place: .+; make a new .+"),
     ([("dx = da.dot(Wx.T)", "dx = da.dot(weights.T)")],
-     "my_cell.py line 36, in lstm_step_backward: NameError: name 'weights' is not defined"),
+     "my_cell.py line 37, in lstm_step_backward: NameError: name 'weights' is not defined"),
     ([("prev_h, prev_c, Wx, Wh, b):\n    H", "prev_h, prev_c, Wx, Wh, b, foo):\n    H")],
      r"lstm_step_forward\(x, prev_h, .+, foo\): what is foo\? Say what it takes, in its order, by arguments=.+"),
 )  # fmt: skip
@@ -117,7 +117,7 @@ def test_of_several_pairs_those_that_can_be_checked_are(invoke):
     assert result.status == 2
     assert result.out.startswith("lstm_step_forward, lstm_step_backward (my_cell.py)")
     assert "Right: every gradient agrees." in result.out
-    assert re.fullmatch(r"gradcheck: my_cell\.py line 59, in lstm_backward: RuntimeError: not yet\n", result.err)
+    assert re.fullmatch(r"gradcheck: my_cell\.py line 69, in lstm_backward: RuntimeError: not yet\n", result.err)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,13 @@ def test_forward_and_backward_are_those_of_the_layers(name):
     parameters, state, dh, dc = random_arguments(cell)
     layer = lstm_np.Recurrent(D, H, cell=name, kernel="reference", dtype="float64")
     shapes = {key: array.shape for key, array in layer.params.items()}
-    assert list(shapes) == ["layer0.W", "layer0.U", "layer0.b"]
+    inner = "layer0.b_n" in shapes  # of the GRU with the reset gate after the product: the second bias of n alone
+    if inner:
+        parameters["b2"] = np.zeros((3, H))
+        parameters["b2"][2] = 0.5
+        layer.params["layer0.b_n"] = parameters["b2"][2]
+    shapes = {key: shapes[key] for key in ("layer0.W", "layer0.U", "layer0.b")}
+    assert set(layer.params) == {*shapes, *(("layer0.b_n",) if inner else ())}
     layer.params.update({key: parameters[key[-1]].reshape(shape) for key, shape in shapes.items()})
     start = tuple(state[part].T[None] for part in cell.state)
     y, _, cache = layer.forward(state["x"].transpose(2, 0, 1), start if len(start) > 1 else start[0])
@@ -66,6 +72,8 @@ def test_forward_and_backward_are_those_of_the_layers(name):
     found = run_sequence(cell.plan, parameters, values, dh, dc)
     for key, shape in shapes.items():
         np.testing.assert_allclose(found[key[-1]].sum(axis=0).reshape(shape), grads[key], rtol=0, atol=1e-12)
+    if inner:
+        np.testing.assert_allclose(found["b2"].sum(axis=0)[2], grads["layer0.b_n"], rtol=0, atol=1e-12)
     np.testing.assert_allclose(found["x"].transpose(2, 0, 1), dx, rtol=0, atol=1e-12)
     for part, array in zip(cell.state, dstart if len(start) > 1 else (dstart,), strict=True):
         np.testing.assert_allclose(found[part][0].T, array[0], rtol=0, atol=1e-12)

@@ -56,6 +56,8 @@ def check_file(path: str | os.PathLike[str], *, functions: Sequence[str] | None 
             continue
         reports.append(report)
         known += [reason.key for reason in report.reasons]
+    if not reports and len(set(errors)) == 1:  # of the settings, not of a pair
+        raise CheckError(errors[0])
     return Checked(tuple(reports), tuple(errors))
 
 

@@ -553,7 +553,7 @@ def _of_terms(line: Line) -> Iterator[Mistake]:
     target = SYMBOLS.get(line.target, line.target)
     for k, term in enumerate(line.terms):
         product = " * ".join(symbol(part) for part in term.factors)
-        if len(line.terms) > 1:
+        if len(line.terms) > 1 or line.target == "dh_prev":  # to which (1') adds the paths through the gates
             yield _edit(line, k, f"without {product}", f"the term {product} is missing in ({line.number})", None)
         yield _edit(
             line,

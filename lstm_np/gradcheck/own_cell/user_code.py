@@ -52,9 +52,9 @@ def load_file(path: str | os.PathLike[str]) -> ModuleType:
             warnings.simplefilter("ignore")
             spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise CheckError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
+        raise CheckError(f"{Path(error.filename or path).name} line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise CheckError(f"{_where(error, [str(path)]) or path}: {_kind(error)}") from error
+        raise CheckError(f"{_where(error, [str(path.absolute())]) or path}: {_kind(error)}") from error
     finally:
         sys.dont_write_bytecode = no_bytecode
         with contextlib.suppress(ValueError):
