@@ -10,9 +10,13 @@ import argparse
 import datetime
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+
+from threadpoolctl import threadpool_limits
 
 import lstm_np
 
@@ -478,16 +482,20 @@ def located(inserted: Inserted, report: lstm_np.CellReport) -> bool:
     return last == first_step and set(wrong[last]) == set(inserted.gates)
 
 
+def verdicts_of(number: int, seeds: Sequence[int]) -> dict[str, list[str]]:
+    """The verdicts on a mistake, of NAMED and then OTHERS, in every convention."""
+    inserted = (*NAMED, *OTHERS)[number]
+    return {
+        convention: [verdict(inserted, convention, check(inserted, convention, seed)) for seed in seeds]
+        for convention in CONVENTIONS
+    }
+
+
 def rows(seeds: Sequence[int]) -> Iterator[tuple[Inserted, dict[str, list[str]]]]:
-    """Each mistake with its verdicts in every convention."""
-    for inserted in (*NAMED, *OTHERS):
-        yield (
-            inserted,
-            {
-                convention: [verdict(inserted, convention, check(inserted, convention, seed)) for seed in seeds]
-                for convention in CONVENTIONS
-            },
-        )
+    """Each mistake with its verdicts in every convention, computed on all cores."""
+    every = (*NAMED, *OTHERS)
+    with ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,)) as pool:
+        yield from zip(every, pool.map(partial(verdicts_of, seeds=seeds), range(len(every))), strict=True)
 
 
 def table(seeds: Sequence[int]) -> str:
@@ -502,7 +510,8 @@ def table(seeds: Sequence[int]) -> str:
             for kind in each:
                 counts[kind][inserted in OTHERS] += 1
         lines.append(f"| {inserted.name} | {inserted.level} | {' | '.join(cells)} |")
-    lines += ["", f"{datetime.date.today()}, lstm_np {lstm_np.__version__}, `python -m tests.gradcheck.inserted`:  "]
+    command = "`python -m tests.gradcheck.inserted --write docs/check-your-cell.md`"
+    lines += ["", f"{datetime.date.today()}, lstm_np {lstm_np.__version__}, {command}:  "]
     for k, title in enumerate((f"{len(NAMED)} known mistakes", f"{len(OTHERS)} others")):
         shown = ", ".join(f"{count[k]} {kind}" for kind, count in counts.items())
         lines.append(f"{title} x {len(CONVENTIONS)} conventions x {len(seeds)} seeds: {shown}.  ")
