@@ -9,11 +9,13 @@ from lstm_np.cells import CellError, register_cell
 from lstm_np.errors import LstmNpError
 from lstm_np.gradcheck import GradientReport, gradcheck
 from lstm_np.gradcheck.own_cell.check import CellReport, CheckError, check_cell
+from lstm_np.holds import Hold, HoldError
 from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, RMSProp
 from lstm_np.options import OptionError, OptionWarning
+from lstm_np.trace import Trace, TraceError, trace
 from lstm_np.weights import WeightsError
 
 try:
@@ -35,6 +37,8 @@ __all__ = [
     "Epoch",
     "GradientReport",
     "History",
+    "Hold",
+    "HoldError",
     "LstmNpError",
     "Metrics",
     "NonFiniteLossError",
@@ -45,6 +49,8 @@ __all__ = [
     "RMSProp",
     "Recurrent",
     "SequenceClassifier",
+    "Trace",
+    "TraceError",
     "TrainingDivergedError",
     "WeightsError",
     "check_cell",
@@ -52,4 +58,5 @@ __all__ = [
     "get_backend",
     "gradcheck",
     "register_cell",
+    "trace",
 ]

@@ -22,13 +22,15 @@ from lstm_np.data import Batches
 from lstm_np.device.inference import DeviceInference
 from lstm_np.device.memory import DeviceData, fits
 from lstm_np.device.steps import DeviceSteps, rows_on_device
+from lstm_np.holds import Hold, read_holds
 from lstm_np.layers import Parameters, dense, make_layers
 from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, mean_of, train
-from lstm_np.losses import LOSSES, log_softmax, refuse_probabilities
+from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype
 from lstm_np.parameters import merge
 from lstm_np.steps import BatchGradients, ModelSteps
+from lstm_np.trace import Trace
 from lstm_np.weights import WeightsError, check_shapes, check_values, read_weights, write_weights
 
 Array = Any
@@ -156,14 +158,24 @@ class SequenceClassifier:
     # ---- forward, backward
 
     def run(
-        self, x: Array, *, save: bool = True, dropout_key: Sequence[int | str] | None = None
+        self,
+        x: Array,
+        *,
+        save: bool = True,
+        dropout_key: Sequence[int | str] | None = None,
+        holds: Sequence[Hold] = (),
+        trace: bool = False,
     ) -> tuple[Array, Array, Any]:
-        """(logits (K, B), what was read out (H, B), cache) from x (D, T, B)."""
+        """(logits (K, B), what was read out (H, B), cache) from x (D, T, B).
+
+        `holds` and `trace` as for `lstm_np.layers.Recurrent.run`.
+        """
         stack, xp = self.recurrent, self.backend.xp
         if self.config["input_projection"] is not None:
             x = self.project(x)
         sequence = self.read_out == "last_output"
-        y, final, cache = stack.run(x, sequence=sequence, save=save, dropout_key=dropout_key)
+        flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
+        y, final, cache = stack.run(x, sequence=sequence, **flags)
         if y is not None:
             h = y[:, -1, :]
         else:
@@ -186,17 +198,27 @@ class SequenceClassifier:
         *,
         dropout_key: Sequence[int | str] | None = None,
         check: Callable[[Array], None] | None = None,
+        holds: Sequence[Hold] = (),
     ) -> tuple[Array, Array, Parameters]:
         """(loss, correct, gradients) of a batch, all arrays of the backend; nothing waits for a device.
 
         x (D, T, B) of the model's dtype; labels (B,) integers.  The gradients are written to `into` when it is given.
         `check`, when given, sees the logits (K, B) before the loss does, and may raise.
         """
-        stack, xp, H = self.recurrent, self.backend.xp, self.recurrent.hidden_size
-        logits, h, cache = self.run(x, save=True, dropout_key=dropout_key)
+        logits, h, cache = self.run(x, save=True, dropout_key=dropout_key, holds=holds)
         if check is not None:
             check(logits)
-        loss, dlogits, correct = self.loss(xp, logits, labels)
+        loss, dlogits, correct = self.loss(self.backend.xp, logits, labels)
+        return loss, correct, self._backward_from_logits(x, h, cache, dlogits, into)[0]
+
+    def _backward_from_logits(
+        self, x: Array, h: Array, cache: Any, dlogits: Array, into: Parameters | None = None, *, to_x: bool = False
+    ) -> tuple[Parameters, Array | None]:
+        """(gradients, dx (D, T, B)) from that of the logits (K, B) and what `run` gave; dx where `to_x` wants it.
+
+        x is what `run` was given.  The gradients are written to `into` when it is given.
+        """
+        stack, xp, H = self.recurrent, self.backend.xp, self.recurrent.hidden_size
         with self.backend.one_blas_thread(h.size * self.num_classes):
             dh, readout = dense.backward(self.params.section("readout"), h, dlogits)
         if "read_out" in cache:
@@ -213,15 +235,72 @@ class SequenceClassifier:
                 dstate[direction - stack.directions] = (part, *nothing[1:])
         projected = self.config["input_projection"] is not None
         into = self.params.empty_like() if into is None else into
-        flags = {"input_gradient": projected, "state_gradient": False}
+        flags = {"input_gradient": projected or to_x, "state_gradient": False}
         dx, _, grads = stack.run_backward(cache, dy, dstate, **flags, into=into)
         dense_grads = {"readout": readout}
-        if dx is not None:
+        if dx is not None and projected:
             params, inputs = self.params.section("input_projection"), x.reshape(x.shape[0], -1)
             with self.backend.one_blas_thread(dx.size * self.input_size):
-                dense_grads["input_projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))[1]
+                dx, dense_grads["input_projection"] = dense.backward(params, inputs, dx.reshape(dx.shape[0], -1))
+            dx = dx.reshape(x.shape)
         into.update(grads, **merge(dense_grads))
-        return loss, correct, into
+        return into, dx
+
+    def trace(
+        self,
+        x: Array,
+        labels: Array | None = None,
+        target: Any = None,
+        *,
+        hold: Any = None,
+        dropout_key: Sequence[int | str] | None = None,
+    ) -> Trace:
+        """Every value of the pass over x (B, T, D), and its gradient: see `lstm_np.trace`."""
+        if labels is not None and target is not None:
+            raise ValueError("gradients are either of the loss of labels or of the logit of a target; found both")
+        x, xp, to_host = self._enter(x), self.backend.xp, self.backend.to_host
+        B = x.shape[2]
+        truth = None if labels is None else self._enter_labels(labels, B)
+        wanted = None if target is None else self._enter_target(target, B)
+        holds = self.read_holds(hold)
+        logits, h, cache = self.run(x, dropout_key=dropout_key, holds=holds, trace=True)
+        recorded = cache["trace"]
+        if self.config["input_projection"] is not None:
+            recorded.add("x", x)
+        step_logits = self._step_logits(cache, logits)
+        recorded.add("logits", logits)
+        recorded.add("step_logits", step_logits)
+        recorded.add("probabilities", xp.exp(log_softmax(xp, step_logits)))
+        if truth is not None:
+            loss, dlogits, _ = self.loss(xp, logits, truth)
+            recorded.about.update(loss=to_host(loss).item(), gradients_of="loss", classes=to_host(truth).tolist())
+        elif wanted is not None:
+            dlogits = one_hot(xp, wanted, self.num_classes).astype(self.dtype)
+            recorded.about.update(gradients_of="logit", classes=to_host(wanted).tolist())
+        else:
+            return recorded
+        _, dx = self._backward_from_logits(x, h, cache, dlogits, to_x=True)
+        recorded.add("logits_gradient", dlogits)
+        if self.config["input_projection"] is not None:
+            recorded.add("dx", dx)
+        return recorded
+
+    def _step_logits(self, cache: Any, logits: Array) -> Array:
+        """(K, T, B): what the read-out makes of every step of a pass that is traced; `logits` (K, B) after the last."""
+        xp, outputs = self.backend.xp, cache["outputs"]
+        if self.read_out == "last_output":
+            read = outputs[0] if len(outputs) == 1 else xp.concat(outputs, axis=0)
+            read = read if cache["masks"][-1] is None else read * cache["masks"][-1]
+        else:  # the states after as many steps, whichever way they are read
+            read = outputs[0] if len(outputs) == 1 else xp.concat((outputs[0], outputs[1][:, ::-1, :]), axis=0)
+        _, T, B = read.shape
+        found = dense.forward(self.params.section("readout"), read.reshape(-1, T * B)).reshape(-1, T, B)
+        return xp.concat((found[:, :-1, :], logits[:, None, :]), axis=1)
+
+    def read_holds(self, hold: Any) -> tuple[Hold, ...]:
+        """What people write as `hold`, checked.  Raises HoldError for what names nothing in this model."""
+        stack = self.recurrent
+        return read_holds(hold, stack.cell, stack.num_layers, stack.directions)
 
     def project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
@@ -232,22 +311,35 @@ class SequenceClassifier:
     # ---- the public door
 
     def loss_and_gradients(
-        self, x: Array, labels: Array, *, check_logits: bool = False, dropout_key: Sequence[int | str] | None = None
+        self,
+        x: Array,
+        labels: Array,
+        *,
+        check_logits: bool = False,
+        dropout_key: Sequence[int | str] | None = None,
+        hold: Any = None,
     ) -> tuple[float, Parameters]:
         """(mean loss, gradients with the names and shapes of `params`) of a batch.
 
         x (B, T, D); labels integers (B,) or one-hot (B, K).  `check_logits` refuses logits that look like
-        probabilities.
-        Raises ValueError when a shape does not fit, x is not finite, or a label is not below K.
+        probabilities.  `hold`: values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes
+        through them.
+        Raises ValueError when a shape does not fit, x is not finite, a label is not below K, or a hold names nothing
+        in the model.
         """
         x, labels = self._enter(x), self._enter_labels(labels, len(x))
         check = (lambda logits: refuse_probabilities(self.backend, logits)) if check_logits else None
-        loss, _, grads = self.backpropagate(x, labels, dropout_key=dropout_key, check=check)
+        loss, _, grads = self.backpropagate(
+            x, labels, dropout_key=dropout_key, check=check, holds=self.read_holds(hold)
+        )
         return self.backend.to_host(loss).item(), grads
 
-    def logits(self, x: Array) -> Array:
-        """(B, K), an array of the backend, from x (B, T, D).  Raises ValueError for a bad x."""
-        return self.run(self._enter(x), save=False, dropout_key=None)[0].T
+    def logits(self, x: Array, *, hold: Any = None) -> Array:
+        """(B, K), an array of the backend, from x (B, T, D); `hold` as for `loss_and_gradients`.
+
+        Raises ValueError for a bad x or hold.
+        """
+        return self.run(self._enter(x), save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
 
     def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
         """The probability of each class, a NumPy array (N, K), from x (N, T, D).
@@ -271,21 +363,28 @@ class SequenceClassifier:
         """The most probable class of each sequence, integers (N,), from x (N, T, D).  Raises ValueError for a bad x."""
         return self.predict_proba(x, batch_size=batch_size).argmax(axis=1)
 
-    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512) -> Metrics:
+    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512, hold: Any = None) -> Metrics:
         """Mean loss and accuracy over x (N, T, D) and labels, integers (N,) or one-hot (N, K).
+
+        hold  values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over all
+              of x
 
         Raises ValueError for bad ones, or a batch_size below 1.
         """
         batch_size = check_count("batch_size", batch_size, 1)
         x = np.asarray(x) if isinstance(x, (list, tuple)) else x
         self._check_shape(x)
-        on_device = self._on_device(x)
+        holds, shape = self.read_holds(hold), (len(x), x.shape[1], self.recurrent.hidden_size)
+        on_device = None if holds else self._on_device(x)
         if on_device is not None:
             x, integers = self._check_data(x, labels)
             return mean_of(*on_device.measure(on_device.data(rows_on_device(x, self.dtype), integers)).sums())
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
-        starts = range(0, len(x), batch_size)
-        return self.evaluate_batches((x[k : k + batch_size], integers[k : k + batch_size]) for k in starts)
+        ranges = [(start, min(start + batch_size, len(x))) for start in range(0, len(x), batch_size)]
+        return self._measure(
+            (x[a:b], integers[a:b], [hold.part(a, b, shape) for hold in holds])  # each batch its own samples' holds
+            for a, b in ranges
+        )
 
     def evaluate_data(self, data: Batches, *, stop: Callable[[], bool] | None = None) -> Metrics:
         """Mean loss and accuracy over all sequences of `data`, each once.
@@ -309,11 +408,15 @@ class SequenceClassifier:
 
         Raises ValueError for bad ones.
         """
+        return self._measure((x, labels, ()) for x, labels in batches)
+
+    def _measure(self, batches: Iterable[tuple[Array, Array, Sequence[Hold]]]) -> Metrics:
+        """`evaluate_batches`, each batch with what is held in it."""
         running = Running(self.backend)
         with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
-            for x, labels in batches:
+            for x, labels, holds in batches:
                 entered, truth = self._enter(x), self._enter_labels(labels, len(x))
-                logits, _, _ = self.run(entered, save=False, dropout_key=None)
+                logits, _, _ = self.run(entered, save=False, dropout_key=None, holds=holds)
                 loss, _, correct = self.loss(self.backend.xp, logits, truth)
                 running.add(loss, correct, len(labels))
         return running.read()
@@ -531,6 +634,14 @@ class SequenceClassifier:
         if host.min() < 0 or host.max() >= K:
             raise ValueError(f"labels must be 0 ... {K - 1}, found {host.min()} ... {host.max()}")
         return self.backend.from_host(host.astype(np.int64, copy=False))
+
+    def _enter_target(self, target: Any, B: int) -> Array:
+        """Integers (B,) on the backend from a class for all samples, or one for each, checked."""
+        K, found = self.num_classes, np.asarray(self.backend.to_host(target))
+        classes = np.full(B, found) if found.ndim == 0 else found
+        if classes.shape != (B,) or classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= K:
+            raise ValueError(f"target must be a class, 0 ... {K - 1}, or one for each of {B} samples; found {target!r}")
+        return self.backend.from_host(classes.astype(np.int64))
 
     # ---- description and storage
 

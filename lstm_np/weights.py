@@ -36,13 +36,17 @@ DTYPES = {
     "U64": "uint64", "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 CODES = {name: code for code, name in DTYPES.items()}
-KINDS = {"weights": ("F16", "F32", "F64"), "checkpoint": tuple(DTYPES)}  # what a file is, and the dtypes it may hold
+KINDS = {  # what a file is, and the dtypes it may hold
+    "weights": ("F16", "F32", "F64"), "checkpoint": tuple(DTYPES), "trace": ("F32", "F64"),
+}  # fmt: skip
+_IN_A_RUN = "train writes one in its run folder"
+_WRITTEN = {"weights": _IN_A_RUN, "checkpoint": _IN_A_RUN, "trace": "lstm_np.Trace.save writes one"}
 
 Arrays = dict[str, np.ndarray]
 
 
 class WeightsError(LstmNpError, ValueError):
-    """A weights or checkpoint file that cannot be used; one line: which file, what was found, what was expected."""
+    """A weights, checkpoint or trace file that cannot be used; one line: which, what was found, what was expected."""
 
 
 def write_weights(
@@ -84,7 +88,7 @@ def read_file(path: str | os.PathLike[str], kind: str) -> tuple[Arrays, dict[str
     try:
         content = expand(path).read_bytes()
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such {kind} file; train writes one in its run folder") from error
+        raise WeightsError(f"{path}: no such {kind} file; {_WRITTEN[kind]}") from error
     except ValueError as error:
         raise WeightsError(str(error)) from error
     except OSError as error:

@@ -25,7 +25,7 @@ LEVELS = {
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),
-            ("steps", "trace", "device", "checkpoints", "distributed"),
+            ("steps", "holds", "trace", "device", "checkpoints", "distributed"),
             ("layers",),
             ("model",),
             ("gradcheck", "interop", "training"),

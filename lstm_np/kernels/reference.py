@@ -35,6 +35,7 @@ class Saved(NamedTuple):
     values: list[Values]  # of the cell's equations, by name
     operands: list[tuple[Array, ...]]  # what the cell's own products multiplied
     within: list[Array]  # where c was not clipped; empty without the option cell_clip
+    pre_activations: list[Array]  # a of (1); empty unless they were asked for
 
 
 class OwnShares(NamedTuple):
@@ -54,6 +55,7 @@ class StepBack(NamedTuple):
     dx: Array | None  # (D, B)
     gradients: Values  # of the loss with respect to each of the cell's values, (H, B), by name
     own: OwnShares
+    arriving: State  # the gradient that the cell was given, of the state after this step, parts (H, B)
     dstate: State  # what arrives at the state before this step, parts (H, B)
 
 
@@ -89,10 +91,12 @@ class ReferenceKernel:
         sequence: bool = True,
         save: bool = True,
         edit: Edit | None = None,
+        pre_activations: bool = False,
     ) -> tuple[Array | None, State, Saved | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B).
 
-        `edit` sees each value of the cell as it is computed, and what it returns is gone on with.
+        `edit` sees each value of the cell as it is computed, and what it returns is gone on with.  `pre_activations`:
+        they are saved too, which backward does not need.
         """
         xp, cell = self.backend.xp, self.spec.cell
         T = x.shape[1]
@@ -100,7 +104,7 @@ class ReferenceKernel:
         weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
         more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
         state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
-        saved, outputs = Saved([], [], [], [], []), []
+        saved, outputs = Saved([], [], [], [], [], []), []
         if "cell_clip" in self.spec.options:
             edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
         for t in range(T):
@@ -112,6 +116,8 @@ class ReferenceKernel:
                 saved.states.append(before)
                 saved.values.append(values)
                 saved.operands.append(own.given())
+            if save and pre_activations:
+                saved.pre_activations.append(a)
             if sequence:
                 outputs.append(state[0])
         y = xp.stack(outputs, axis=1) if sequence else None
@@ -128,10 +134,11 @@ class ReferenceKernel:
         state_gradient: bool = True,
         into: Mapping[str, Array] | None = None,
         edit: Edit | None = None,
+        see: Callable[[StepBack], None] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        `edit` as for `steps_back`.
+        `edit` as for `steps_back`; `see` is called with each of its steps.
         """
         xp, D, H = self.backend.xp, params["W"].shape[1], params["U"].shape[1]
         T = len(saved.inputs)
@@ -140,6 +147,8 @@ class ReferenceKernel:
         shares: list[Any] = [None] * T
         for step in self.steps_back(params, saved, dy, dstate, input_gradient=input_gradient, edit=edit):
             das[step.t], dxs[step.t], shares[step.t] = step.da, step.dx, step.own
+            if see is not None:
+                see(step)
         dweights = xp.concat(das, axis=1) @ xp.concat(saved.inputs, axis=1).T  # (1'): columns are all steps' samples
         grads = {"W": dweights[:, :D], "U": dweights[:, D : D + H]}
         if "b" in params:
@@ -175,11 +184,11 @@ class ReferenceKernel:
             seen: dict[str, Array] = {}
             hold = _hold(edit, t, seen)
             da, before, gradients = cell.backward(xp, arriving, saved.states[t], saved.values[t], *more, **hold)
-            arriving = (before[0] + own.U.T @ da, *before[1:])  # (1')
+            given, arriving = arriving, (before[0] + own.U.T @ da, *before[1:])  # (1')
             dx = params["W"].T @ da if input_gradient else None  # (1')
             shares = OwnShares(own.given(), saved.operands[t], {p.name: gradients[p.name] for p in cell.handed})
             values = {name: gradients[name] for name in cell.values} | seen
-            yield StepBack(t, da, saved.inputs[t], dx, values, shares, arriving)
+            yield StepBack(t, da, saved.inputs[t], dx, values, shares, given, arriving)
 
     # ---- the option cell_clip, which acts where an edit does: on c, once the cell has computed it
     #

@@ -12,11 +12,14 @@ from typing import Any
 from lstm_np import initializers, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import get_cell
+from lstm_np.holds import Hold, edits_of, read_holds
 from lstm_np.kernels import LayerSpec
+from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
 from lstm_np.layers.single import Single
 from lstm_np.options import Dtype
 from lstm_np.parameters import Parameters, merge
+from lstm_np.trace import Trace, largest_difference
 
 Array = Any
 
@@ -142,21 +145,35 @@ class Recurrent:
 
     # ---- the public API
 
-    def forward(self, x: Array, state: Any = None, *, dropout_key: Sequence[int | str] | None = None) -> Any:
+    def forward(
+        self,
+        x: Array,
+        state: Any = None,
+        *,
+        dropout_key: Sequence[int | str] | None = None,
+        hold: Any = None,
+        trace: bool = False,
+    ) -> Any:
         """(y, final state, cache) of a batch of sequences.
 
         x            (B, T, D), a NumPy array or one of the backend's; converted to the layer's dtype
         state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
                      a cell state; None means zeros
         dropout_key  what makes this call's dropout masks its own, e.g. (step,); None: no dropout (inference)
+        hold         values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; backward goes through the
+                     pass as it then is
+        trace        record every value: cache["trace"] is a `lstm_np.Trace`, to which `backward` adds the gradients
 
-        y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.
-        Raises ValueError when a shape does not fit.
+        y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.  With
+        `hold` or `trace` the reference kernel runs.
+        Raises ValueError when a shape does not fit, HoldError for a hold that names nothing here.
         """
         x = self.enter(x, "x")
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
-        y, final, cache = self.run(x.transpose(2, 1, 0), self.enter_state(state, x.shape[0]), dropout_key=dropout_key)
+        entered = self.enter_state(state, x.shape[0])
+        holds = read_holds(hold, self.cell, self.num_layers, self.directions)
+        y, final, cache = self.run(x.transpose(2, 1, 0), entered, dropout_key=dropout_key, holds=holds, trace=trace)
         assert y is not None  # sequence=True is the default of run
         return y.transpose(2, 1, 0), self.leave_state(final), cache
 
@@ -231,33 +248,74 @@ class Recurrent:
         sequence: bool = True,
         save: bool = True,
         dropout_key: Sequence[int | str] | None = None,
+        holds: Sequence[Hold] = (),
+        trace: bool = False,
     ) -> tuple[Array, list[tuple[Array, ...]], Any]:
         """(y, final states, cache) from x (D, T, B) and the states per layer and direction, parts (H, B).
 
         `sequence=False`: the top layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).
+        `trace`: cache["trace"] has all values of the pass, and cache["outputs"] what each direction of the top layer
+        gives, (H, T, B) in the time order of x, before dropout.
         """
         xp = self.backend.xp
         _, T, B = x.shape
         state = self.enter_state(None, B) if state is None else state
         final: list[tuple[Array, ...]] = []
         cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
+        given, recorded = x, self._new_trace(bool(holds)) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
             dropping = self._drops(layer) and dropout_key is not None and (sequence or not top)
             outputs = []
             for single in self.singles_of(layer):
-                wanted = sequence or not top
-                y, last, saved = single.forward(x, state[len(final)], sequence=wanted, save=save)
+                wanted = sequence or not top or trace
+                edits = None
+                if holds:
+                    shape = (B, T, self.hidden_size)
+                    edits = edits_of(holds, layer, single.reverse, shape, self.backend, self.dtype)
+                y, last, saved = single.forward(
+                    x, state[len(final)], sequence=wanted, save=save or trace, edits=edits, trace=trace
+                )
+                if recorded is not None:
+                    recorded.add_forward(single.name, single.params, single.reverse, x, saved.saved, last)
                 outputs.append(y)
                 final.append(last)
                 cache["saved"].append(saved)
+            cache["outputs"] = outputs if trace else None
             x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
             mask = None
             if dropping and dropout_key is not None:
                 mask = self._mask(layer, x.shape, dropout_key)
                 x = x * mask
             cache["masks"].append(mask)
-        return x if sequence else None, final, cache if save else None
+        if recorded is not None:
+            cache["trace"] = recorded
+            if not holds:
+                recorded.about["difference"] = self._difference(given, state, dropout_key, x, final)
+        return x if sequence else None, final, cache if save or trace else None
+
+    def _new_trace(self, held: bool) -> Trace:
+        """Of a pass that is about to begin."""
+        return Trace.of_layers(
+            self.cell,
+            self.num_layers,
+            self.directions,
+            self.hidden_size,
+            self.dtype,
+            self.backend,
+            self.kernel_names,
+            held,
+        )
+
+    def _difference(self, x: Array, state: Any, dropout_key: Any, y: Array, final: list[tuple[Array, ...]]) -> float:
+        """How far y and the final states are from those of the layers' own kernels."""
+        if set(self.kernel_names) == {"reference"}:
+            return 0.0
+        own_y, own_final, _ = self.run(x, state, save=False, dropout_key=dropout_key)
+        pairs = [(y, own_y)]
+        for states in zip(final, own_final, strict=True):
+            pairs += zip(*states, strict=True)
+        return largest_difference(self.backend, pairs)
 
     def run_backward(
         self,
@@ -273,7 +331,7 @@ class Recurrent:
 
         `into`: arrays with the names of `params` that kernels may compute the gradients in.
         """
-        H = self.hidden_size
+        H, recorded = self.hidden_size, cache.get("trace")
         grads: dict[str, Mapping[str, Array]] = {}
         dstate_0: list[Any] = [None] * len(self.singles)
         for layer in reversed(range(self.num_layers)):
@@ -282,6 +340,7 @@ class Recurrent:
             dx = None
             for direction, single in enumerate(self.singles_of(layer)):
                 k = layer * self.directions + direction
+                steps: list[StepBack] = []
                 d, dstate_0[k], grads[single.name] = single.backward(
                     cache["saved"][k],
                     None if dy is None else dy[direction * H : (direction + 1) * H],
@@ -289,7 +348,10 @@ class Recurrent:
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
                     into=None if into is None else into.section(single.name),
+                    see=None if recorded is None else steps.append,
                 )
+                if recorded is not None:
+                    recorded.add_backward(single.name, single.reverse, steps)
                 if d is not None:
                     dx = d if dx is None else dx + d
             dy = dx

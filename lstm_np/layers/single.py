@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from lstm_np.backends import Backend
+from lstm_np.holds import Edits
 from lstm_np.kernels import LayerSpec, choose_kernel
 from lstm_np.kernels.protocol import Array, State
+from lstm_np.kernels.reference import Edit, Saved, StepBack
+
+
+class ReferencePass(NamedTuple):
+    """What is kept of a pass that the reference kernel ran in place of the layer's own: one that is looked at, or
+    whose values are held."""
+
+    saved: Saved
+    undo: Edit | None  # of what was held
 
 
 class Single:
@@ -44,17 +54,30 @@ class Single:
         return tuple(self.backend.xp.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.state)
 
     def forward(
-        self, x: Array, state: State, *, sequence: bool = True, save: bool = True
+        self,
+        x: Array,
+        state: State,
+        *,
+        sequence: bool = True,
+        save: bool = True,
+        edits: Edits | None = None,
+        trace: bool = False,
     ) -> tuple[Array | None, State, Any]:
         """(y, final state, saved) from x (D, T, B) and the initial state, parts (H, B).
 
         y (H, T, B) has the time order of x, whichever way it is read; the final state is that after the last step read.
-        `sequence` and `save` as for `lstm_np.kernels.protocol.Kernel.forward`.
+        `sequence` and `save` as for `lstm_np.kernels.protocol.Kernel.forward`.  With `edits`, what holds values, or
+        `trace`, which saves the pre-activations too, the reference kernel runs, and saved is a `ReferencePass`.
         """
-        y, final, saved = self.kernel.forward(
-            self.kernel_params(), self._in_order(x), state, sequence=sequence, save=save
+        params, x = self.kernel_params(), self._in_order(x)
+        if edits is None and not trace:
+            y, final, saved = self.kernel.forward(params, x, state, sequence=sequence, save=save)
+            return self._in_order(y), final, saved
+        put, undo = (None, None) if edits is None else edits
+        y, final, saved = self._reference().forward(
+            params, x, state, sequence=sequence, save=save, edit=put, pre_activations=trace
         )
-        return self._in_order(y), final, saved
+        return self._in_order(y), final, ReferencePass(saved, undo) if saved is not None else None
 
     def backward(
         self,
@@ -65,22 +88,26 @@ class Single:
         input_gradient: bool = True,
         state_gradient: bool = True,
         into: Mapping[str, Array] | None = None,
+        see: Callable[[StepBack], None] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        grads has the keys and shapes of `params`.  The other arguments are those of
-        `lstm_np.kernels.protocol.Kernel.backward`.
+        grads has the keys and shapes of `params`.  `see` is called with each step of the way back through a pass that
+        was looked at.  The other arguments are those of `lstm_np.kernels.protocol.Kernel.backward`.
         """
-        dx, dstate_0, grads = self.kernel.backward(
-            self.kernel_params(),
-            saved,
-            self._in_order(dy),
-            dstate,
-            input_gradient=input_gradient,
-            state_gradient=state_gradient,
-            into=into,
-        )
+        params, dy = self.kernel_params(), self._in_order(dy)
+        flags: dict[str, Any] = {"input_gradient": input_gradient, "state_gradient": state_gradient, "into": into}
+        if isinstance(saved, ReferencePass):
+            dx, dstate_0, grads = self._reference().backward(
+                params, saved.saved, dy, dstate, **flags, edit=saved.undo, see=see
+            )
+        else:
+            dx, dstate_0, grads = self.kernel.backward(params, saved, dy, dstate, **flags)
         return self._in_order(dx), dstate_0, self._own_gradients(grads)
+
+    def _reference(self) -> Any:
+        """The reference kernel of this layer.  Raises ValueError where it cannot run it."""
+        return self.kernel if self.kernel.name == "reference" else choose_kernel("reference", self.spec, self.backend)
 
     def _in_order(self, array: Array | None) -> Array | None:
         """(features, T, B) in the order in which this layer reads, or back from it: a view."""
