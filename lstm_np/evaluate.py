@@ -8,7 +8,7 @@ import sys
 import time
 
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
-from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
+from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_hold_flag, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
 from lstm_np.display.pictures import confusion_matrix, need_matplotlib, save_picture
@@ -31,6 +31,7 @@ def make_parser() -> Parser:
     group = add_data_flags(parser)
     group.add_argument("--dataset", choices=DATASETS, help="test on this data set [the one it was trained on]")
     add_machine_flags(parser)
+    add_hold_flag(parser)
     parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images at a time [500]")
     parser.add_argument("--picture", metavar="FILE", help="also draw the confusion matrix, as PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -56,7 +57,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             images, labels, dataset.scale, trained.view, trained.model.dtype, batch_size=arguments.batch_size
         )
         began = time.perf_counter()
-        result = evaluate(trained.model, batches.epoch(0))
+        result = evaluate(trained.model, batches.epoch(0), hold=arguments.hold)
         seconds = time.perf_counter() - began
     if arguments.json:
         summary = {
@@ -68,11 +69,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "confusion": result.confusion.tolist(),
             "dataset": dataset.name,
             "weights": str(trained.path),
+            "hold": arguments.hold,
             "seconds": round(seconds, 3),
         }
         emit(json.dumps(summary))
     else:
-        emit(f"{trained.path} on {dataset.source}")
+        held = "" if arguments.hold is None else f", held: {_in_words(arguments.hold)}"
+        emit(f"{trained.path} on {dataset.source}{held}")
         counts = f"{result.correct:,} of {result.count:,} test images"
         emit(f"accuracy {result.accuracy:.2%} ({counts}), loss {loss_in_words(result.loss)}")
         emit(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
@@ -80,6 +83,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.picture:  # last: whatever becomes of it, the result has been said
         save_picture(arguments.picture, confusion_matrix(result.confusion))
     return 0
+
+
+def _in_words(hold: dict[str, float]) -> str:
+    return ", ".join(f"{name} = {number:g}" for name, number in hold.items())
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class SequenceClassifier:
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        hold: Mapping[str, float] | None = None,
         input_projection: int | None = None,
         input_projection_initializer: str | None = None,
         input_projection_bias: float | None = None,

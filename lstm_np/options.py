@@ -42,7 +42,8 @@ class Option:
     """One option; the settings of a recipe that are no options of a model are described and checked in the same way.
 
     name, help     what it is called, and the sentence that explains it
-    kind           bool, int, float, str, tuple (two numbers), np.dtype, or object for what is checked elsewhere
+    kind           bool, int, float, str, tuple (two numbers), dict (numbers by name), np.dtype, or object for what is
+                   checked elsewhere
     default        REQUIRED where there is none
     optional       whether it may be None
     choices        the texts it may be; with kind bool: those that it may be besides true and false
@@ -68,7 +69,7 @@ class Option:
     flag: str | None = None
 
     def check(self, value: Any, called: str | None = None, none: str = "None") -> Any:
-        """`value` as Python's own bool, int, float, str or pair of floats; a dtype as its name.
+        """`value` as Python's own bool, int, float, str, pair or dict of floats; a dtype as its name.
 
         NumPy's scalars are numbers like any other.  `called` is what the user calls the option, `none` how no value is
         written there.  Raises OptionError.
@@ -83,7 +84,7 @@ class Option:
             raise OptionError(f"{called} must be {self._expected(none)}, found {_short(value)}")
         if self.choices and self.kind is not bool and plain not in self.choices:
             raise OptionError(f"unknown {called} {plain!r}; there are: {', '.join(self.choices)}")
-        for number in plain if self.kind is tuple else (plain,) if self.kind in (int, float) else ():
+        for number in _numbers_of(self.kind, plain):
             if not self._in_range(number):
                 expected = self._range() if self.kind is int or math.isfinite(number) else "finite"
                 raise OptionError(f"{called} must be {expected}, found {number}")
@@ -109,6 +110,13 @@ class Option:
     def _range(self) -> str:
         limits = [("at least", self.at_least), ("above", self.above), ("below", self.below)]
         return " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+
+
+def _numbers_of(kind: type, plain: Any) -> Iterable[float]:
+    """The numbers in a value of that kind, whose range is checked."""
+    if kind is dict:
+        return plain.values()
+    return plain if kind is tuple else (plain,) if kind in (int, float) else ()
 
 
 def _short(value: Any) -> str:
@@ -146,6 +154,12 @@ def _pair(value: Any) -> tuple[float, ...] | None:
     return tuple(part for part in parts if part is not None) if parts and None not in parts else None
 
 
+def _mapping(value: Any) -> dict[str, float] | None:
+    named = {_str(name): _float(number) for name, number in value.items()} if isinstance(value, Mapping) else {}
+    plain = {name: number for name, number in named.items() if name is not None and number is not None}
+    return plain if plain and len(plain) == len(named) else None
+
+
 def _dtype(value: Any) -> str | None:
     if isinstance(value, str):
         return str(value)
@@ -155,10 +169,11 @@ def _dtype(value: Any) -> str | None:
 
 # kind -> what makes a value Python's own, or None where it is not of that kind; and what that kind is called
 _PLAIN: dict[type, Callable[[Any], Any]] = {
-    bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, np.dtype: _dtype, object: lambda value: value,
+    bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, dict: _mapping, np.dtype: _dtype,
+    object: lambda value: value,
 }  # fmt: skip
 _WORDS = {int: "a whole number", float: "a number", str: "text", tuple: "two numbers", np.dtype: "a dtype or its name",
-          object: "something"}  # fmt: skip
+          dict: 'numbers by name, like {"f": 1.0},', object: "something"}  # fmt: skip
 
 RECURRENT_INITIALIZERS = ("keras", "torch", "tf1")
 DENSE_INITIALIZERS = ("keras", "tf1", "torch", "normal", "truncated_normal", "small_truncated_normal")
@@ -189,6 +204,8 @@ OPTIONS: tuple[Option, ...] = (
            choices=("init", "run")),
     Option("cell_clip", "keep the cell state c within X and -X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
            "does; none: no limit", float, None, optional=True, above=0, kernel=True),
+    Option("hold", "values of the cell that are held at a number at every step, in training too: f at 1 is an LSTM without "
+           "a forget gate; none: nothing is held", dict, None, optional=True, kernel=True),
     Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
            optional=True, at_least=1),
     Option("input_projection_initializer", "its initial weights; none: as initializer", str, None, optional=True,

@@ -181,3 +181,58 @@ def test_what_cannot_be_held_is_said_in_a_line(line):
     ):
         with pytest.raises(HoldError, match=line):
             call()
+
+
+# ---- the option: a model that is made, trained and kept so
+
+
+@pytest.mark.parametrize(
+    ("settings", "hold"),
+    [
+        ({}, {"f": 1.0}),
+        ({"cell_clip": 0.3, "bidirectional": True}, {"c": 0.25, "o": 0.5}),
+        ({"cell": "gru", "num_layers": 2}, {"z": 0.0}),
+        ({"cell": "rnn"}, {"h": 0.2}),
+    ],
+)
+def test_a_model_that_holds_values_equals_one_whose_values_are_held(settings, hold):
+    model, (x, labels) = make_model(hold=hold, **settings), batch()
+    loss, grads = model.loss_and_gradients(x, labels)
+    plain_loss, plain = make_model(**settings).loss_and_gradients(x, labels, hold=hold)
+    assert loss == plain_loss
+    np.testing.assert_array_equal(grads.flat, plain.flat)
+    assert set(model.recurrent.kernel_names) == {"reference"}
+    report = lstm_np.gradcheck(model, entries=6)
+    assert report.ok, str(report)
+
+
+def test_a_call_may_hold_what_the_model_holds_at_another_value():
+    model, (x, _) = make_model(hold={"f": 1.0}), batch()
+    np.testing.assert_array_equal(
+        lstm_np.trace(model, x, hold=Hold("f", 0.5, steps=1)).gate("f")[0, :, 0], [1, 0.5, 1, 1, 1]
+    )
+
+
+def test_it_is_trained_and_kept_so(tmp_path):
+    model, (x, labels) = make_model(hold={"f": 1}, dtype="float32"), batch(20)
+    before = {name: array.copy() for name, array in model.params.items()}
+    model.fit(x, labels, epochs=2, batch_size=5)
+    rows = slice(H, 2 * H)
+    assert (model.params["layer0.W"][rows] == before["layer0.W"][rows]).all()
+    assert (model.params["layer0.W"][:H] != before["layer0.W"][:H]).all()
+    model.save(tmp_path / "w")
+    loaded = lstm_np.SequenceClassifier.load(tmp_path / "w")
+    assert loaded.config["hold"] == {"f": 1.0}
+    np.testing.assert_array_equal(loaded.logits(x), model.logits(x))
+    assert not np.array_equal(loaded.copy(hold=None).logits(x), model.logits(x))
+
+
+def test_fast_kernels_refuse_it():
+    with pytest.raises(ValueError, match=r"kernel 'fused' does not run a lstm layer of 4 units in float32, hold"):
+        lstm_np.LSTM(D, H, hold={"f": 1.0}, kernel="fused")
+
+
+@pytest.mark.parametrize(("cell", "name"), [("lstm", "z"), ("gru", "f"), ("rnn", "c")])
+def test_a_value_that_the_cell_does_not_have(cell, name):
+    with pytest.raises(HoldError, match=f"a {cell} cell has no value '{name}' to hold; there are: "):
+        lstm_np.SequenceClassifier(D, H, K, cell=cell, hold={name: 1.0})

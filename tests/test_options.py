@@ -18,7 +18,8 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionError, OptionWarning
 
 CONSTRUCTORS = (LSTM, GRU, RNN, Recurrent, SequenceClassifier)
-HINTS = {bool: "bool", int: "int", float: "float", str: "str", np.dtype: "Dtype", object: "str | Backend"}
+HINTS = {bool: "bool", int: "int", float: "float", str: "str", np.dtype: "Dtype", object: "str | Backend",
+         dict: "Mapping[str, float]"}  # fmt: skip
 
 
 @pytest.mark.parametrize("constructor", CONSTRUCTORS)
@@ -141,6 +142,10 @@ REFUSED = {
     "unknown dtype 'float16'; there are: float32, float64, complex128": {"dtype": np.float16},
     "unknown read_out 'first'; there are: final_state, last_output": {"read_out": "first"},
     "kernel must be text, found None": {"kernel": None},
+    'hold must be numbers by name, like {"f": 1.0}, or None, found \'f=1\'': {"hold": "f=1"},
+    'hold must be numbers by name, like {"f": 1.0}, or None, found {}': {"hold": {}},
+    "hold must be numbers by name, like {\"f\": 1.0}, or None, found {'f': '1'}": {"hold": {"f": "1"}},
+    "hold must be finite, found nan": {"hold": {"f": float("nan")}},
 }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"hold": [Hold("o", 0.4, layer=0, reverse=True, steps=-1), Hold("h", 0.2, layer=1, units=1)]},
     ),
     "held in a GRU": ({"cell": "gru"}, {"hold": {"z": 0.4}}),
+    "held throughout": ({"hold": {"f": 0.8}, "cell_clip": 0.3}, {"hold": Hold("f", 0.1, steps=1, units=2)}),
 }
 
 

@@ -50,6 +50,8 @@ def add_option_flag(parser: Any, option: Option, flag: str, dest: str, default: 
         about.update(type=_one_of(values), metavar=f"{{{','.join(values)}}}")
     elif option.kind is bool:
         about["action"] = argparse.BooleanOptionalAction
+    elif option.kind is dict:
+        about.update(type=_numbers_by_name, metavar="NAME=X")
     elif option.kind is tuple:
         about.update(nargs=2, type=float, metavar=("X", "Y"))
     elif option.choices:
@@ -96,6 +98,14 @@ def settings_from_flags(arguments: argparse.Namespace) -> Tables:
     }
 
 
+def add_hold_flag(parser: argparse.ArgumentParser) -> None:
+    """--hold, for a command that runs a trained model: what is held besides what it was trained with."""
+    text = (
+        "hold a value of the cell at a number at every step, as f=1 or f=1,o=0.5, and see what becomes of the answers"
+    )
+    parser.add_argument("--hold", type=_numbers_by_name, metavar="NAME=X", help=text)
+
+
 def add_data_flags(parser: argparse.ArgumentParser) -> Any:
     """--data-dir and --offline; the group, for more."""
     group = parser.add_argument_group("where the images are")
@@ -136,6 +146,17 @@ def _or_none(kind: type) -> Any:
     return parse
 
 
+def _numbers_by_name(text: str) -> Any:
+    """{"f": 1.0, "o": 0.5} from "f=1,o=0.5"."""
+    if text == NONE:
+        return text
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name: float(number) for name, _, number in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be like f=1 or f=1,o=0.5, found {text!r}") from None
+
+
 def _one_of(values: dict[str, Any]) -> Any:
     def parse(text: str) -> Any:
         if text not in values:
@@ -149,6 +170,8 @@ def shown(option: Option, value: Any) -> str:
     """A value of an option as help has it."""
     if value is None:
         return NONE
+    if isinstance(value, dict):
+        return ",".join(f"{name}={number:g}" for name, number in value.items())
     if isinstance(value, bool):
         return str(value).lower() if option.choices else "yes" if value else "no"
     return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)

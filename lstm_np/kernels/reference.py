@@ -70,10 +70,10 @@ class ReferenceKernel:
 
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
-        """Every cell, dtype and backend; cell_clip where the state has a c that can be held."""
+        """Every cell, dtype and backend; hold where the cell's values can be held, cell_clip where c is one of them."""
         cell = spec.cell
         clips = cell.holds and "c" in cell.state and "c" in cell.values
-        return spec.asks_only("cell_clip") if clips else spec.asks_only()
+        return spec.asks_only(*(("hold",) if cell.holds else ()), *(("cell_clip",) if clips else ()))
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
@@ -105,6 +105,8 @@ class ReferenceKernel:
         more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
         state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
         saved, outputs = Saved([], [], [], [], [], []), []
+        if "hold" in self.spec.options:
+            edit = self._put(self.spec.options["hold"], edit)
         if "cell_clip" in self.spec.options:
             edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
         for t in range(T):
@@ -174,6 +176,8 @@ class ReferenceKernel:
         """
         xp, cell = self.backend.xp, self.spec.cell
         own = OwnProducts(xp, cell, params)
+        if "hold" in self.spec.options:
+            edit = self._stop(self.spec.options["hold"], edit)
         if "cell_clip" in self.spec.options:
             edit = self._undo_clip(edit, saved.within)
         more, nothing = (*own.backward, *self._handed(params)), xp.zeros_like(saved.states[-1][0])
@@ -189,6 +193,31 @@ class ReferenceKernel:
             shares = OwnShares(own.given(), saved.operands[t], {p.name: gradients[p.name] for p in cell.handed})
             values = {name: gradients[name] for name in cell.values} | seen
             yield StepBack(t, da, saved.inputs[t], dx, values, shares, given, arriving)
+
+    # ---- the option hold, which acts where an edit does, and before it: a value v of the cell is held at k
+    #
+    #     (v)   v = k
+    #     (v')  dv = 0 for what v was computed from
+
+    def _put(self, held: Mapping[str, float], edit: Edit | None) -> Edit:
+        """`edit` after (v)."""
+        xp = self.backend.xp
+
+        def put(t: int, name: str, value: Array) -> Array:
+            value = xp.zeros_like(value) + held[name] if name in held else value  # (v)
+            return value if edit is None else edit(t, name, value)
+
+        return put
+
+    def _stop(self, held: Mapping[str, float], edit: Edit | None) -> Edit:
+        """`edit` before (v')."""
+        xp = self.backend.xp
+
+        def stopped(t: int, name: str, gradient: Array) -> Array:
+            gradient = gradient if edit is None else edit(t, name, gradient)
+            return xp.zeros_like(gradient) if name in held else gradient  # (v')
+
+        return stopped
 
     # ---- the option cell_clip, which acts where an edit does: on c, once the cell has computed it
     #

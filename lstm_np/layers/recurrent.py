@@ -12,7 +12,7 @@ from typing import Any
 from lstm_np import initializers, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import get_cell
-from lstm_np.holds import Hold, edits_of, read_holds
+from lstm_np.holds import Hold, check_held_names, edits_of, read_holds
 from lstm_np.kernels import LayerSpec
 from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
@@ -36,7 +36,7 @@ class Recurrent:
 
     A cell of your own is known by the name that was given to `lstm_np.register_cell`.
 
-    Raises ValueError for a cell that nobody registered and as `LSTM` does.
+    Raises ValueError for a cell that nobody registered, HoldError for a value that it does not have, and as `LSTM` does.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Recurrent:
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
         kernel: str = "auto",
@@ -70,6 +71,7 @@ class Recurrent:
         self.config: dict[str, Any] = values
         self.backend = get_backend(backend)
         self.cell = get_cell(values.get("cell", cell))
+        check_held_names(self.cell, values["hold"] or ())
         self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
         self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
         self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
@@ -262,7 +264,7 @@ class Recurrent:
         state = self.enter_state(None, B) if state is None else state
         final: list[tuple[Array, ...]] = []
         cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
-        given, recorded = x, self._new_trace(bool(holds)) if trace else None
+        given, recorded = x, self._new_trace(bool(holds or self.config["hold"])) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
             dropping = self._drops(layer) and dropout_key is not None and (sequence or not top)
@@ -414,6 +416,7 @@ class LSTM(Recurrent):
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
         kernel: str = "auto",
@@ -446,6 +449,7 @@ class GRU(Recurrent):
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
         initializer: str = "keras",
+        hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
         kernel: str = "auto",
@@ -477,6 +481,7 @@ class RNN(Recurrent):
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
         initializer: str = "keras",
+        hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
         kernel: str = "auto",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,17 @@ class Evaluation:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def evaluate(model: SequenceClassifier, batches: Iterable[tuple[Any, np.ndarray]]) -> Evaluation:
-    """Measure a model on batches of sequences (B, T, D) and integer labels (B,)."""
+def evaluate(
+    model: SequenceClassifier, batches: Iterable[tuple[Any, np.ndarray]], *, hold: Mapping[str, float] | None = None
+) -> Evaluation:
+    """Measure a model on batches of sequences (B, T, D) and integer labels (B,); `hold`: values of its cell to be held.
+
+    Raises ValueError for what does not fit, HoldError for a value that the cell does not have.
+    """
     K, total = model.num_classes, 0.0
     confusion = np.zeros((K, K), np.int64)
     for x, labels in batches:
-        logits = model.backend.to_host(model.logits(x)).T
+        logits = model.backend.to_host(model.logits(x, hold=hold)).T
         loss, _, _ = model.loss(np, logits, labels)
         total += float(loss) * len(labels)
         np.add.at(confusion, (labels, logits.argmax(axis=0)), 1)

@@ -88,3 +88,17 @@ def test_classes_that_nothing_is_taken_for():
     assert table[2].split() == ["0", "3", ".", ".", "3", "100.00%", "60.00%"]
     assert table[3].split() == ["1", "2", ".", ".", "2", "0.00%", "-"]
     assert table[4].split() == ["2", ".", ".", ".", "0", "-", "-"]
+
+
+def test_hold(invoke, trained):
+    """What becomes of the answers when the forget gate of a trained model is held open."""
+    summary = json.loads(invoke("evaluate", trained, "--hold", "f=1,o=0.5", "--json").out)
+    model, digits, _ = of_the_library(trained)
+    x = digits.test_images * np.float32(digits.scale)
+    expected = model.evaluate(x, digits.test_labels, hold={"f": 1.0, "o": 0.5})
+    assert summary["test_accuracy"] == expected.accuracy != model.evaluate(x, digits.test_labels).accuracy
+    assert summary["hold"] == {"f": 1.0, "o": 0.5}
+    assert invoke("evaluate", trained, "--hold", "f=1").out.splitlines()[0].endswith("digits, held: f = 1")
+    refused = invoke("evaluate", trained, "--hold", "z=1")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == "evaluate: a lstm cell has no value 'z' to hold; there are: i, f, o, g, c, tanh_c, h\n"

@@ -354,6 +354,24 @@ def test_cell_clip_is_a_flag(invoke, tmp_path):
     assert invoke("train", *QUICK, "--cell-clip", 0).err == "train: --cell-clip must be above 0, found 0.0\n"
 
 
+def test_hold_is_a_flag(invoke, tmp_path):
+    result = invoke("train", *QUICK, "--hold", "f=1", "--out", "run")
+    assert (result.status, result.err) == (0, "")
+    assert "reference kernel" in result.out
+    assert json.loads((tmp_path / "run/config.json").read_text())["model"]["hold"] == {"f": 1.0}
+    assert lstm_np.SequenceClassifier.load("run/weights.safetensors").config["hold"] == {"f": 1.0}
+    assert invoke("gradcheck", "--hold", "f=1,o=0.5").status == 0
+    for value, line in {
+        "z=1": "a lstm cell has no value 'z' to hold; there are: i, f, o, g, c, tanh_c, h",
+        "f": "argument --hold: must be like f=1 or f=1,o=0.5, found 'f'",
+        "f=inf": "--hold must be finite, found inf",
+    }.items():
+        refused = invoke("train", *QUICK, "--hold", value)
+        assert refused.status == 2
+        assert refused.err.splitlines()[-1] == f"train: {line}"
+    assert invoke("train", *QUICK, "--hold", "none", "--out", "plain").status == 0
+
+
 def test_dropout_that_drops_nothing_is_one_line(invoke):
     result = invoke("train", *QUICK, "--dropout", 0.5, "--out", "run")
     assert result.status == 0
