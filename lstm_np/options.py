@@ -204,8 +204,8 @@ OPTIONS: tuple[Option, ...] = (
            choices=("init", "run")),
     Option("cell_clip", "keep the cell state c within X and -X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
            "does; none: no limit", float, None, optional=True, above=0, kernel=True),
-    Option("hold", "values of the cell that are held at a number at every step, in training too: f at 1 is an LSTM without "
-           "a forget gate; none: nothing is held", dict, None, optional=True, kernel=True),
+    Option("hold", "values of the cell that are held at a number at every step, in training too: f at 1 is an LSTM "
+           "without a forget gate; none: nothing is held", dict, None, optional=True, kernel=True),
     Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
            optional=True, at_least=1),
     Option("input_projection_initializer", "its initial weights; none: as initializer", str, None, optional=True,

@@ -36,7 +36,7 @@ class Recurrent:
 
     A cell of your own is known by the name that was given to `lstm_np.register_cell`.
 
-    Raises ValueError for a cell that nobody registered, HoldError for a value that it does not have, and as `LSTM` does.
+    Raises ValueError for a cell that nobody registered, HoldError for a value that it does not have, and as `LSTM`.
     """
 
     def __init__(
