@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 import lstm_np.startup  # noqa: F401  first, since it acts where a command starts
-from lstm_np import data
+from lstm_np import data, plot
 from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.cells import CellError, register_cell
 from lstm_np.errors import LstmNpError
@@ -57,6 +57,7 @@ __all__ = [
     "data",
     "get_backend",
     "gradcheck",
+    "plot",
     "register_cell",
     "trace",
 ]

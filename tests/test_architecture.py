@@ -29,7 +29,7 @@ LEVELS = {
             ("layers",),
             ("model",),
             ("gradcheck", "interop", "training"),
-            ("explain", "text", "sklearn"),
+            ("explain", "plot", "text", "sklearn"),
             ("cli",),
             ("train", "evaluate", "predict", "recipes", "__main__"),  # the commands, and every __main__.py
         )

@@ -283,7 +283,8 @@ class Recurrent:
                 outputs.append(y)
                 final.append(last)
                 cache["saved"].append(saved)
-            cache["outputs"] = outputs if trace else None
+            if trace:
+                cache["outputs"] = outputs
             x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
             mask = None
             if dropping and dropout_key is not None:
