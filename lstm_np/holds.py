@@ -1,7 +1,7 @@
 """Holding values of a cell: a gate at 1 from some step on, a unit at 0, and the gradient of what is left.
 
 A `Hold` says which of the values that a cell names is replaced, by what, and where.  The pass goes on with what it is
-held at, and on the way back no gradient goes through it, since nothing that was computed before it matters any more.
+held at, and backward no gradient goes through it, since nothing that was computed before it matters any more.
 Only the reference kernel holds values, so a pass with holds is run by it, whatever kernel the layer has.
 """
 

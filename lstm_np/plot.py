@@ -67,7 +67,7 @@ def gradient_flow(
     traces   one, or several by name, to compare cells (with and without gates, say)
     sample   a number; None: the norm over all samples
     direct   where the cell has c and f: also what would be left of the last step's gradient of c on the direct path
-             alone, multiplied with every forget gate on the way back
+             alone, multiplied with the forget gate of every later step
 
     Raises TraceError where no gradients were recorded, or for a layer that there is not; IndexError for a sample.
     """
@@ -90,7 +90,7 @@ def gradient_flow(
 
 
 def direct_path(trace: Trace, *, layer: int = 0, reverse: bool = False) -> np.ndarray:
-    """(B, T, H): the gradient of c after the last step that is read, times the forget gates on the way back from there.
+    """(B, T, H): the gradient of c after the last step that is read, times the forget gates back from there.
 
     That is what reaches c after step t along the cell state alone; the rest of its gradient comes through the gates and
     h.  Raises TraceError for a cell without c and f, or where no gradients were recorded.

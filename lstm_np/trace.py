@@ -142,7 +142,7 @@ class Trace:
 
     @property
     def has_gradients(self) -> bool:
-        """Whether there was a way back."""
+        """Whether there was a backward pass."""
         return self.about["gradients_of"] is not None
 
     @property
@@ -263,8 +263,10 @@ class Trace:
             return self._with_ones(self._product(name, biases[parameter])[0])
         if gate is not None and gate not in self.gates:
             raise TraceError(f"a {self.about['cell']} cell has no gate {gate!r}; there are: {', '.join(self.gates)}")
-        with_products = {gate for _, gate, _ in self.about["products"]} if parameter in ("U", "b_h") else set()
-        if gate is None and parameter == "U" and with_products:
+        with_products = set(biases.values()) if parameter == "b_h" else set()  # b_h is the bias of U h_{t-1}
+        if parameter == "U":
+            with_products = {gate for _, gate, _ in self.about["products"]}
+        if gate is None and with_products and parameter == "U":
             raise TraceError(f"U's rows of gate {', '.join(sorted(with_products))} have other factors: name a gate")
         pairs = []
         for each in self.gates if gate is None else (gate,):
@@ -451,7 +453,7 @@ class Trace:
             self._add_steps(f"{name}.operand.{value}", [operands[k] for operands in saved.operands], reverse)
 
     def add_backward(self, name: str, reverse: bool, steps_back: Sequence[StepBack]) -> None:
-        """The way back through that pass, as the reference kernel handed it out, last step first."""
+        """Its backward pass, as the reference kernel handed it out, last step first."""
         self.about["gradients_of"] = self.about["gradients_of"] or "outputs"
         steps = steps_back[::-1]
         for value in self.values:

@@ -13,7 +13,8 @@ import lstm_np
 from lstm_np import options
 from lstm_np.cells import get_cell, register_cell_file
 from lstm_np.holds import Hold
-from lstm_np.layers import dense, recurrent, single
+from lstm_np.kernels.reference import Saved
+from lstm_np.layers import dense, recurrent
 from tests.cells.own_cells import CIFG, PEEPHOLE, TWO_PRODUCTS
 from tests.faults import with_fault
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
@@ -202,7 +203,7 @@ def test_everything_else_agrees_with_the_equations_and_with_training(case):
 # a text of the recorder, and what breaks it; "of" is a case in which it must be noticed
 MUTATIONS = {
     "a layer that reads backwards is not turned": ("both directions", "host[::-1] if reverse else host", "host"),
-    "the way back in the order in which it came": ("lstm", "steps = steps_back[::-1]", "steps = list(steps_back)"),
+    "backward steps in the order in which they came": ("lstm", "steps = steps_back[::-1]", "steps = list(steps_back)"),
     "the rows of the next gate": ("lstm", "a[k * H : (k + 1) * H, :]", "a[(k + 1) % 4 * H :, :][:H, :]"),
     "the gradient of another value": ("lstm", "step.gradients[value] for", 'step.gradients["i"] for'),
     "the values of the step before": (
@@ -231,7 +232,7 @@ MUTATIONS = {
         "[operands[k] for operands in saved.operands]",
         "[state[0] for state in saved.states]",
     ),
-    "one direction's part of dx": ("input projection", "parts[0] + parts[1]", "parts[0]"),
+    "one direction's part of dx": ("both directions", "parts[0] + parts[1]", "parts[0]"),
     "samples exchanged": ("lstm", ".transpose(2, 0, 1))", ".transpose(2, 0, 1)[::-1])"),
     "the gradient of the gate for that of its product": (
         "gru",
@@ -360,7 +361,7 @@ def test_a_layer_is_traced_with_the_gradients_that_backward_gives():
     for reverse, name in ((False, "layer0"), (True, "layer0_reverse")):
         np.testing.assert_allclose(trace.share("U", reverse=reverse), grads[f"{name}.U"], rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(trace.share("b_n", reverse=reverse), grads[f"{name}.b_n"], rtol=1e-12)
-    layer.backward(cache, 2 * dy)  # a second way back takes the place of the first
+    layer.backward(cache, 2 * dy)  # a second backward takes the place of the first
     np.testing.assert_allclose(trace.dx(), 2 * dx, rtol=1e-12)
     assert trace.about["gradients_of"] == "outputs"
 
@@ -434,10 +435,10 @@ def test_without_a_trace_nothing_is_kept_for_one(monkeypatch):
         raise AssertionError("a trace was begun")
 
     monkeypatch.setattr(recurrent.Trace, "of_layers", refuse)
-    monkeypatch.setattr(single, "ReferencePass", refuse)
     model, (x, labels) = make_model(kernel="reference"), batch()
     model.loss_and_gradients(x, labels)
     _, _, cache = model.recurrent.forward(x)
+    assert isinstance(cache["saved"][0], Saved)
     assert cache["saved"][0].pre_activations == []
     assert "trace" not in cache
     with pytest.raises(AssertionError, match="a trace was begun"):

@@ -92,7 +92,7 @@ class Single:
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        grads has the keys and shapes of `params`.  `see` is called with each step of the way back through a pass that
+        grads has the keys and shapes of `params`.  `see` is called with each backward step of a pass that
         was looked at.  The other arguments are those of `lstm_np.kernels.protocol.Kernel.backward`.
         """
         params, dy = self.kernel_params(), self._in_order(dy)

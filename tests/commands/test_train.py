@@ -363,7 +363,7 @@ def test_hold_is_a_flag(invoke, tmp_path):
     assert invoke("gradcheck", "--hold", "f=1,o=0.5").status == 0
     for value, line in {
         "z=1": "a lstm cell has no value 'z' to hold; there are: i, f, o, g, c, tanh_c, h",
-        "f": "argument --hold: must be like f=1 or f=1,o=0.5, found 'f'",
+        "f": "argument --hold: must be like f=1 or f=1,o=0.5, found 'f' (--help lists the flags)",
         "f=inf": "--hold must be finite, found inf",
     }.items():
         refused = invoke("train", *QUICK, "--hold", value)
