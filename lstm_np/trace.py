@@ -350,7 +350,9 @@ class Trace:
 
     def _rows(self) -> list[tuple[str, ...]]:
         """The table of `summary`, its head first."""
-        rows = [("layer", "value", "min", "mean", "max", f"< {SHUT:g}", f"> {OPEN:g}", "gradient norm")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "value", "min", "mean", "max", f"< {SHUT:g}", f"> {OPEN:g}", "gradient norm")
+        ]
         for layer, reverse in self.layers:
             for name in self.values:
                 array = np.real(self.value(name, layer=layer, reverse=reverse))
@@ -376,7 +378,8 @@ class Trace:
         """
         if os.fspath(path).endswith(".npz"):
             content = io.BytesIO()
-            np.savez(content, about=np.array(json.dumps(self.about)), **self._arrays)
+            named: dict[str, Any] = {"about": np.array(json.dumps(self.about)), **self._arrays}
+            np.savez(content, **named)
             write_atomically(path, content.getvalue())
         else:
             write_file(path, "trace", self._arrays, self.about)
