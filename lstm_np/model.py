@@ -294,6 +294,7 @@ class SequenceClassifier:
             read = read if cache["masks"][-1] is None else read * cache["masks"][-1]
         else:  # the states after as many steps, whichever way they are read
             read = outputs[0] if len(outputs) == 1 else xp.concat((outputs[0], outputs[1][:, ::-1, :]), axis=0)
+            read = read * cache["read_out"][:, None, :] if "read_out" in cache else read
         _, T, B = read.shape
         found = dense.forward(self.params.section("readout"), read.reshape(-1, T * B)).reshape(-1, T, B)
         return xp.concat((found[:, :-1, :], logits[:, None, :]), axis=1)

@@ -45,6 +45,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no bias": ({"bias": False}, {}),
     "a bias at run time": ({"forget_bias_at": "run", "forget_bias": 0.7}, {}),
     "dropout": ({"num_layers": 2, "dropout": 0.4, "dropout_outputs": "all", "read_out": "last_output"}, {"key": (3,)}),
+    "dropout of both final states": (
+        {"bidirectional": True, "dropout": 0.4, "dropout_outputs": "all"},
+        {"key": (4,)},
+    ),
     "held": ({}, {"hold": [Hold("f", 0.6, units=[0, 2], steps=slice(1, 3)), Hold("c", 0.3, samples=1, steps=2)]}),
     "held in a stack": (
         {"num_layers": 2, "bidirectional": True},
@@ -328,6 +332,18 @@ def test_training_in_a_trace_is_training():
     masked = traces[1].x(1)
     assert (masked == 0).any()
     np.testing.assert_array_equal(masked[masked != 0], 2 * traces[1].value("h")[masked != 0])
+
+
+def test_final_states_are_read_after_their_dropout():
+    settings, given = CASES["dropout of both final states"]
+    model, (x, labels) = make_model(**settings), batch()
+    trace = take(model, given)
+    assert trace.loss == model.copy(kernel="reference").loss_and_gradients(x, labels, dropout_key=given["key"])[0]
+    assert trace.difference < 1e-14
+    mask = model.recurrent.last_mask((2 * H, B), given["key"])
+    read = np.concatenate([trace.value("h"), trace.value("h", reverse=True)[:, ::-1]], axis=2) * mask.T[:, None]
+    expected = read @ model.params["readout.W"].T + model.params["readout.b"]
+    np.testing.assert_allclose(trace.step_logits, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_the_last_output_is_read_after_its_dropout():

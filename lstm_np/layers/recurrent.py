@@ -294,7 +294,7 @@ class Recurrent:
         if recorded is not None:
             cache["trace"] = recorded
             if not holds:
-                recorded.about["difference"] = self._difference(given, state, dropout_key, x, final)
+                recorded.about["difference"] = self._difference(given, state, dropout_key, outputs, final)
         return x if sequence else None, final, cache if save or trace else None
 
     def _new_trace(self, held: bool) -> Trace:
@@ -310,11 +310,17 @@ class Recurrent:
             held,
         )
 
-    def _difference(self, x: Array, state: Any, dropout_key: Any, y: Array, final: list[tuple[Array, ...]]) -> float:
-        """How far y and the final states are from those of the layers' own kernels."""
+    def _difference(
+        self, x: Array, state: Any, dropout_key: Any, outputs: list[Array], final: list[tuple[Array, ...]]
+    ) -> float:
+        """How far the top layer's outputs, as dropout leaves them, and all final states are from those of the layers'
+        own kernels."""
         if set(self.kernel_names) == {"reference"}:
             return 0.0
         own_y, own_final, _ = self.run(x, state, save=False, dropout_key=dropout_key)
+        y = self.backend.xp.concat(outputs, axis=0)
+        if dropout_key is not None and self._drops(self.num_layers - 1):
+            y = y * self._mask(self.num_layers - 1, y.shape, dropout_key)
         pairs = [(y, own_y)]
         for states in zip(final, own_final, strict=True):
             pairs += zip(*states, strict=True)
