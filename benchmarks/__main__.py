@@ -81,6 +81,11 @@ def make_parser() -> Parser:
     compare.add_argument("--cases", nargs="+", metavar="CASE", help="what is raced (default: the main cases)")
     compare.add_argument("--json", action="store_true", help="the whole result as one JSON object, on the last line")
 
+    page = commands.add_parser("page", help="the page of a run: its size, and how fast it answers in a browser")
+    page.add_argument("run", metavar="RUN", help="run folder or weights file of a model with one layer")
+    page.add_argument("--digits", type=at_least_one, default=200, help="digits drawn by pointer events (default 200)")
+    page.add_argument("--holds", type=at_least_one, default=50, help="values held (default 50)")
+
     table = commands.add_parser("table", help="the README's table from the committed result file")
     table.add_argument("--write", action="store_true", help="put it into README.md, between its markers")
     return parser
@@ -143,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks import footprint
 
             return footprint.run(arguments)
+        if arguments.command == "page":
+            from benchmarks import page
+
+            return page.run(arguments)
         if arguments.command == "mnist":
             from benchmarks import mnist
 
