@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".part"  # what the name of a file ends in until it is whole
+
 
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with a leading ~ or ~user replaced by that home folder; as in shells, an unknown ~user is a name.
@@ -80,18 +82,54 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _write_and_replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+def append_durably(path: str | os.PathLike[str], content: bytes) -> None:
+    """Add to the end of a file, and on to the disk, all of `content`; where that fails the file is as it was.
+
+    Raises OSError, which names this path.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        handle = os.open(path, flags, 0o666)
+        try:
+            before = os.fstat(handle).st_size
+            try:
+                _write_all(handle, content)
+                os.fsync(handle)
+            except BaseException:
+                os.ftruncate(handle, before)
+                raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder that nobody else writes to."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _write_and_replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+    try:
+        try:
+            _write_all(handle, content)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    """Write all of it: a system may take less than it is given at once, as on a disk that is nearly full."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def _umask() -> int:

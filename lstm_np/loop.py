@@ -68,6 +68,10 @@ class Position:
         """After one more step."""
         return Position(self.epoch, self.batch + 1, self.step + 1)
 
+    def without_batch(self) -> Position:
+        """After a batch that is left out: no step was made."""
+        return Position(self.epoch, self.batch + 1, self.step)
+
     def next_epoch(self) -> Position:
         """At the first batch of the following epoch."""
         return Position(self.epoch + 1, 0, self.step)
@@ -347,9 +351,9 @@ class Progress:
             self.look(self._coming.pop(0).read())
 
     def look(self, now: Metrics) -> None:
-        """Keep the means of the samples since the last look."""
-        self.looks = list(self._with(now))
-        self._seen = now
+        """Keep the means of the samples since the last look, if there were any."""
+        if now.count > self._seen.count:
+            self.looks, self._seen = list(self._with(now)), now
 
     def until(self, now: Metrics) -> tuple[tuple[float, float], ...]:
         """The looks, and behind them one at `now` if there were samples since the last; waits for those expected."""
@@ -504,10 +508,12 @@ def train(
     *,
     epochs: int,
     max_steps: int | None = None,
-    validate: Callable[[], Metrics] | None = None,
+    validate: Callable[[], Metrics | None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    leave_out: Callable[[Position], bool] | None = None,
+    on_divergence: Callable[[TrainingDivergedError], bool] | None = None,
 ) -> History:
     """Train from `start` until `epochs` epochs and at most `max_steps` steps of the run are made; the epochs made.
 
@@ -516,9 +522,12 @@ def train(
                be that of this position (`Steps.restore`), or the epoch's sums are of its rest alone
     epochs     of the whole run, from its beginning: a run that stands at epoch 3 of 5 makes two more
     max_steps  likewise; it may end within an epoch
-    validate   called after each epoch; its metrics go into the epoch's record
+    validate   called after each epoch; its metrics go into the epoch's record.  None: it was cut short; training ends,
+               and the model's position is still that of the epoch that has yet to be measured
     on_step    called after each step, on_epoch after each epoch, also after one that was cut short
     stop       asked before each step; True ends training after what has been done
+    leave_out  asked before each step, with the position of its batch; True: no step is made on it
+    on_divergence  asked when a step has diverged, before anything has changed; True: its batch is left out
 
     >>> import numpy as np, lstm_np
     >>> rng = np.random.default_rng(0)
@@ -560,22 +569,36 @@ def train(
     every, stopped = -(-size // LOOKS_PER_EPOCH), False
     while here.epoch < epochs and not stopped:
         with progress.timed():
-            for batch in steps.batches(here):
-                if (stop is not None and stop()) or (max_steps is not None and here.step >= max_steps):
-                    stopped = True
-                    break
-                loss, correct, samples = steps.step(batch, here.step + 1)
-                model.position = here = here.next_batch()
-                # the last look of an epoch is at its end: a short last batch alone would stand out of the curve
-                if here.batch % every == 0 and here.batch + every < size:
-                    progress.expect(steps.glance())
-                if on_step is not None:
-                    on_step(Step(here, samples, loss, correct, sums))
+            left_out = True
+            while left_out and not stopped and here.batch < size:
+                left_out = False
+                for batch in steps.batches(here):
+                    if (stop is not None and stop()) or (max_steps is not None and here.step >= max_steps):
+                        stopped = True
+                        break
+                    left_out = leave_out is not None and leave_out(here)
+                    try:
+                        made = None if left_out else steps.step(batch, here.step + 1)
+                    except TrainingDivergedError as error:
+                        if on_divergence is None or not on_divergence(error):
+                            raise
+                        left_out = True
+                    if left_out or made is None:  # the batches behind it are keyed by the steps made: asked for anew
+                        model.position = here = here.without_batch()
+                        break
+                    loss, correct, samples = made
+                    model.position = here = here.next_batch()
+                    # the last look of an epoch is at its end: a short last batch alone would stand out of the curve
+                    if here.batch % every == 0 and here.batch + every < size:
+                        progress.expect(steps.glance())
+                    if on_step is not None:
+                        on_step(Step(here, samples, loss, correct, sums))
             progress.settle()
             metrics = steps.look() if sums.count else None
         record = None
         if metrics is not None:
             validation = validate() if validate is not None else None
+            stopped = stopped or (validate is not None and validation is None)
             looks, share = progress.until(metrics), here.batch / size
             record = Epoch(here.epoch + 1, here.step, metrics, validation, progress.seconds, share, looks)
             done.append(record)

@@ -16,7 +16,7 @@ from benchmarks import results
 from lstm_np import data
 from lstm_np.data.load import cache_folder, data_folder
 from lstm_np.display.pictures import save_picture
-from lstm_np.files import expand, write_atomically
+from lstm_np.files import append_durably, expand, remove_temporary, write_atomically
 from lstm_np.training import load_recipe, run_folder
 from lstm_np.training.recipes.compare import write_table
 
@@ -113,6 +113,40 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
                 write_atomically(path, b"new")
         assert path.read_bytes() == b"old"
         assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_system_that_takes_a_few_bytes_at_a_time(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, content: write(handle, bytes(content)[:3]))
+    write_atomically(tmp_path / "file", b"0123456789")
+    append_durably(tmp_path / "file", b"abcdefg")
+    assert (tmp_path / "file").read_bytes() == b"0123456789abcdefg"
+
+
+def test_what_cannot_be_added_whole_is_not_added(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    append_durably(path, b"old\n")
+    for call in ("write", "fsync"):
+        real, calls = getattr(os, call), []
+
+        def full(handle, *content, real=real, calls=calls, call=call):
+            calls.append(handle)
+            if call == "fsync" or len(calls) > 1:
+                raise OSError(28, "No space left on device")
+            return real(handle, bytes(*content)[:2])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, full)
+            with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+                append_durably(path, b"new\n")
+        assert path.read_bytes() == b"old\n"
+
+
+def test_half_written_files_of_a_killed_process(tmp_path):
+    for name in (".a.safetensors.x1y2.part", "b.part", ".hidden"):
+        (tmp_path / name).touch()
+    remove_temporary(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "b.part"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX alone has folders that are synced")

@@ -316,3 +316,15 @@ def test_anybody_may_bring_batches():
     history = train(model.training_steps(lstm_np.Adam(model.params), Mine()), epochs=2)
     assert [epoch.train.count for epoch in history] == [15, 15]
     assert model.position == Position(2, 0, 6)
+
+
+def test_an_epoch_whose_measurement_was_cut_short_has_yet_to_be_measured():
+    steps, measured = Counting(), []
+    history = train(steps, epochs=3, validate=lambda: measured.append(1))
+    size = len(steps)
+    assert (len(history), history[0].validation, history[0].share) == (1, None, 1.0)
+    assert steps.model.position == Position(0, size, size)
+    rest = train(steps, epochs=1, validate=lambda: Metrics(0.5, 0.5, 4, 2))
+    assert [(epoch.number, epoch.steps, epoch.validation.count) for epoch in rest] == [(1, size, 4)]
+    assert rest[0].train == history[0].train
+    assert steps.model.position == Position(1, 0, size)
