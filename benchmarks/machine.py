@@ -15,20 +15,9 @@ import numpy as np
 
 from benchmarks.processes import ROOT
 from lstm_np.backends.blas_threads import libraries
+from lstm_np.training.environment import cpu_name
 
 FORMAT = "lstm_np benchmark 2"
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it, with its family and model where it does: names can be vague."""
-    try:
-        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
-        told = {name.strip(): value.strip() for name, _, value in pairs}
-    except OSError:
-        told = {}
-    name = told.get("model name") or platform.processor() or platform.machine()
-    family, model = told.get("cpu family"), told.get("model")
-    return name if family is None or model is None else f"{name} (family {family}, model {model})"
 
 
 def commit() -> dict[str, Any]:

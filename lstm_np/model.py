@@ -8,21 +8,27 @@ An input projection, where there is one, is a dense layer in front: the recurren
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from lstm_np import initializers, old_names, options
+from lstm_np import divergence, initializers, old_names, options
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import CELLS
+from lstm_np.checkpoints import DEFAULT, KEEP, Checkpoint, CheckpointError, Checkpoints, Every, Keeper, fingerprint
 from lstm_np.data import Batches
 from lstm_np.device.inference import DeviceInference
 from lstm_np.device.memory import DeviceData, fits
 from lstm_np.device.steps import DeviceSteps, rows_on_device
 from lstm_np.holds import Hold, read_holds
+from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.layers import Parameters, dense, make_layers
 from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
@@ -53,6 +59,20 @@ def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) ->
         if name not in options.taken_by(SequenceClassifier):
             raise _written_by_a_newer_version(path, f"its model has {name!r}")
     return values
+
+
+def _plain_values(optimizer: Optimizer) -> dict[str, Any]:
+    """The arguments of an optimizer, as JSON has them."""
+    plain = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "steps"}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in plain.items()
+        if isinstance(value, (bool, int, float, str, tuple))
+    }
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def _written_by_a_newer_version(path: str | os.PathLike[str], reason: str) -> WeightsError:
@@ -137,6 +157,8 @@ class SequenceClassifier:
         self._params = Parameters.from_host(self.backend, arrays, self.dtype)
         self.position = Position()
         self._own_optimizer: Adam | None = None  # of a `fit` that is given none
+        self._stopped: Checkpoint | None = None  # what the next `fit` goes on from
+        self._checkpoints_in: Path | None = None  # the folder with those of this model's training
         self._inference: dict[int, DeviceInference] = {}  # by the number of time steps
         self._kept_on_device: WeakKeyDictionary[Batches, DeviceData] = WeakKeyDictionary()
         self.recurrent.params = self.params.leading(len(self.recurrent.params))  # one vector for all of the model
@@ -493,14 +515,34 @@ class SequenceClassifier:
         loss, correct, grads = self.backpropagate(self._convert(x), truth, into, dropout_key=(number,))
         return BatchGradients(loss, correct, len(labels), grads)
 
-    def why_not_finite(self, batch: tuple[Array, Array]) -> str | None:
+    def not_finite_before(self, batch: tuple[Array, Array]) -> divergence.NotFinite | None:
         """What is not finite before anything is computed: x of a batch, in the model's dtype, or a parameter."""
-        if not self._is_finite(self._convert(batch[0])):
-            return f"x has values that are not finite in {self.dtype}"
-        for name, array in self.params.items():
-            if not self._is_finite(array):
-                return f"{name} was not finite already"
-        return None
+        bad = divergence.in_input(self.backend.to_host(self._convert(batch[0])), self.dtype)
+        return bad or self.not_finite_in(self.params, "{name} was not finite already")
+
+    def not_finite_in(self, arrays: Parameters, what: str) -> divergence.NotFinite | None:
+        """What is not finite in arrays with the names of `params`; `what` as for `lstm_np.divergence.in_arrays`."""
+        gates = {single.name: self.recurrent.cell.gates for single in self.recurrent.singles}
+        return divergence.in_arrays({n: self.backend.to_host(a) for n, a in arrays.items()}, what, gates)
+
+    def not_finite_within(self, batch: tuple[Array, Array], number: int) -> divergence.NotFinite | None:
+        """The first value that is not finite when the step `number` is computed on a batch, by the reference kernel."""
+        x, labels = batch
+        copy, watch = self.copy(kernel="reference"), divergence.Watch(self.backend)
+        for single in copy.recurrent.singles:
+            assert isinstance(single.kernel, ReferenceKernel)
+            single.kernel = watch.over(single.kernel, single.name, reverse=single.reverse)
+        entered, truth, xp = copy._convert(x), copy._enter_labels(labels, len(x)), self.backend.xp
+
+        def check(logits: Array) -> None:
+            watch.note("the logits", logits)
+            one_by_one = [self.loss(xp, logits[:, k : k + 1], truth[k : k + 1])[0] for k in range(len(x))]
+            watch.note("the loss", xp.stack(one_by_one))
+
+        loss, _, grads = copy.backpropagate(entered, truth, dropout_key=(number,), check=check)
+        if watch.first is None and not self._is_finite(loss):
+            return divergence.NotFinite(f"the loss: the sum of the samples' own is beyond the range of {self.dtype}")
+        return watch.first or copy.not_finite_in(grads, "the first is the gradient of {name}")
 
     def fit(
         self,
@@ -514,6 +556,9 @@ class SequenceClassifier:
         clip_norm: float | None = None,
         shuffle: bool = True,
         on_epoch: Callable[[Epoch], None] | None = None,
+        checkpoints: str | os.PathLike[str] | None = None,
+        checkpoint_every: str | None = None,
+        keep_checkpoints: int = KEEP,
     ) -> History:
         """Train for `epochs` more epochs on x (N, T, D) and labels, integers (N,) or one-hot (N, K); their `History`.
 
@@ -521,9 +566,14 @@ class SequenceClassifier:
         validation_data  (x, labels) to evaluate after each epoch
         clip_norm        upper bound of the norm of all gradients together
         on_epoch         called with the record of each epoch
+        checkpoints      a folder for checkpoints, from which `resume` goes on after a crash, with the same bits
+        checkpoint_every  "200" steps, or a time such as "30s" or "5m"; None: each epoch and each minute, at most one in
+                         10 s.  There is also one before the first step and one at the end
+        keep_checkpoints  how many of them are kept, the newest
 
         It goes on where the model stands (`position`), at the first batch of the next epoch, so that ten calls with
-        epochs=1 are one call with epochs=10, to the bit.
+        epochs=1 are one call with epochs=10, to the bit.  The first call after `resume` is made with the arguments of
+        the one that was cut short, and finishes it: its epochs count from where that one began, its history is of both.
 
         >>> import numpy as np, lstm_np
         >>> rng = np.random.default_rng(0)
@@ -534,8 +584,11 @@ class SequenceClassifier:
         >>> [epoch.steps for epoch in history], model.position
         ([3, 6, 9], Position(epoch=3, batch=0, step=9))
 
-        Raises ValueError for bad data or arguments, before any work; TrainingDivergedError when loss or gradient are no
-        longer finite, with the parameters as before that step (on a GPU: after it).
+        Raises ValueError for bad data or arguments, before any work, and for others than those of the call that it
+        goes on with; CheckpointError for a folder that holds another training's checkpoints, or in which another
+        process trains; OSError where the last checkpoint cannot be written (of others that cannot a warning tells);
+        TrainingDivergedError when loss or gradient are no longer finite, with the parameters as before that step (on a
+        GPU: after it).
         """
         epochs, batch_size = check_count("epochs", epochs, 1), check_count("batch_size", batch_size, 1)
         x, integers = self._check_data(x, labels)
@@ -548,14 +601,126 @@ class SequenceClassifier:
         )
         if optimizer is None:
             self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
-        start = self.position if self.position.batch == 0 else self.position.next_epoch()
-        return train(
-            self.training_steps(optimizer, batches, clip_norm=clip_norm),
-            start,
-            epochs=start.epoch + epochs,
-            validate=None if validation_data is None else self._measuring(*validation_data),
-            on_epoch=on_epoch,
-        )
+        every = DEFAULT if checkpoint_every is None else Every.parse(checkpoint_every)
+        steps = self.training_steps(optimizer, batches, clip_norm=clip_norm)
+        start = begun = self.position if self.position.batch == 0 else self.position.next_epoch()
+        history = History()
+        keeper: Keeper | None = None
+        about: dict[str, Any] = {}
+        if checkpoints is not None or self._stopped is not None:
+            about = {
+                "batch_size": batch_size,
+                "clip_norm": clip_norm,
+                "shuffle": bool(shuffle),
+                "optimizer": {"name": type(optimizer).__name__, **_plain_values(optimizer)},
+                "x and labels": fingerprint((x, integers)),
+                "validation_data": None if validation_data is None else fingerprint(validation_data),
+            }
+        resumed = self._stopped
+        if resumed is not None:
+            begun, history = self._go_on(resumed, steps, about, epochs)
+            start, self._stopped = resumed.position, None
+
+        def capture() -> Checkpoint:
+            fit = {**about, "begun": asdict(begun), "history": history.state()}
+            return Checkpoint.of(steps, {"model": self.config, "notes": self.notes, "fit": fit})
+
+        def after_epoch(record: Epoch) -> None:
+            nonlocal history
+            history += (record,)
+            if keeper is not None:
+                keeper.on_epoch(record)
+            if on_epoch is not None:
+                on_epoch(record)
+
+        with ExitStack() as stack:
+            if checkpoints is not None:
+                keeper = Keeper(self._enter_checkpoints(checkpoints, keep_checkpoints, stack), every, capture, _warn)
+                self.position = start
+                if resumed is None:
+                    keeper.begin()
+                else:
+                    keeper.resume(start)
+            train(
+                steps,
+                start,
+                epochs=begun.epoch + epochs,
+                validate=None if validation_data is None else self._measuring(*validation_data),
+                on_step=None if keeper is None else keeper.on_step,
+                on_epoch=after_epoch,
+            )
+            if keeper is not None:
+                keeper.finish(self.position)
+        return history
+
+    def _go_on(
+        self, stopped: Checkpoint, steps: Steps, about: Mapping[str, Any], epochs: int
+    ) -> tuple[Position, History]:
+        """Where the call began that was cut short, and its history; `steps` get its state.
+
+        Raises ValueError where this call is another one.
+        """
+        fit = stopped.run.get("fit")
+        if fit is None:
+            raise CheckpointError(
+                "these are checkpoints of python -m lstm_np.train, which goes on with them: --resume RUN"
+            )
+        for name, value in about.items():
+            value = list(value) if isinstance(value, tuple) else value
+            if fit.get(name) != value:
+                found = "others" if isinstance(value, str) else f"{value!r}, before {fit.get(name)!r}"
+                raise ValueError(
+                    f"fit goes on with a call that was cut short, with the same arguments; {name}: {found}"
+                )
+        begun = Position(**fit["begun"])
+        if begun.epoch + epochs < stopped.position.epoch:
+            made = stopped.position.epoch - begun.epoch
+            raise ValueError(f"epochs {epochs}: the call that fit goes on with has made {made} already")
+        steps.restore(stopped.steps)
+        return begun, History.from_state(fit["history"])
+
+    def _enter_checkpoints(self, folder: str | os.PathLike[str], keep: int, stack: ExitStack) -> Checkpoints:
+        """The folder for this model's checkpoints.  Raises CheckpointError where it holds another training's."""
+        kept = Checkpoints(folder, keep)
+        path = kept.folder.absolute()
+        if kept.files() and path != self._checkpoints_in:
+            raise CheckpointError(
+                f"{folder}: holds the checkpoints of another training; SequenceClassifier.resume goes on with it, or "
+                "name another folder"
+            )
+        stack.enter_context(kept)
+        self._checkpoints_in = path
+        return kept
+
+    @classmethod
+    def resume(
+        cls, folder: str | os.PathLike[str], *, backend: str | Backend = "numpy", kernel: str | None = None
+    ) -> SequenceClassifier:
+        """The model of the newest checkpoint that `fit` has written to a folder; `fit` goes on with its training.
+
+        backend, kernel  as for `load`
+
+        >>> import tempfile, numpy as np, lstm_np
+        >>> rng, folder = np.random.default_rng(0), tempfile.mkdtemp()
+        >>> x, labels = rng.standard_normal((60, 5, 3)), rng.integers(0, 2, 60)
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> history = model.fit(x, labels, epochs=2, batch_size=20, checkpoints=folder)
+        >>> again = lstm_np.SequenceClassifier.resume(folder)
+        >>> again.position, len(again.fit(x, labels, epochs=3, batch_size=20, checkpoints=folder))
+        (Position(epoch=2, batch=0, step=6), 3)
+
+        Of checkpoints that are damaged a warning tells; the newest that verifies is taken.
+        Raises CheckpointError where there is none, WeightsError for one that is not of such a model.
+        """
+        kept = Checkpoints(folder)
+        checkpoint = kept.newest(_warn)
+        config, notes = checkpoint.run.get("model"), checkpoint.run.get("notes")
+        if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
+            raise WeightsError(f"{folder}: the checkpoint does not say which model it is of")
+        model = cls._of_file(folder, config, checkpoint.parameters, backend, kernel)
+        model.notes, model.position = dict(notes), checkpoint.position
+        model._stopped, model._checkpoints_in = checkpoint, kept.folder.absolute()
+        return model
 
     def _measuring(self, x: np.ndarray, labels: np.ndarray) -> Callable[[], Metrics]:
         """A function that evaluates checked data, which stay on a device from call to call where they can."""
@@ -709,6 +874,20 @@ class SequenceClassifier:
             raise _written_by_a_newer_version(path, f"it says {', '.join(sorted(unknown))}")
         if not isinstance(config, Mapping) or not isinstance(notes, Mapping):
             raise WeightsError(f"{path}: the file does not say which model its weights belong to")
+        model = cls._of_file(path, config, tensors, backend, kernel)
+        model.notes = dict(notes)
+        return model
+
+    @classmethod
+    def _of_file(
+        cls,
+        path: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray],
+        backend: str | Backend,
+        kernel: str | None,
+    ) -> SequenceClassifier:
+        """The model that a file describes, with the values of its tensors.  Raises WeightsError."""
         config = _present_options(path, config)
         cell = config.get("cell")
         if isinstance(cell, str) and cell not in CELLS:  # and no file is run because another names it
@@ -733,7 +912,6 @@ class SequenceClassifier:
         except (TypeError, ValueError, MemoryError) as error:
             raise WeightsError(f"{path}: the model it describes cannot be made ({error})") from error
         model.load_weights(tensors, path)
-        model.notes = dict(notes)
         return model
 
     def load_weights(self, tensors: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""What can be trained by name: python -m lstm_np.recipes [list | show NAME | compare [NAME ...] --seeds N]."""
+"""What can be trained by name, and what was: python -m lstm_np.recipes [list | show NAME | compare | diff RUN RUN]."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from lstm_np.cli.command import Parser, backend_of, emit, run_command, say
 from lstm_np.cli.flags import add_data_flags, add_machine_flags
 from lstm_np.training import Place, Recipe, load_recipe, recipe_names
+from lstm_np.training.differences import differences_of_runs
+from lstm_np.training.differences import table as table_of
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments as settled
 from lstm_np.training.recipes import Tables
@@ -29,13 +31,17 @@ def make_parser() -> Parser:
     """The flags."""
     parser = _Parser(
         "recipes",
-        "[list | show NAME ... | compare [NAME ...]] [flags]",
-        "List the recipes, show what one says, or train several of them with several seeds and put the results beside "
-        "what was published. A comparison that was cut short goes on where it stopped, in the same folder.",
-        one="training diverged",
+        "[list | show NAME ... | compare [NAME ...] | diff RUN RUN] [flags]",
+        "List the recipes, show what one says, train several of them with several seeds and put the results beside "
+        "what was published, or say what differs between two runs that were trained: settings, data, machine, "
+        "versions, and their results. A comparison that was cut short goes on where it stopped, in the same folder.",
+        one="training diverged, or two runs differ",
     )
-    parser.add_argument("action", nargs="?", choices=("list", "show", "compare"), default="list", help="[list]")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes [compare: all of them]")
+    actions = ("list", "show", "compare", "diff")
+    parser.add_argument("action", nargs="?", choices=actions, default="list", help="[list]")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="recipes [compare: all of them]; diff: two run folders"
+    )
     group = parser.add_argument_group("compare")
     group.add_argument("--seeds", type=int, default=3, metavar="N", help="run each with the seeds 1 to N [3]")
     group.add_argument(
@@ -58,6 +64,8 @@ def _recipes(arguments: argparse.Namespace) -> int:
         raise ValueError(f"show needs the name of a recipe; there are: {', '.join(recipe_names())}")
     if arguments.action == "list" and arguments.names:
         raise ValueError("list takes no names; show NAME says what one recipe is")
+    if arguments.action == "diff":
+        return _diff(arguments)
     recipes = [load_recipe(name) for name in dict.fromkeys(arguments.names) or recipe_names()]
     if arguments.action == "compare":
         return _compare(recipes, arguments)
@@ -111,6 +119,14 @@ def _wrapped(text: str) -> str:
 
 def _shown(value: object) -> str:
     return "none" if value is None else json.dumps(value)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    if len(arguments.names) != 2:
+        raise ValueError(f"diff needs two run folders, found {len(arguments.names)}")
+    found = differences_of_runs(*arguments.names)
+    emit(json.dumps([row._asdict() for row in found]) if arguments.json else table_of(found, *arguments.names))
+    return 1 if found else 0
 
 
 def _compare(recipes: list[Recipe], arguments: argparse.Namespace) -> int:

@@ -2,7 +2,8 @@
 
     gradients  loss, correct answers and gradients of a batch                        (the model)
     reduce     what several machines would sum over their shares of the batch        (one machine: nothing to do)
-    check      loss and gradient norm are finite, and the norm is made `clip_norm`   (before anything changes)
+    check      loss, gradients, parameters and what the optimizer keeps are finite, and the gradients' norm is made
+               `clip_norm`                                                           (before anything changes)
     apply      the optimizer's update
 
 Each stage is a method, to be replaced one by one in a class of one's own; `ModelSteps.step` is their sequence.
@@ -11,12 +12,13 @@ Each stage is a method, to be replaced one by one in a class of one's own; `Mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from lstm_np.divergence import NotFinite
 from lstm_np.loop import BatchSource, Position, Progress, Running, Steps, Trainable, TrainingDivergedError
 from lstm_np.optimizers import Optimizer, check_clip_norm, check_optimizer, clip_by_global_norm, global_norm
 from lstm_np.parameters import Parameters
@@ -47,8 +49,16 @@ class Differentiable(Trainable, Protocol):
         """
         ...
 
-    def why_not_finite(self, batch: Any) -> str | None:
+    def not_finite_before(self, batch: Any) -> NotFinite | None:
         """What of a batch or of the parameters is not finite before anything is computed; None: all is finite."""
+        ...
+
+    def not_finite_in(self, arrays: Parameters, what: str) -> NotFinite | None:
+        """What is not finite in arrays with the names of the parameters; `what` says what such an array is."""
+        ...
+
+    def not_finite_within(self, batch: Any, number: int) -> NotFinite | None:
+        """The first value that is not finite when step `number` is computed on a batch."""
         ...
 
 
@@ -122,14 +132,17 @@ class ModelSteps(Steps):
     def check(self, made: BatchGradients, batch: Any, number: int) -> BatchGradients:
         """The gradients as they may be applied: finite, and clipped where that is asked for; the norm is computed once.
 
-        Raises TrainingDivergedError where the loss or the norm is not finite and can be read without waiting.
+        Raises TrainingDivergedError where the loss, the norm, a parameter or what the optimizer keeps is not finite and
+        can be read without waiting.
         """
         norm = global_norm(made.grads)
         if self.model.backend.reads_are_free:
             if not math.isfinite(made.loss):
-                raise self._diverged(batch, number, f"the loss is {made.loss:g}")
+                raise self._diverged(made, batch, number, f"the loss is {made.loss:g}")
             if not math.isfinite(norm):
                 norm = self._norm_beyond_the_dtype(made, batch, number)
+            if not self._state_may_be_finite() and self._not_finite_kept() is not None:
+                raise self._diverged(made, batch, number, f"the loss is {made.loss:g}")
             if self.clip_norm is None or norm <= self.clip_norm:
                 return made
         if self.clip_norm is not None:
@@ -140,19 +153,59 @@ class ModelSteps(Steps):
         """Update the parameters."""
         self.optimizer.step(made.grads)
 
+    def _state_may_be_finite(self) -> bool:
+        """False where a parameter or a slot of the optimizer is not finite (or a product of them overflows).
+
+        An infinity or NaN in either of two vectors makes their inner product one, so each vector is read once.
+        """
+        vectors = [self.model.params.flat, *self.optimizer.slots.values()]
+        vectors += vectors[-1:] if len(vectors) % 2 else []
+        inner = self.model.backend.inner
+        return all(math.isfinite(inner(a, b)) for a, b in zip(vectors[::2], vectors[1::2], strict=True))
+
     # ---- what is said when it diverges
+
+    def _not_finite_kept(self) -> NotFinite | None:
+        """What is not finite in the parameters or the optimizer's slots."""
+        vectors = {"{name} was not finite already": self.model.params.flat}
+        vectors |= {
+            f"the optimizer's {slot} of {{name}} was not finite already": v for slot, v in self.optimizer.slots.items()
+        }
+        for what, vector in vectors.items():
+            found = self.model.not_finite_in(self.model.params.like(vector), what)
+            if found is not None:
+                return found
+        return None
 
     def _norm_beyond_the_dtype(self, made: BatchGradients, batch: Any, number: int) -> Array:
         """The norm of gradients whose squares overflow their dtype; such gradients can only be clipped."""
         norm = np.linalg.norm(made.grads.flat.astype("float64"))
         if self.clip_norm is None or not math.isfinite(norm):
-            raise self._diverged(batch, number, f"the loss is {made.loss:g} but the gradient norm is {norm:g}")
+            raise self._diverged(made, batch, number, f"the loss is {made.loss:g} but the gradient norm is {norm:g}")
         return norm
 
-    def _diverged(self, batch: Any, number: int, found: str) -> TrainingDivergedError:
-        reason, cure = self.model.why_not_finite(batch), ""
-        if reason is None:
+    def _diverged(self, made: BatchGradients, batch: Any, number: int, found: str) -> TrainingDivergedError:
+        """The error that names the first value that is not finite: of what was there before, else on the way."""
+        cause, cure = self.model.not_finite_before(batch) or self._not_finite_kept(), ""
+        if cause is not None:
+            found += f" since {cause.told(self._samples())}"
+        else:
             cure = f"; lower the learning rate (now {self.optimizer.lr:g}) or clip gradients (clip_norm)"
-        cause = f" since {reason}" if reason else ""
+            within = self.model.not_finite_within(batch, number)
+            given = self.model.not_finite_in(made.grads, "the gradient of {name} is not finite")
+            if within is not None:
+                found += f"; the first value that is not finite is {within.told(self._samples())}"
+            elif given is not None:
+                found += f"; {given.told()}, though all is finite when it is computed again"
+            elif not math.isfinite(made.loss):
+                found += ", though all is finite when it is computed again"
         kept = "parameters and optimizer are as before this step"
-        return TrainingDivergedError(f"training diverged at step {number}: {found}{cause}; {kept}{cure}")
+        return TrainingDivergedError(f"training diverged at step {number}: {found}; {kept}{cure}")
+
+    def _samples(self) -> Sequence[int] | None:
+        """Which samples the batch at the model's position holds, where the source of the batches can tell."""
+        indices, position = getattr(self._batches, "indices", None), self.model.position
+        if indices is None or position.batch >= len(self):
+            return None
+        found = indices(position.epoch * len(self) + position.batch)
+        return range(found.start, found.stop) if isinstance(found, slice) else found

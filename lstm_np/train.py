@@ -1,34 +1,46 @@
-"""Train a model: python -m lstm_np.train [--recipe NAME] [--hidden-size 64 ...]."""
+"""Train a model: python -m lstm_np.train [--recipe NAME | --resume [RUN]] [--hidden-size 64 ...]."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from lstm_np import checkpoints
+from lstm_np.backends.cores import usable_cores
+from lstm_np.checkpoints import CheckpointError, Every
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
-from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, settings_from_flags
+from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, flag_of, settings_from_flags
 from lstm_np.loop import loss_in_words
-from lstm_np.training import Place, load_recipe, recipe_names, run
+from lstm_np.training import Outcome, Place, Recipe, load_recipe, recipe_names, run
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments as optimizer_arguments
 from lstm_np.training.recipes import DEFAULT, DIGITS
 from lstm_np.training.records import Plan
 from lstm_np.training.reporters import LineReporter, Reporter
+from lstm_np.training.resuming import Stopped, changed, command, stopped_run
+from lstm_np.training.run import ON_DIVERGENCE, ROLLBACKS, SKIPS, Care
 from lstm_np.training.tensorboard import TensorBoardReporter
+
+NEWEST = ""  # --resume without a run
 
 
 def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "train",
-        "[--recipe NAME] [flags]",
+        "[--recipe NAME | --resume [RUN]] [flags]",
         "Train an LSTM on handwritten digits and test it. Without flags: the default recipe, on MNIST; where MNIST "
         f"cannot be had, or with --dataset digits, the recipe {DIGITS} on the 8x8 digits that scikit-learn holds. Each "
         "epoch also shows the loss and accuracy on the validation images, or, where none are held back (--validation), "
         "on the test images: to look at, never used for a decision. Any setting of the recipe can be replaced by a "
-        "flag.",
+        "flag. A run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as "
+        "one that was not.",
         one="training diverged",
     )
     parser.add_argument(
@@ -40,6 +52,8 @@ def make_parser() -> Parser:
     add_settings_flags(parser)
     add_data_flags(parser)
     add_machine_flags(parser)
+    parser.set_defaults(backend=None, kernel=None)  # those of the run that goes on, else numpy and auto
+    _add_checkpoint_flags(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FOLDER", help="the run folder [a new one, runs/RECIPE-001 and so on]")
     output.add_argument("--log", choices=("tensorboard",), help="also write event files, in the run folder")
@@ -53,6 +67,52 @@ def make_parser() -> Parser:
     return parser
 
 
+def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("checkpoints, what a run goes on from")
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="RUN",
+        help="go on with a run from its newest checkpoint [that under runs/ with the newest]; with --epochs also for "
+        "longer than it was meant to",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=_every,
+        metavar="N|TIME",
+        help="write one after N steps, or a time such as 30s or 5m [each epoch and each minute, at most one in 10 s]; "
+        "also at the start, at the end, and at a signal",
+    )
+    group.add_argument(
+        "--keep-checkpoints",
+        type=int,
+        metavar="N",
+        help=f"keep the newest N; each holds the weights of the best epoch too [{checkpoints.KEEP}]",
+    )
+    group = parser.add_argument_group("when training goes wrong")
+    group.add_argument(
+        "--on-divergence",
+        choices=ON_DIVERGENCE,
+        help="when loss, gradients, parameters or optimizer are no longer finite. raise: end; skip: leave the batch "
+        f"out, at most {SKIPS} in a row (CPU); rollback: go back to the last checkpoint and leave the batch out, at "
+        f"most {ROLLBACKS} times [raise]",
+    )
+    group.add_argument(
+        "--gate-health",
+        action=argparse.BooleanOptionalAction,
+        help="after each epoch, and in metrics.jsonl, for each layer: how much of each gate is saturated, dead units, "
+        "the mean forget gate and the memory's half-life, gradients at the first and last step [no]",
+    )
+
+
+def _every(text: str) -> Every:
+    try:
+        return Every.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     return run_command(make_parser(), argv, _train)
@@ -60,14 +120,29 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     changes = settings_from_flags(arguments)
-    recipe, on_digits = load_recipe(arguments.recipe or DEFAULT).changed(changes), None
-    if arguments.recipe is None:
-        on_digits = load_recipe(DIGITS).changed(changes)
+    if arguments.keep_checkpoints is not None and arguments.keep_checkpoints < 1:
+        raise ValueError(f"--keep-checkpoints must be at least 1, found {arguments.keep_checkpoints}")
     stream = sys.stderr if arguments.json else sys.stdout
     reporter = Reporter() if arguments.quiet else LineReporter(stream, show_shapes=arguments.show_shapes)
     if arguments.log == "tensorboard":
         reporter = TensorBoardReporter(reporter)
-    with Interruption() as interruption, backend_of(arguments) as backend:
+    with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        stopped, on_digits = None, None
+        if arguments.resume is not None:
+            run_or_newest = None if arguments.resume == NEWEST else arguments.resume
+
+            def say(line: str) -> None:
+                reporter.note(f"train: {line}")
+
+            stopped = stack.enter_context(stopped_run(run_or_newest, say))
+            recipe = _resumed(stopped, arguments, changes)
+        else:
+            recipe = load_recipe(arguments.recipe or DEFAULT).changed(changes)
+            if arguments.recipe is None:
+                on_digits = load_recipe(DIGITS).changed(changes)
+        arguments.backend, arguments.kernel = arguments.backend or "numpy", arguments.kernel or "auto"
+        backend = stack.enter_context(backend_of(arguments))
         place = Place(
             backend,
             arguments.kernel,
@@ -76,20 +151,70 @@ def _train(arguments: argparse.Namespace) -> int:
             explicit="dataset" in changes["data"],
             out=arguments.out,
         )
-        outcome = run(recipe, place, reporter, interruption, on_digits=on_digits)
-    if arguments.json:
-        emit(json.dumps(outcome.as_json()))
-    if outcome.interrupted is not None:
-        kept = f"weights and metrics are in {outcome.plan.folder}"
-        reporter.note(f"train: interrupted after {outcome.steps:,} steps; {kept}")
-        return 128 + outcome.interrupted
-    if outcome.hopeless:
-        plan = outcome.plan
-        loss, guess = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
-        found = f"the training loss ended at {loss_in_words(loss)}, that of a guess is {guess:.2f}"
-        reporter.note(f"train: training diverged: {found}; lower the learning rate (now {learning_rate(plan):g})")
-        return 1
-    return 0
+        care = _care(arguments, Care() if stopped is None else Care.from_state(stopped.care))
+        if stopped is not None:
+            stopped.checkpoints.keep = care.keep
+        outcome = run(recipe, place, reporter, interruption, on_digits=on_digits, care=care, stopped=stopped)
+    return _end(outcome, interruption, reporter, as_json=arguments.json)
+
+
+def _care(arguments: argparse.Namespace, before: Care) -> Care:
+    """How the run is looked after: as before, where the flags leave it open."""
+    given = {
+        "every": arguments.checkpoint_every,
+        "keep": arguments.keep_checkpoints,
+        "on_divergence": arguments.on_divergence,
+        "gate_health": arguments.gate_health,
+    }
+    return replace(before, **{name: value for name, value in given.items() if value is not None})
+
+
+def _resumed(stopped: Stopped, arguments: argparse.Namespace, changes: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe of the run that goes on; what the flags leave open of where it computes is as it was.
+
+    Raises CheckpointError for flags that do not go with it.
+    """
+    if arguments.recipe is not None and load_recipe(arguments.recipe).name != stopped.recipe.name:
+        raise CheckpointError(f"--recipe {arguments.recipe}: this run is of the recipe {stopped.recipe.name}")
+    if arguments.out is not None and Path(arguments.out).absolute() != stopped.folder.path.absolute():
+        raise CheckpointError(
+            f"--out {arguments.out}: the run goes on in its own folder, {stopped.folder}; leave it out"
+        )
+    for name in ("backend", "kernel", "data_dir"):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, stopped.place[name])
+    cores, here = stopped.place["cores"], usable_cores().number
+    asked_for = stopped.config["machine"].get("cores_decided_by") == "the user"
+    if arguments.threads is None and cores != here and (asked_for or cores < here):
+        arguments.threads = cores  # how a batch is cut depends on their number
+    return changed(stopped, changes, flag_of)
+
+
+def _end(outcome: Outcome, interruption: Interruption, reporter: Reporter, *, as_json: bool) -> int:
+    """What is said last, and the exit status."""
+    number = interruption.requested
+    with contextlib.suppress(OSError) if number is not None else contextlib.nullcontext():
+        if as_json:
+            emit(json.dumps(replace(outcome, interrupted=number).as_json()))
+    if number is None:
+        return _judged(outcome, reporter)
+    if outcome.interrupted is None:
+        reporter.note("train: interrupted when all was done; nothing is missing")
+    else:
+        line = command(outcome.plan.folder, outcome.plan.recipe.model.cell)
+        reporter.note(f"train: interrupted after {outcome.steps:,} steps; to go on from there:\n{line}")
+    return 128 + number
+
+
+def _judged(outcome: Outcome, reporter: Reporter) -> int:
+    """The exit status of a run that came to its end."""
+    if not outcome.hopeless:
+        return 0
+    plan = outcome.plan
+    loss, guess = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
+    found = f"the training loss ended at {loss_in_words(loss)}, that of a guess is {guess:.2f}"
+    reporter.note(f"train: training diverged: {found}; lower the learning rate (now {learning_rate(plan):g})")
+    return 1
 
 
 def learning_rate(plan: Plan) -> float:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
 
 import lstm_np
-from lstm_np import get_backend
 from lstm_np.data import Batches
-from lstm_np.loop import History, Position, train
+from lstm_np.loop import Position, train
 from lstm_np.model import SequenceClassifier
-from lstm_np.training import Place, load_recipe, run
 from lstm_np.training.augmentation import Augmented
-from lstm_np.training.reporters import Reporter
 from lstm_np.training.schedules import rate_of
 from tests.plain import through_files
 
@@ -117,51 +112,3 @@ def test_a_run_begins_where_it_is_told_without_what_came_before():
         train(steps, start, epochs=EPOCHS)
     assert len(seen[position]) == 3
     assert seen[position] == seen[Position()][-3:]
-
-
-# ---- a run of the train command
-
-
-class Kept(Reporter):
-    """Keeps what a checkpoint would hold after a step; `run` gives its state to nobody else yet."""
-
-    def __init__(self, monkeypatch, at=None):
-        self.states, one = {}, importlib.import_module("lstm_np.training.run")._Run
-        made = one.__init__
-
-        def remember(this, *arguments):
-            made(this, *arguments)
-            self.run = this
-            if at is not None:
-                parameters, state = at
-                this.model.params.flat[...] = parameters
-                this.restore(state)
-
-        monkeypatch.setattr(one, "__init__", remember)
-
-    def step(self, step):
-        self.states[step.number] = (self.run.model.params.flat.copy(), through_files(self.run.state()))
-
-
-def test_a_run_of_the_command_goes_on_from_its_state(tmp_path, monkeypatch):
-    monkeypatch.setattr("lstm_np.training.curves.draw_curves", lambda *_: None)
-    recipe = load_recipe().changed(
-        {
-            "data": {"dataset": "digits", "limit_train": 150, "validation": 60, "shift": 1},
-            "model": {"hidden_size": 6, "num_layers": 2, "dropout": 0.3},
-            "train": {"epochs": 3, "batch_size": 32, "schedule": "linear", "clip_norm": 0.5},
-        }
-    )
-    whole = Kept(monkeypatch)
-    expected = run(recipe, Place(get_backend("numpy"), out=tmp_path / "whole"), whole)
-    assert len(whole.states) == 15
-    for number in (3, 5, 12):
-        with monkeypatch.context() as patch:
-            again = Kept(patch, whole.states[number])
-            outcome = run(recipe, Place(get_backend("numpy"), out=tmp_path / f"from {number}"), again)
-        assert sorted(again.states) == list(range(number + 1, 16))
-        np.testing.assert_array_equal(again.run.model.params.flat, whole.run.model.params.flat)
-        assert History(outcome.epochs) == expected.epochs
-        assert (outcome.best, outcome.test) == (expected.best, expected.test)
-        last = whole.states[15][1], again.states[15][1]
-        assert last[0]["steps"]["progress"]["looks"] == last[1]["steps"]["progress"]["looks"]

@@ -150,13 +150,20 @@ def not_finite_already(model):
 
 
 DIVERGING = {
-    "loss": (diverging_loss, {}, r"the loss is (inf|nan); .*; lower the learning rate \(now 0.001\) or clip"),
+    "loss": (
+        diverging_loss, {},
+        r"the loss is inf; the first value that is not finite is the loss, in samples 0, .* of the batch; .*; lower "
+        r"the learning rate \(now 0.001\) or clip",
+    ),
     "gradient": (
         diverging_gradient, {"cell": "rnn_relu"},
         r"the loss is \S+ but the gradient norm is (inf|nan); .*; lower the learning rate \(now 0.001\) or clip",
     ),
-    "x": (marked_as_missing, {}, r"the gradient norm is nan since x has values that are not finite in float32; "),
-    "parameter": (not_finite_already, {}, r"is nan since layer0.U was not finite already; "),
+    "x": (marked_as_missing, {}, r"the gradient norm is nan since x has values that are not finite in float32 "
+        r"\(sample 3 of the batch, first at time step 1, feature 2, where it is -inf\); "),
+    "parameter": (
+        not_finite_already, {}, r"is nan since layer0.U was not finite already \(\[0, 0\], in gate i, is inf\); ",
+    ),
 }  # fmt: skip
 
 

@@ -55,7 +55,11 @@ class Backend:
 
     def squared_norm(self, vector: Any) -> Any:
         """The sum of a vector's squares, a 0-dimensional array; nothing waits for a device."""
-        return vector @ vector
+        return self.inner(vector, vector)
+
+    def inner(self, a: Any, b: Any) -> Any:
+        """The inner product of two vectors, a 0-dimensional array; nothing waits for a device."""
+        return a @ b
 
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Any) -> None:
         """update(constants, room, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.

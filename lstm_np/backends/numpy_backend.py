@@ -42,10 +42,10 @@ class NumpyBackend(Backend):
         goes on spinning for milliseconds on the core that a kernel's worker needs."""
         return nullcontext() if multiply_adds <= SERIAL_PRODUCT else blas_threads(1)
 
-    def squared_norm(self, vector: np.ndarray) -> np.ndarray:
-        """As `Backend.squared_norm`, by one thread: a second one would sum in another order."""
-        with nullcontext() if vector.size <= SERIAL_DOT else blas_threads(1):
-            return vector @ vector
+    def inner(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """As `Backend.inner`, by one thread: a second one would sum in another order."""
+        with nullcontext() if a.size <= SERIAL_DOT else blas_threads(1):
+            return a @ b
 
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: np.ndarray) -> None:
         """As `Backend.sweep`: in pieces that fit the cache, with the constants as arrays, which need no conversion.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
@@ -20,23 +23,62 @@ COPIES = 5  # of the parameters: themselves, gradients, two slots of an optimize
 BETWEEN = 3  # outputs of a layer that are alive together, or their gradients
 PROCESS = 40 << 20  # bytes of a worker process before it has anything to do
 PACKAGES = ("lstm_np", "numpy", "safetensors", "rich", "threadpoolctl", "scikit-learn", "matplotlib")
+CHECKOUT = Path(__file__).parents[2]
+VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "BLIS_", "VECLIB_", "CUPY_", "CUBLAS_", "NPY_")  # that libraries listen to
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions, processor and linear algebra libraries, as plain values; null for what is not installed."""
+    """What a result can depend on beside the settings, as plain values; null for what is not there or not known.
+
+    Versions, processor, linear algebra libraries with the kernels that they took (`architecture`) and their threads,
+    the environment variables that such libraries read, and the commit where lstm_np runs from a git checkout.
+    """
     packages = {name: _version(name) for name in PACKAGES}
     if find_spec("cupy") is not None:  # which is published under a name for each CUDA version
         names = (distribution.metadata["Name"] or "" for distribution in distributions())
         packages |= {name: _version(name) for name in names if name.startswith("cupy")}
-    keep = ("user_api", "internal_api", "version", "num_threads")
+    keep = ("user_api", "internal_api", "version", "architecture", "num_threads")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": platform.machine(),
+        "processor": cpu_name(),
         "cpus": os.cpu_count(),
         "packages": packages,
         "libraries": [{name: library.get(name) for name in keep} for library in threadpool_info()],
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+        **commit(),
     }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it, with its family and model where it does: names can be vague."""
+    try:
+        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+        told = {name.strip(): value.strip() for name, _, value in pairs}
+    except OSError:
+        told = {}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    family, model = told.get("cpu family"), told.get("model")
+    return name if family is None or model is None else f"{name} (family {family}, model {model})"
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """{"commit": the revision of the git checkout that lstm_np runs from, "changed": whether its files differ from it}.
+
+    Both None where it is installed otherwise, or git is missing.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+
+    try:
+        if not (CHECKOUT / ".git").exists():
+            return {"commit": None, "changed": None}
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "lstm_np"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "changed": None}
 
 
 def _version(package: str) -> str | None:

@@ -46,7 +46,13 @@ class Interruption:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the first signal back: it sets `requested`; the second one raises."""
+        """Hold the first signal back: it sets `requested`; the second one raises.
+
+        Raises Interrupted where one came before and its exception was lost, as it is where Python ignores exceptions or
+        a library catches all of them.
+        """
+        if self.requested is not None:
+            raise Interrupted(self.requested)
         self._held = True
         try:
             yield
@@ -54,10 +60,10 @@ class Interruption:
             self._held = False
 
     def asked(self) -> bool:
-        """Whether a held-back signal asks to come to an end."""
+        """Whether a signal asks to come to an end."""
         return self.requested is not None
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if not self._held or self.requested is not None:
+        first, self.requested = self.requested is None, number
+        if not (self._held and first):
             raise Interrupted(number)
-        self.requested = number

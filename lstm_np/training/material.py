@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +58,3 @@ def in_order(
     """Batches of images as they lie, for measuring."""
     sequences = sequence_view(images, view)
     return Batches(sequences, labels, batch_size, scale=scale, dtype=dtype, order="sequential")
-
-
-def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """SHA-256 (hex) over dtypes, shapes and contents: the same for the same data wherever they come from."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lstm_np.data import Dataset
-from lstm_np.loop import Epoch, Metrics
+from lstm_np.loop import Epoch, Metrics, Position
 from lstm_np.training.recipes import Recipe
 
 HOPELESS = 10.0  # times the loss of a guess: no start is so bad, and what ends there has learnt nothing
@@ -20,6 +20,7 @@ class Plan:
     """A run that is ready to begin.
 
     held_out   what each epoch's second pair of numbers is measured on: "validation", or "test" to look at only
+    start      where it begins: further on where it goes on from a checkpoint
     """
 
     recipe: Recipe
@@ -34,13 +35,18 @@ class Plan:
     kernels: tuple[str, ...]  # of each layer and direction
     folder: Path
     data_dir: Path | None = None  # the folder that was named for the images, by a flag or in the environment
+    start: Position = field(default_factory=Position)
 
     @property
     def steps(self) -> int:
         """How many steps the run will make."""
-        everything = self.recipe.train.epochs * self.steps_per_epoch
-        limit = self.recipe.train.max_steps
-        return everything if limit is None else min(everything, limit)
+        return steps_of(self.recipe, self.steps_per_epoch)
+
+
+def steps_of(recipe: Recipe, steps_per_epoch: int) -> int:
+    """How many steps a run makes in all."""
+    everything, limit = recipe.train.epochs * steps_per_epoch, recipe.train.max_steps
+    return everything if limit is None else min(everything, limit)
 
 
 @dataclass(frozen=True)

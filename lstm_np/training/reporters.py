@@ -60,6 +60,9 @@ class Reporter:
     def epoch(self, record: Epoch) -> None:
         """An epoch ended."""
 
+    def health(self, line: str) -> None:
+        """The state of a layer's gates after an epoch, in a line."""
+
     def close(self) -> None:
         """No more steps will come, for whatever reason."""
 
@@ -113,7 +116,8 @@ class LineReporter(Reporter):
         )
         self._line(f"train   {_count(train.epochs, 'epoch')} of {_count(plan.steps_per_epoch, 'step')}{limit}")
         self._parts("", _updates(recipe))
-        self._line(f"run     {plan.folder}")
+        begins = f", from step {plan.start.step:,} on" if plan.start.step else ""
+        self._line(f"run     {plan.folder}{begins}")
         self._line("")
         self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
         self._line(f"{'epoch':>7}{'loss':>9}{'accuracy':>10}{'loss':>12}{'accuracy':>10}{'images/s':>13}{'time':>9}")
@@ -147,11 +151,13 @@ class LineReporter(Reporter):
             return
         metrics = step.running.read()
         seconds = now - self._epoch_began
-        done = step.position.batch
-        remaining = seconds / done * (self._plan.steps_per_epoch - done)
+        done, start = step.position.batch, self._plan.start
+        here = done - start.batch if step.epoch == start.epoch else done  # the others were made before it was stopped
+        remaining = seconds / here * (self._plan.steps_per_epoch - done)
+        rate = metrics.count * here / done / seconds
         self._draw(
             f"epoch {step.epoch + 1}/{self._plan.recipe.train.epochs}",
-            f"loss {loss_in_words(metrics.loss)}  accuracy {metrics.accuracy:6.2%}  {metrics.count / seconds:,.0f}/s"
+            f"loss {loss_in_words(metrics.loss)}  accuracy {metrics.accuracy:6.2%}  {rate:,.0f}/s"
             f"  {_clock(remaining)} left",
             done,
         )
@@ -181,6 +187,10 @@ class LineReporter(Reporter):
             f"{record.train.count / record.seconds:13,.0f}{_clock(record.seconds):>9}"
         )
         self._epoch_began = time.perf_counter()
+
+    def health(self, line: str) -> None:
+        """Behind the epoch's own line."""
+        self._parts("", line.split(" "), between=" ")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -227,9 +237,9 @@ class LineReporter(Reporter):
         self._line(f"next    python -m lstm_np.evaluate {quoted(folder)}{more}")
         self._line(f"        python -m lstm_np.predict {quoted(folder)}{more} --index 0 1 2")
 
-    def _parts(self, head: str, parts: Sequence[str]) -> None:
+    def _parts(self, head: str, parts: Sequence[str], between: str = ", ") -> None:
         """Parts behind a head, with commas between them, on as many lines as they need."""
-        lines = textwrap.wrap(", ".join(parts), WIDTH - MARGIN)
+        lines = textwrap.wrap(between.join(parts), WIDTH - MARGIN)
         for k, line in enumerate(lines):
             self._line(f"{head if k == 0 else '':<{MARGIN}}{line}")
 

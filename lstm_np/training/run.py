@@ -1,35 +1,46 @@
-"""A training run from a recipe to a folder: data, model, optimizer, the loop, and what is kept of it."""
+"""A training run from a recipe to a folder: data, model, optimizer, the loop, and what is kept of it.
+
+A run that was stopped goes on from its newest checkpoint (`lstm_np.training.resuming`), which holds all that `_Run` has
+gathered; the files in the folder are first made to say what they said when it was written.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lstm_np import loop
+from lstm_np import checkpoints, loop
 from lstm_np.backends import Backend
 from lstm_np.cells import FILES
-from lstm_np.data import Batches, Dataset, load_dataset
+from lstm_np.checkpoints import Checkpoint, Checkpoints, Every, Keeper, fingerprint
+from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
 from lstm_np.data.load import named_folder
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
-from lstm_np.loop import Epoch, History, Metrics, Position, Running, TrainingDivergedError
+from lstm_np.loop import Epoch, History, Metrics, Position, Step, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import Optimizer
 from lstm_np.training import curves, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize_model, refuse_oversize_training
-from lstm_np.training.interruption import Interruption
-from lstm_np.training.material import Material, fingerprint, in_order, prepare
+from lstm_np.training.gate_health import SEQUENCES, LayerHealth, gate_health
+from lstm_np.training.interruption import Interrupted, Interruption
+from lstm_np.training.material import Material, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row
 from lstm_np.training.reporters import Reporter
-from lstm_np.training.run_folder import BEST, CURVES, WEIGHTS, RunFolder
+from lstm_np.training.resuming import Stopped, command, differences
+from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, WEIGHTS, RunFolder
 from lstm_np.training.schedules import rate_of
+from lstm_np.weights import write_weights
 
 SAMPLE = 10  # test images whose predictions are shown beside their labels
+ON_DIVERGENCE = ("raise", "skip", "rollback")
+SKIPS, ROLLBACKS = 5, 3  # batches in a row, times in a run
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,33 @@ class Place:
     out: str | os.PathLike[str] | None = None
 
 
+@dataclass(frozen=True)
+class Care:
+    """How a run is looked after.
+
+    every          when checkpoints are written, besides those before the first step and at the end
+    keep           how many of them are kept
+    on_divergence  what is done when a step diverges, one of `ON_DIVERGENCE`: "raise"; "skip", where steps can tell
+                   before anything changes: its batch is left out, SKIPS at most in a row; "rollback": the last
+                   checkpoint is gone on from and the batch left out then, ROLLBACKS times at most
+    gate_health    whether the state of the gates is measured and told after each epoch
+    """
+
+    every: Every = checkpoints.DEFAULT
+    keep: int = checkpoints.KEEP
+    on_divergence: str = "raise"
+    gate_health: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Care:
+        """The one that gave this state."""
+        return cls(**{**state, "every": Every(**state["every"])})
+
+
 def run(
     recipe: Recipe,
     place: Place,
@@ -56,26 +94,34 @@ def run(
     interruption: Interruption | None = None,
     *,
     on_digits: Recipe | None = None,
+    care: Care | None = None,
+    stopped: Stopped | None = None,
 ) -> Outcome:
     """Train as the recipe says, and keep the run in its folder.
 
-    `on_digits` is the recipe to take instead where the data turn out to be the embedded digits; None: the same one.
+    on_digits  the recipe to take instead where the data turn out to be the embedded digits; None: the same one
+    stopped    a run to go on with, whose folder is taken instead of `place.out`; `recipe` is its own, or one that
+               `lstm_np.training.resuming.changed` made of it
+
     A signal that `interruption` holds back ends the run after the step it is in, with everything saved.
     Raises DatasetError, IDXError or DownloadError for the data, ValueError for settings that do not fit together,
-    RunFolderError where the folder cannot be written, TrainingDivergedError when it diverges (the weights before that
-    are saved).
+    RunFolderError where the folder cannot be written, CheckpointError where another process is training in it,
+    TrainingDivergedError when it diverges (the weights before that are saved).
     """
-    reporter, interruption = reporter or Reporter(), interruption or Interruption()
-    run_folder.check(place.out)
+    reporter, interruption, care = reporter or Reporter(), interruption or Interruption(), care or Care()
+    if stopped is None:
+        run_folder.check(place.out)
+    if care.on_divergence == "skip" and not place.backend.reads_are_free:
+        raise ValueError("a GPU's step does not tell before it changes the parameters: take rollback instead of skip")
     for each in (recipe, on_digits or recipe):
         arguments(each.optimizer)  # refused before the data are fetched
     with reporter.downloading() as progress:
         dataset = load_dataset(
-            recipe.data.dataset,
+            recipe.data.dataset if stopped is None else stopped.place["dataset"],
             place.data_dir,
             place.offline,
             reporter.note,
-            explicit=place.explicit,
+            explicit=place.explicit or stopped is not None,
             progress=progress,
         )
     if dataset.name == "digits" and on_digits is not None:
@@ -101,18 +147,44 @@ def run(
         "image_shape": list(dataset.image_shape),
         "pixel_max": dataset.pixel_max,
     }
-    with interruption.held():
-        folder = run_folder.create(place.out, recipe.name)
-        plan = _plan(recipe, dataset, material, model, folder, place)
-        folder.write_config(_config(plan, place))
+    with interruption.held(), ExitStack() as stack:
+        if stopped is None:
+            folder = run_folder.create(place.out, recipe.name)
+            with run_folder.writing(folder / CHECKPOINTS):
+                kept = stack.enter_context(Checkpoints(folder / CHECKPOINTS, care.keep))
+            start = Position()
+        else:
+            folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
+        plan = _plan(recipe, dataset, material, model, folder, place, start)
+        config = _config(plan, place, stopped)
+        one = _Run(plan, material, model, optimizer, folder, reporter, interruption, care)
+        one.keep_checkpoints(kept, {
+            "config": config, "recipe": recipe.state(), "place": _where(plan, place), "model": model.config,
+            "care": care.state(),
+        })  # fmt: skip
+        if stopped is not None:
+            if config["dataset"]["sha256"] != stopped.config["dataset"]["sha256"]:
+                raise DatasetError(
+                    f"{folder}: has learnt from other data than {dataset.source}; --data-dir names a folder"
+                )
+            for reason in config["resumed"][-1]["not_bit_identical"]:
+                reporter.note(f"train: not bit-identical to an unbroken run: {reason}")
+            one.resume(stopped.checkpoint)
+        else:
+            one.keeper.begin()
+        folder.write_config(config)
         if recipe.model.cell in FILES:  # the weights are of no use without it
             own = FILES[recipe.model.cell]
             folder.write(own.name, own.read_bytes())
-        return _Run(plan, material, model, optimizer, folder, reporter, interruption).train()
+        try:
+            return one.train()
+        except Interrupted as error:
+            line = command(folder.path, recipe.model.cell)
+            raise Interrupted(error.number, f"at once; to go on from step {one.step_kept:,}: {line}") from None
 
 
 class _Run:
-    """The callbacks of a training loop and what they share; its state, with the parameters, is all of a run."""
+    """The callbacks of a training loop and what they share; its checkpoint is all of a run."""
 
     def __init__(
         self,
@@ -123,9 +195,17 @@ class _Run:
         folder: RunFolder,
         reporter: Reporter,
         interruption: Interruption,
+        care: Care,
     ) -> None:
         self.plan, self.material, self.model, self.folder = plan, material, model, folder
-        self.reporter, self.interruption = reporter, interruption
+        self.reporter, self.interruption, self.care = reporter, interruption, care
+        self.keeper: Keeper
+        self.left_out: list[list[int]] = []  # batches: epoch and batch of the first and of the last
+        self.skipped, self.rollbacks = 0, 0  # in a row, and in all
+        self.health: dict[str, Any] = {}  # of each epoch, by its number
+        self._about: Mapping[str, Any] = {}
+        self._best_weights: dict[str, Any] = {}
+        self._seconds, self._began = 0.0, time.perf_counter()
         settings = plan.recipe.train
         self.steps = model.training_steps(
             optimizer,
@@ -135,44 +215,89 @@ class _Run:
         )
         self.best, self.history = BestSoFar(plan.held_out), History()
 
-    def state(self) -> dict[str, Any]:
-        """Where the run stands and what it has gathered, besides the parameters: plain values and NumPy arrays."""
-        return {
-            "position": asdict(self.model.position),
-            "steps": self.steps.state(),
-            "best": self.best.state(),
-            "history": self.history.state(),
-        }
+    # ---- checkpoints
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Let `train` go on from what `state` gave; the parameters are set besides."""
-        self.steps.restore(state["steps"])
-        self.best.restore(state["best"])
-        self.history = History.from_state(state["history"])
-        self.model.position = Position(**state["position"])
+    def keep_checkpoints(self, kept: Checkpoints, about: Mapping[str, Any]) -> None:
+        """Write checkpoints there; `about` is what each says of the run besides."""
+        self._about = about
+        self.keeper = Keeper(kept, self.care.every, self.capture, self.say)
+
+    def say(self, text: str) -> None:
+        self.reporter.note(f"train: {text}")
+
+    def capture(self) -> Checkpoint:
+        """All that the run goes on from, between two steps; an unfinished epoch is no part of its history."""
+        gathered = {
+            "best": self.best.state(),
+            "best_weights": self._best_weights,
+            "health": self.health,
+            "history": self.history.state(),
+            "left_out": self.left_out,
+            "notes": dict(self.model.notes),
+            "rollbacks": self.rollbacks,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+        }
+        return Checkpoint.of(self.steps, {**self._about, **gathered})
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Let `train` go on from there, and the files say what they said there.
+
+        Raises CheckpointError for one that is not of such a run.
+        """
+        kept = checkpoint.run
+        try:
+            self.model.load_weights(checkpoint.parameters, self.folder / CHECKPOINTS)
+            self.steps.restore(checkpoint.steps)
+            self.best.restore(kept["best"])
+            self.history, self.model.notes = History.from_state(kept["history"]), dict(kept["notes"])
+            self._best_weights, self._seconds = kept["best_weights"], kept["seconds"]
+            self.left_out, self.rollbacks, self.skipped = kept["left_out"], kept["rollbacks"], kept["skipped"]
+            self.health = kept["health"]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise checkpoints.CheckpointError(
+                f"{self.folder}: its checkpoint does not fit its model ({reason})"
+            ) from error
+        self.model.position = checkpoint.position
+        self.keeper.resume(checkpoint.position)
+        self.folder.write_metrics(map(self._rows, self.history))
+        if self._best_weights:
+            with run_folder.writing(self.folder / BEST):
+                about = {"model": self.model.config, "notes": self._best_weights["notes"]}
+                write_weights(self.folder / BEST, self._best_weights["parameters"], about)
+        else:
+            with run_folder.writing(self.folder / BEST):
+                (self.folder / BEST).unlink(missing_ok=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time in which it was stopped."""
+        return self._seconds + time.perf_counter() - self._began
+
+    @property
+    def step_kept(self) -> int:
+        """The step after which the last checkpoint was written."""
+        return 0 if self.keeper.kept is None else self.keeper.kept.step
+
+    # ---- training
 
     def train(self) -> Outcome:
-        settings, began = self.plan.recipe.train, time.perf_counter()
         self.reporter.start(self.plan)
         try:
-            loop.train(
-                self.steps,
-                epochs=settings.epochs,
-                max_steps=settings.max_steps,
-                validate=self.validate,
-                on_step=self.reporter.step,
-                on_epoch=self.on_epoch,
-                stop=self.interruption.asked,
-            )
+            while not self.trained():
+                pass
         except TrainingDivergedError as error:
             self.reporter.close()
             raise TrainingDivergedError(f"{error}; {self.rescue()}") from error
         finally:
             self.reporter.close()
+        with run_folder.writing(self.folder / CHECKPOINTS):
+            self.keeper.finish(self.model.position)
         self.save(WEIGHTS)
         test = self.test()
         as_published = None if test is None else self.as_published(test)
-        seconds = time.perf_counter() - began
+        seconds = self.seconds
         sample = () if test is None else self.sample()
         outcome = Outcome(
             self.plan,
@@ -189,33 +314,118 @@ class _Run:
         self.reporter.finish(outcome)
         return outcome
 
-    def validate(self) -> Metrics:
+    def trained(self) -> bool:
+        """Train to the end, or until it is asked to stop; False: a step diverged, and it was rolled back before it."""
+        settings = self.plan.recipe.train
+        try:
+            loop.train(
+                self.steps,
+                epochs=settings.epochs,
+                max_steps=settings.max_steps,
+                validate=self.validate,
+                on_step=self.on_step,
+                on_epoch=self.on_epoch,
+                stop=self.interruption.asked,
+                leave_out=self.leaves_out if self.left_out else None,
+                on_divergence=self.skips,
+            )
+        except TrainingDivergedError as error:
+            if self.care.on_divergence != "rollback" or self.rollbacks == ROLLBACKS:
+                raise
+            self.roll_back(error)
+            return False
+        return True
+
+    def leaves_out(self, position: Position) -> bool:
+        here = [position.epoch, position.batch]
+        return any(entry[:2] <= here <= entry[2:] for entry in self.left_out)
+
+    def skips(self, error: TrainingDivergedError) -> bool:
+        """Whether the batch of a step that diverged is left out, and training goes on."""
+        if self.care.on_divergence != "skip" or self.skipped == SKIPS:
+            return False
+        self.skipped += 1
+        here = self.model.position
+        self.say(f"{error}; batch {here.batch} of epoch {here.epoch + 1} is left out ({self.skipped} in a row)")
+        return True
+
+    def roll_back(self, error: TrainingDivergedError) -> None:
+        """Go back to the last checkpoint; the batch that diverged is left out from now on.
+
+        Where steps do not wait for a device nobody knows which batch it was: all since the checkpoint are.
+        """
+        failed, seconds, rollbacks = self.model.position, self.seconds, self.rollbacks + 1
+        checkpoint = self.keeper.checkpoints.newest(self.say)
+        first, last = (failed.epoch, failed.batch), (failed.epoch, failed.batch)
+        if not self.model.backend.reads_are_free:
+            first, last = (checkpoint.position.epoch, checkpoint.position.batch), (failed.epoch, failed.batch - 1)
+        left_out = [*self.left_out, [*first, *last]]
+        self.resume(checkpoint)
+        self._seconds += seconds - self.seconds  # what was in vain took its time too
+        self.left_out, self.rollbacks = left_out, rollbacks
+        which = f"batch {last[1]} of epoch {last[0] + 1}"
+        if first != last:
+            which = f"all from batch {first[1]} of epoch {first[0] + 1} to {which}"
+        self.say(
+            f"{error}; back at step {checkpoint.position.step:,}, {which} left out ({rollbacks} of {ROLLBACKS} times)"
+        )
+
+    def validate(self) -> Metrics | None:
         self.reporter.measuring()
         return self.measure(self.material.measured)
 
+    def on_step(self, step: Step) -> None:
+        self.skipped = 0
+        self.keeper.on_step(step)
+        self.reporter.step(step)
+
     def on_epoch(self, record: Epoch) -> None:
+        finished = record.number <= self.model.position.epoch
+        if not finished:  # what is noted of it now is not gone on from
+            with run_folder.writing(self.folder / CHECKPOINTS):
+                self.keeper.finish(self.model.position)
         self.model.notes.update(epoch=record.number, steps=record.steps)
         self.history += (record,)
-        details = {
+        layers = self.measure_health() if self.care.gate_health else []
+        if layers:
+            self.health[str(record.number)] = [layer.plain() for layer in layers]
+        self.folder.append_metrics(*self._rows(record))
+        if self.best.offer(record):
+            self.save(BEST)
+            to_host = self.model.backend.to_host
+            parameters = {name: to_host(array).copy() for name, array in self.model.params.items()}
+            self._best_weights = {"parameters": parameters, "notes": dict(self.model.notes)}
+        if finished:
+            self.keeper.on_epoch(record)
+        self.reporter.epoch(record)
+        for layer in layers:
+            self.reporter.health(layer.line())
+
+    def measure_health(self) -> list[LayerHealth]:
+        """The state of the gates on a few of the images that each epoch is measured on."""
+        x, labels = next(iter(self.material.measured.epoch(0)))
+        return gate_health(self.model, x[:SEQUENCES], labels[:SEQUENCES])
+
+    def _rows(self, record: Epoch) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An epoch as metrics.csv has it, and what metrics.jsonl has besides."""
+        details: dict[str, Any] = {
             "train_losses": [loss for loss, _ in record.looks],
             "train_accuracies": [share for _, share in record.looks],
         }
-        self.folder.append_metrics(epoch_row(record, self.plan.held_out), details)
-        if self.best.offer(record):
-            self.save(BEST)
-        self.reporter.epoch(record)
+        if str(record.number) in self.health:
+            details["gates"] = self.health[str(record.number)]
+        return epoch_row(record, self.plan.held_out), details
 
-    def measure(self, batches: Batches) -> Metrics:
-        """Loss and accuracy over all of `batches`; of no images where a signal came in between."""
+    def measure(self, batches: Batches) -> Metrics | None:
+        """Loss and accuracy over all of `batches`; None where a signal came in between."""
         metrics = self.model.evaluate_data(batches, stop=self.interruption.asked)
-        return Running(self.model.backend).read() if self.interruption.asked() else metrics
+        return None if self.interruption.asked() else metrics
 
     def test(self) -> Metrics | None:
         """Loss and accuracy on the whole test set with the final weights."""
         last = self.history[-1].validation if self.history else None
         known = self.plan.held_out == "test" and last is not None and last.count > 0
-        metrics = last if known else self.measure(self.material.test)
-        return metrics if metrics is not None and metrics.count else None
+        return last if known else self.measure(self.material.test)
 
     def as_published(self, test: Metrics) -> Metrics | None:
         """Loss and accuracy on as many test images as the published figure is of; None where nothing was published."""
@@ -224,8 +434,7 @@ class _Run:
             return None if recipe.published is None else test
         first = slice(recipe.published.test_images)
         images, labels = dataset.test_images[first], dataset.test_labels[first]
-        metrics = self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
-        return metrics if metrics.count else None
+        return self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
 
     def sample(self) -> tuple[tuple[int, int], ...]:
         """What the first test images are taken for, each beside its label."""
@@ -268,6 +477,7 @@ def _plan(
     model: SequenceClassifier,
     folder: RunFolder,
     place: Place,
+    start: Position,
 ) -> Plan:
     named = None if dataset.name == "digits" else named_folder(place.data_dir)
     return Plan(
@@ -283,14 +493,29 @@ def _plan(
         kernels=model.recurrent.kernel_names,
         folder=folder.path,
         data_dir=None if named is None else expand(named),
+        start=start,
     )
 
 
-def _config(plan: Plan, place: Place) -> dict[str, Any]:
-    """Everything that is needed to run it again, or to see why it came out differently."""
+def _where(plan: Plan, place: Place) -> dict[str, Any]:
+    """Where a run computes and reads, to be taken again where it is gone on with and nobody says otherwise."""
+    return {
+        "backend": place.backend.name,
+        "kernel": place.kernel,
+        "cores": place.backend.cores,
+        "data_dir": None if plan.data_dir is None else str(plan.data_dir.absolute()),
+        "dataset": "digits" if plan.dataset.name == "digits" else plan.recipe.data.dataset,
+    }
+
+
+def _config(plan: Plan, place: Place, stopped: Stopped | None) -> dict[str, Any]:
+    """Everything that is needed to run it again, or to see why it came out differently.
+
+    Where it goes on from a checkpoint, "resumed" says from which step, each time, and what differs from before.
+    """
     recipe, dataset = plan.recipe, plan.dataset
     contents = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
-    return {
+    config = {
         "recipe": recipe.name,
         "title": recipe.title,
         **recipe.tables,
@@ -318,3 +543,7 @@ def _config(plan: Plan, place: Place) -> dict[str, Any]:
         },
         "environment": describe_machine(),
     }
+    if stopped is None:
+        return config
+    again = {"step": plan.start.step, "not_bit_identical": differences(stopped.config, config)}
+    return {**config, "resumed": [*stopped.config.get("resumed", []), again]}

@@ -4,6 +4,7 @@ config.json           everything that is needed to run it again: recipe, data, m
 metrics.csv, .jsonl   one line per epoch, flushed as it is written
 weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
 curves.png            loss and accuracy over the epochs, where matplotlib is installed
+checkpoints           what the run goes on from (`lstm_np.checkpoints`)
 tensorboard           event files, where they were asked for
 NAME.py               a copy of the file with the cell, where that was the user's own
 """
@@ -14,18 +15,22 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lstm_np.checkpoints import Checkpoints
 from lstm_np.errors import LstmNpError
-from lstm_np.files import expand, write_atomically
+from lstm_np.files import append_durably, expand, write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
 METRICS_CSV, METRICS_JSONL, EVENTS = "metrics.csv", "metrics.jsonl", "tensorboard"
-RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES, "checkpoints")
+CHECKPOINTS = "checkpoints"
+RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES)
+
+Rows = Mapping[str, Any]
 
 
 class RunFolderError(LstmNpError, OSError):
@@ -53,24 +58,39 @@ class RunFolder:
         with writing(self / name):
             write_atomically(self / name, content)
 
-    def append_metrics(self, flat: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    def append_metrics(self, flat: Rows, details: Rows) -> None:
         """A line of `flat` to metrics.csv (its header first), and one of `flat` and `details` to metrics.jsonl.
 
         Raises RunFolderError.
         """
-        line = io.StringIO()
-        writer = csv.DictWriter(line, list(flat), lineterminator="\n")
-        if not (self / METRICS_CSV).exists():
+        for name, text in _metrics([(flat, details)], header=not (self / METRICS_CSV).exists()).items():
+            with writing(self / name):
+                append_durably(self / name, text.encode())
+
+    def write_metrics(self, epochs: Iterable[tuple[Rows, Rows]]) -> None:
+        """Both files anew, with the lines of these epochs, (flat, details) of each; none: no files.
+
+        Raises RunFolderError.
+        """
+        rows = list(epochs)
+        for name, text in _metrics(rows, header=True).items():
+            if rows:
+                self.write(name, text.encode())
+            else:
+                with writing(self / name):
+                    (self / name).unlink(missing_ok=True)
+
+
+def _metrics(epochs: Iterable[tuple[Rows, Rows]], *, header: bool) -> dict[str, str]:
+    """The lines of some epochs in each of the two files."""
+    table, lines = io.StringIO(), list[str]()
+    for flat, details in epochs:
+        writer = csv.DictWriter(table, list(flat), lineterminator="\n")
+        if header and not lines:
             writer.writeheader()
         writer.writerow({name: "" if value is None else value for name, value in flat.items()})
-        self._append(METRICS_CSV, line.getvalue())
-        self._append(METRICS_JSONL, json.dumps({**flat, **details}) + "\n")
-
-    def _append(self, name: str, text: str) -> None:
-        with writing(self / name), (self / name).open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        lines.append(json.dumps({**flat, **details}) + "\n")
+    return {METRICS_CSV: table.getvalue(), METRICS_JSONL: "".join(lines)}
 
 
 @contextmanager
@@ -90,8 +110,11 @@ def check(out: str | os.PathLike[str] | None) -> None:
         raise RunFolderError(f"{path}: a file, where the run folder should be; name another folder with --out")
     if out is not None and path.is_dir():
         found = [name for name in RUN_FILES if (path / name).exists()]
-        if found:
-            raise RunFolderError(f"{path}: holds a run already ({found[0]}); name another folder with --out")
+        if found or Checkpoints(path / CHECKPOINTS).files():
+            raise RunFolderError(
+                f"{path}: holds a run already ({(*found, CHECKPOINTS)[0]}); name another folder with --out, or go on "
+                "with that run: --resume"
+            )
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not parent.is_dir():
         raise RunFolderError(f"{path}: {parent} is a file, not a folder; name another folder with --out")
@@ -117,6 +140,28 @@ def create(out: str | os.PathLike[str] | None, name: str) -> RunFolder:
                 number += 1
                 continue
         return RunFolder(path)
+
+
+def resumable(run: str | os.PathLike[str] | None) -> RunFolder:
+    """The folder of a run that has checkpoints; None: of the one under runs/ that has written the newest.
+
+    Raises RunFolderError when there is none.
+    """
+    if run is None:
+        newest = {
+            max(file.stat().st_mtime_ns for file in files): folder.parent
+            for folder in Path(RUNS).glob(f"*/{CHECKPOINTS}")
+            if (files := Checkpoints(folder).files())
+        }
+        if not newest:
+            raise RunFolderError(f"no run with checkpoints under {RUNS}/; name the folder of one: --resume RUN")
+        return RunFolder(newest[max(newest)])
+    path = expand(run)
+    if not path.is_dir():
+        raise RunFolderError(f"{path}: no such run folder")
+    if not (path / CHECKPOINTS).is_dir():
+        raise RunFolderError(f"{path}: no {CHECKPOINTS} in this folder; expected the folder of a run that was trained")
+    return RunFolder(path)
 
 
 def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> Path:

@@ -79,6 +79,10 @@ class TensorBoardReporter(Reporter):
         self._flush()
         self._inner.epoch(record)
 
+    def health(self, line: str) -> None:
+        """Passed on."""
+        self._inner.health(line)
+
     def close(self) -> None:
         """Passed on; the file stays open for the test."""
         self._flush()

@@ -168,7 +168,8 @@ def test_a_second_run_into_the_same_folder(invoke):
     assert invoke("train", *DIGITS, "--epochs", 1, "--hidden-size", 4, "--out", "run").status == 0
     refused(
         invoke("train", *DIGITS, "--out", "run"),
-        "train: run: holds a run already (config.json); name another folder with --out",
+        "train: run: holds a run already (config.json); name another folder with --out, or go on with that run: "
+        "--resume",
     )
 
 

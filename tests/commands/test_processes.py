@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,16 +25,17 @@ def wait_for_epoch(process):
     pytest.fail(f"no epoch: {process.stderr.read()}")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_training_with_everything_saved(start, number, status):
     process = start("train", *LONG)
     wait_for_epoch(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == status
-    (line,) = err.splitlines()
+    line, command = err.splitlines()
     assert line.startswith("train: interrupted after ")
-    assert line.endswith(" steps; weights and metrics are in run")
+    assert line.endswith(" steps; to go on from there:")
+    assert command == "python -m lstm_np.train --resume run"
     steps = int(line.split()[3].replace(",", ""))
     model = lstm_np.SequenceClassifier.load("run/weights.safetensors")
     assert model.notes["steps"] == steps
@@ -53,8 +55,9 @@ def test_a_signal_to_the_whole_group_of_processes_ends_training_with_everything_
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 143
-    (line,) = err.splitlines()
+    line, command = err.splitlines()
     assert line.startswith("train: interrupted after ")
+    assert command == "python -m lstm_np.train --resume run"
     assert lstm_np.SequenceClassifier.load("run/weights.safetensors").notes["epoch"] >= 1
 
 
@@ -110,7 +113,10 @@ def test_a_second_signal_stops_at_once(start, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err == "train: interrupted\n"
+    (line,) = err.splitlines()
+    assert re.fullmatch(
+        r"train: interrupted: at once; to go on from step \d+: python -m lstm_np\.train --resume run", line
+    )
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert "weights.safetensors" not in files
     assert not any(name.endswith(".part") for name in files)

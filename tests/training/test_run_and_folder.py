@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 
 from lstm_np import Adam, SequenceClassifier, TrainingDivergedError, get_backend
+from lstm_np.checkpoints import fingerprint
 from lstm_np.extras import MissingPackageError
 from lstm_np.training import Place, curves, environment, load_recipe, run, run_folder
 from lstm_np.training.environment import describe_machine
 from lstm_np.training.interruption import Interrupted, Interruption
-from lstm_np.training.material import fingerprint
 from lstm_np.training.reporters import Reporter
 
 
@@ -137,6 +138,15 @@ def test_a_signal_outside_held_is_an_interrupt_and_the_old_handlers_come_back():
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.number == signal.SIGTERM
     assert [signal.getsignal(number) for number in Interruption.SIGNALS] == before
+
+
+def test_a_signal_whose_exception_is_lost_is_not_lost():
+    with Interruption() as interruption:
+        with contextlib.suppress(BaseException):  # as some libraries do
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught, interruption.held():
+            pytest.fail("entered")
+        assert caught.value.number == signal.SIGTERM
 
 
 def test_interruption_does_nothing_in_another_thread():

@@ -94,6 +94,30 @@ class Recipe:
                     named[called] = f"{called} {NONE if value is None else value}"
         return replace(self, **settings, changes=tuple(named.values()))
 
+    def state(self) -> dict[str, Any]:
+        """The recipe as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Recipe:
+        """The recipe that gave this state, of this version or an earlier one.
+
+        Raises KeyError, TypeError or ValueError for anything else.
+        """
+        settings = {}
+        for table in TABLES:
+            values = old_names.options(state[table]) if table == "model" else state[table]
+            checked = {name: convert(table, name, value, f"{table}.{name}") for name, value in values.items()}
+            settings[table] = TABLES[table](**complete(table, checked))
+        published = state["published"]
+        about = {name: state[name] for name in ("name", "title", "description", "fault", "fix", "path")}
+        return cls(
+            published=None if published is None else Published(**published),
+            changes=tuple(state["changes"]),
+            **about,
+            **settings,
+        )
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with lstm_np, the default one first."""
