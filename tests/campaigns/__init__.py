@@ -1,0 +1,1 @@
+"""Campaigns: runs that are killed, interrupted and damaged many times, and what came of it."""
