@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,6 +217,12 @@ def test_tls_verification_is_nowhere_switched_off(name):
     source = FILES[name].read_text(encoding="utf-8")
     for switch in ("_create_unverified_context", "CERT_NONE", "check_hostname = False", "verify=False"):
         assert switch not in source, f"{name}: {switch}"
+
+
+def test_the_modules_of_the_network_are_loaded_when_something_is_fetched():
+    script = "import sys, lstm_np; print(*sorted({'ssl', 'http.client', 'urllib.request'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "\n"
 
 
 def public_definitions(tree: ast.Module):

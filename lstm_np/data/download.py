@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import random
 import secrets
 import threading
 import time
-import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from lstm_np.data.folders import files_in
 from lstm_np.data.idx import IDXError, looks_like_web_page, read_idx
+from lstm_np.data.limits import Limits
 from lstm_np.data.mnist import FILES, PinnedFile, is_published
-from lstm_np.data.transport import Limits, RefusedAddressError, open_url
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand, sync_folder
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
@@ -128,15 +130,17 @@ def reachable(mirrors: Sequence[str] = MIRRORS, file: PinnedFile = FILES[-1], se
     The mirrors are asked side by side, in threads that are left behind at the time limit: looking up a name cannot be
     interrupted and may take far longer where there is no network.
     """
+    from lstm_np.data import transport
+
     answered = threading.Event()
     finished = threading.Semaphore(0)
 
     def ask(mirror: str) -> None:
         limits = Limits(connect=seconds, read=seconds)
         try:
-            with open_url(_join(mirror, file.name), limits, time.monotonic() + seconds, method="HEAD"):
+            with transport.open_url(_join(mirror, file.name), limits, time.monotonic() + seconds, method="HEAD"):
                 answered.set()
-        except (OSError, http.client.HTTPException, ValueError):
+        except transport.FAILURES:
             pass
         finally:
             finished.release()
@@ -159,8 +163,11 @@ def _fetch_file(
     files: Sequence[PinnedFile],
 ) -> str:
     """Fetch one file and return the mirror that gave it; DownloadError when none does."""
+    from lstm_np.data import transport
+
     deadline = time.monotonic() + limits.total
     attempts = [mirror for _ in range(limits.rounds) for mirror in mirrors]
+    failures = (_MirrorError, *transport.FAILURES)
     causes = []
     for number, mirror in enumerate(attempts):
         if number and number % len(mirrors) == 0:
@@ -176,8 +183,8 @@ def _fetch_file(
             _download(_join(mirror, file.name), root / file.name, file, progress, limits, share)
         except _FolderError as fault:
             raise DownloadError(f"cannot write to {root}: {fault}", root, files=files) from None
-        except (_MirrorError, RefusedAddressError, OSError, http.client.HTTPException, ValueError) as error:
-            causes.append(f"{mirror}: {_describe(error)}")
+        except failures as error:
+            causes.append(f"{mirror}: {transport.describe(error)}")
         else:
             return mirror
     raise DownloadError(f"could not download {file.name}", root, causes, files)
@@ -187,7 +194,9 @@ def _download(
     url: str, path: Path, file: PinnedFile, progress: Progress | None, limits: Limits, deadline: float
 ) -> None:
     """Read one file from one address, verify it, and put it in place."""
-    with closing(open_url(url, limits, deadline)) as response:
+    from lstm_np.data import transport
+
+    with closing(transport.open_url(url, limits, deadline)) as response:
         announced = response.headers.get("Content-Length")
         if announced is not None and announced != str(file.size):
             page = " (a web page)" if response.headers.get_content_type() == "text/html" else ""
@@ -211,7 +220,7 @@ def _download(
         sync_folder(path.parent)
 
 
-def _receive(response: http.client.HTTPResponse, stream, file: PinnedFile, progress: Progress | None) -> None:
+def _receive(response: HTTPResponse, stream: BinaryIO, file: PinnedFile, progress: Progress | None) -> None:
     """Copy the body of a response, at most one byte more than the file has; _MirrorError unless it is the file."""
     digest = hashlib.sha256()
     done = 0
@@ -252,15 +261,3 @@ def _remove_stale_parts(folder: Path) -> None:
 
 def _join(mirror: str, name: str) -> str:
     return f"{mirror.rstrip('/')}/{name}"
-
-
-def _describe(error: BaseException) -> str:
-    """One line for what went wrong at a mirror."""
-    if isinstance(error, urllib.error.HTTPError):
-        with suppress(OSError):
-            error.close()
-        return f"HTTP {error.code} {' '.join(str(error.reason).split())}"
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        return _describe(error.reason)
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

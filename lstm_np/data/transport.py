@@ -1,6 +1,7 @@
 """One HTTP(S) request: time limits that hold, redirects to https only, certificates always checked.
 
-urllib alone bounds each read, but not the whole: a server that sends one byte every few seconds would hold it for ever.
+Loaded when something is fetched, since the modules of the network take long to import.  urllib alone bounds each read,
+but not the whole: a server that sends one byte every few seconds would hold it for ever.
 """
 
 from __future__ import annotations
@@ -11,28 +12,28 @@ import io
 import socket
 import ssl
 import time
+import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from lstm_np.errors import LstmNpError
+from lstm_np.data.limits import Limits, RefusedAddressError
+
+# what a request and the reading of its answer may raise
+FAILURES = (RefusedAddressError, OSError, http.client.HTTPException, ValueError)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Seconds to wait: for a connection, for the next byte, and for one file with all its retries; rounds over the
-    mirrors, and the mean pause in seconds between two rounds."""
-
-    connect: float = 10.0
-    read: float = 30.0
-    total: float = 300.0
-    rounds: int = 2
-    pause: float = 1.0
-
-
-class RefusedAddressError(LstmNpError, ValueError):
-    """An address that is not asked: not https, or a redirect that would leave https."""
+def describe(error: BaseException) -> str:
+    """One line for one of `FAILURES`."""
+    if isinstance(error, urllib.error.HTTPError):
+        with suppress(OSError):
+            error.close()
+        return f"HTTP {error.code} {' '.join(str(error.reason).split())}"
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return describe(error.reason)
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
 
 
 def is_loopback(url: str) -> bool:
@@ -47,7 +48,7 @@ def open_url(url: str, limits: Limits, deadline: float, method: str = "GET") -> 
     Every read of it ends within `limits.read` seconds and at `deadline` (time.monotonic()) with TimeoutError.  Proxies
     are taken from the environment.  Raises RefusedAddressError for an address or a redirect that is not https
     (http://127.0.0.1 is allowed where it was asked for), and OSError or http.client.HTTPException for everything that
-    goes wrong on the way.
+    goes wrong on the way: `FAILURES`.
     """
     loopback = is_loopback(url)
     if urlsplit(url).scheme != "https" and not loopback:

@@ -23,7 +23,7 @@ import pytest
 from lstm_np.data import DownloadError, download, fetch, transport
 from lstm_np.data.download import is_valid, reachable
 from lstm_np.data.mnist import PinnedFile
-from lstm_np.data.transport import Limits
+from lstm_np.data.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = {
