@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from numbers import Integral
 from typing import Any, Protocol, overload
 
 from lstm_np.backends import Backend
 from lstm_np.display.curves import draw_learning_curves
 from lstm_np.errors import LstmNpError
+from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
 
 Array = Any
@@ -609,10 +609,3 @@ def train(
         if record is not None and on_epoch is not None:
             on_epoch(record)
     return History(done)
-
-
-def check_count(name: str, value: Any, at_least: int) -> int:
-    """`value`, Python's or NumPy's, as an int.  Raises ValueError unless it is an integer of at least `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, found {value!r}")
-    return int(value)

@@ -30,10 +30,10 @@ from lstm_np.device.steps import DeviceSteps, rows_on_device
 from lstm_np.holds import Hold, read_holds
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.layers import Parameters, dense, make_layers
-from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, check_count, mean_of, train
+from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
-from lstm_np.options import Dtype
+from lstm_np.options import Dtype, check_count
 from lstm_np.parameters import merge
 from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.trace import Trace

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
 
 Array = Any
@@ -129,8 +130,7 @@ class Optimizer(ABC):
                     raise ValueError(f"{name} of slot {slot} must have shape {array.shape}, found {arrays[name].shape}")
         lr, steps = _part(state, "lr", own), _part(state, "steps", own)
         _check("lr", lr, 0.0, None)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps must be an integer of at least 0, found {steps!r}")
+        steps = check_count("steps", steps, 0)
         backend, dtype = self.params.backend, self.params.flat.dtype
         for slot, vector in self.slots.items():
             self.params.like(vector).update(

@@ -246,6 +246,14 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def check_count(name: str, value: Any, at_least: int) -> int:
+    """A whole number that is no option, such as a batch size, as Python's int; `name` is what errors call it.
+
+    Raises OptionError unless it is one, Python's or NumPy's, of at least `at_least`.
+    """
+    return Option(name, "", int, at_least=at_least).check(value)
+
+
 def taken_by(constructor: Callable[..., Any]) -> tuple[str, ...]:
     """The names of the options that a layer's or model's constructor takes."""
     parameters = inspect.signature(constructor).parameters

@@ -182,10 +182,10 @@ def test_assigned_parameters_must_be_the_models():
 
 X, LABELS = data(20)
 BAD = {
-    "epochs must be an integer of at least 1, found 0": {"epochs": 0},
-    "epochs must be an integer of at least 1, found 2.5": {"epochs": 2.5},
-    "batch_size must be an integer of at least 1, found 0": {"batch_size": 0},
-    "batch_size must be an integer of at least 1, found -1": {"batch_size": -1},
+    "epochs must be at least 1, found 0": {"epochs": 0},
+    "epochs must be a whole number, found 2.5": {"epochs": 2.5},
+    "batch_size must be at least 1, found 0": {"batch_size": 0},
+    "batch_size must be at least 1, found -1": {"batch_size": -1},
     "clip_norm must be a finite number above 0, or None for no clipping; found -1": {"clip_norm": -1},
     "clip_norm must be a finite number above 0, or None for no clipping; found 0": {"clip_norm": 0},
     "clip_norm must be a finite number above 0, or None for no clipping; found nan": {"clip_norm": float("nan")},
@@ -235,8 +235,8 @@ def test_x_is_checked_in_the_models_dtype(method):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.evaluate(X, LABELS, batch_size=-1), "batch_size must be an integer of at least 1, found -1"),
-        (lambda m: m.predict(X, batch_size=0), "batch_size must be an integer of at least 1, found 0"),
+        (lambda m: m.evaluate(X, LABELS, batch_size=-1), "batch_size must be at least 1, found -1"),
+        (lambda m: m.predict(X, batch_size=0), "batch_size must be at least 1, found 0"),
         (lambda m: m.evaluate(X[:0], LABELS[:0]), r"x must have shape \(B, T, 3\) with B, T >= 1, found \(0, 4, 3\)"),
         (lambda m: m.evaluate_batches([(X, LABELS + 5)]), "labels must be 0 ... 2, found 5 ... 7"),
         (lambda m: m.evaluate_batches([(X, LABELS - 100)]), "labels must be 0 ... 2, found -100 ... -98"),

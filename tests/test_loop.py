@@ -166,9 +166,9 @@ def test_seconds_of_an_interrupted_epoch_go_on(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "epochs must be an integer of at least 1, found 0"),
-        ({"epochs": 1.0}, "epochs must be an integer of at least 1, found 1.0"),
-        ({"epochs": 1, "max_steps": -1}, "max_steps must be an integer of at least 0, found -1"),
+        ({"epochs": 0}, "epochs must be at least 1, found 0"),
+        ({"epochs": 1.0}, "epochs must be a whole number, found 1.0"),
+        ({"epochs": 1, "max_steps": -1}, "max_steps must be at least 0, found -1"),
         ({"epochs": 1, "start": Position(0, 5, 5)}, "the run stands at batch 5 of an epoch of 4 batches"),
     ],
 )
@@ -186,7 +186,7 @@ def test_steps_without_batches_cannot_be_trained_on():
 @pytest.mark.parametrize("wrong", [{"epoch": -1}, {"batch": 1.5}, {"step": True}, {"step": None}])
 def test_a_position_is_three_counts(wrong):
     (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f"a position's {name} must be an integer of at least 0, found {value}"):
+    with pytest.raises(ValueError, match=f"a position's {name} must be (at least 0|a whole number), found {value}"):
         Position(**wrong)
 
 

@@ -81,7 +81,7 @@ def broken(change):
         (lambda: RMSProp(parameters()).state(), "Adam keeps m, v; the state to restore has mean_square"),
         (lambda: {}, "the state of Adam needs 'slots'; found nothing"),
         (lambda: broken(lambda s: s.pop("steps")), "the state of Adam needs 'steps'; found lr, slots"),
-        (lambda: broken(lambda s: s.update(steps=-1)), "steps must be an integer of at least 0, found -1"),
+        (lambda: broken(lambda s: s.update(steps=-1)), "steps must be at least 0, found -1"),
         (lambda: broken(lambda s: s.update(lr=float("nan"))), "lr must be at least 0, found nan"),
         (lambda: broken(lambda s: s["slots"]["v"].pop("U")), "slot v must have W, U, b; found W, b"),
         (
