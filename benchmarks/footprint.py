@@ -30,7 +30,7 @@ LIMIT = 600  # seconds
 
 
 @dataclass(frozen=True)
-class Product:
+class Requirements:
     """What one installs and imports to have a system.
 
     packages  distributions; of alternatives written with | the first that is installed
@@ -44,13 +44,13 @@ class Product:
 
 
 PRODUCTS = {
-    "ours": Product(("lstm_np",), "lstm_np", "ours"),
-    "torch": Product(("torch",), "torch", "torch"),
-    TORCH_CPU: Product(("torch",), "torch", "torch"),
-    "jax": Product(("jax", "flax", "optax"), "jax, flax.linen, optax", "jax"),
-    "keras": Product(("keras", "tensorflow-cpu|tensorflow"), "keras", "keras"),
-    "thinc": Product(("thinc",), "thinc.api", "thinc"),
-    "onnxruntime": Product(("onnxruntime",), "onnxruntime", None),
+    "ours": Requirements(("lstm_np",), "lstm_np", "ours"),
+    "torch": Requirements(("torch",), "torch", "torch"),
+    TORCH_CPU: Requirements(("torch",), "torch", "torch"),
+    "jax": Requirements(("jax", "flax", "optax"), "jax, flax.linen, optax", "jax"),
+    "keras": Requirements(("keras", "tensorflow-cpu|tensorflow"), "keras", "keras"),
+    "thinc": Requirements(("thinc",), "thinc.api", "thinc"),
+    "onnxruntime": Requirements(("onnxruntime",), "onnxruntime", None),
 }
 
 
@@ -69,7 +69,7 @@ def ask(python: str, threads: int, *arguments: str) -> tuple[str, float]:
     return done.stdout, seconds
 
 
-def installed_size(python: str, product: Product) -> dict[str, Any]:
+def installed_size(python: str, product: Requirements) -> dict[str, Any]:
     """What `benchmarks.installed` tells of the packages.  Raises RuntimeError where one is not installed."""
     choices = [package.split("|") for package in product.packages]
     for number in range(max(map(len, choices))):

@@ -16,7 +16,7 @@ import numpy as np
 import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.gpu.ours import DeviceStep, make_device_step
-from benchmarks.gpu.sizes import Sizes
+from benchmarks.gpu.sizes import PartSizes
 from benchmarks.ours import Reference
 from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Batch, Case, Weights, batches_of_images
@@ -39,7 +39,7 @@ def attempt(record: Record, check: Callable[[], Record]) -> Record:
         return {**record, "ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
-def conformance(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def conformance(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """Every kernel of the backend against the reference kernel in float64 on NumPy."""
     for name in backend.kernels:
         for dtype, limit in LIMITS.items():
@@ -85,7 +85,7 @@ def compare(kernel: Any, spec: LayerSpec, backend: lstm_np.Backend, T: int, B: i
     }
 
 
-def gradients(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def gradients(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """The gradient check of each kernel, computed on the device in float64."""
     for name in backend.kernels:
         for H, T, B in ((5, 4, 3), (33, 3, 2)):
@@ -105,7 +105,7 @@ class OnImages(Reference):
         super().build(case, weights, batches_of_images(case, batches), adam)
 
 
-def device_step(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def device_step(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """The loss curve of 20 steps on the device against the CPU's, from the same weights on the same batches."""
     for B, H, T in sizes.curves:
         case = Case("train", B, H, T)
@@ -128,7 +128,7 @@ def _curve(contestant: Contestant, case: Case) -> list[float]:
     return contestant.do_losses(20)["losses"]
 
 
-def mnist(backend: lstm_np.Backend, sizes: Sizes, data_dir: str | None = None) -> Iterator[Record]:
+def mnist(backend: lstm_np.Backend, sizes: PartSizes, data_dir: str | None = None) -> Iterator[Record]:
     """Train an LSTM on MNIST with the device step, looking 20 times an epoch, and measure it on the test images.
 
     The last record compares the device's answers with the model's on the CPU.

@@ -13,21 +13,21 @@ import numpy as np
 
 import lstm_np
 from benchmarks.gpu.ours import make_device_step
-from benchmarks.gpu.sizes import Sizes
+from benchmarks.gpu.sizes import PartSizes
 from benchmarks.gpu.timing import seconds_of
 from benchmarks.ours import make_model
 from benchmarks.workloads import Case, as_images, make_batches, make_weights
 from lstm_np.device.launches import Launches
 from lstm_np.device.step import DeviceTrainingStep
 from lstm_np.kernels.gpu import cuda_source
-from lstm_np.kernels.gpu.launch_plan import GATES, ITEM_SIZES, Mapping, PersistentPlan, mappings, plan_persistent
+from lstm_np.kernels.gpu.launch_plan import GATES, ITEM_SIZES, PersistentPlan, Tiling, plan_persistent, tilings
 from lstm_np.kernels.gpu.persistent import launch, load
 
 Record = dict[str, Any]
 CHAIN = 256  # operations of a chain in latencies.cu
 
 
-def latencies(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def latencies(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """Cycles of dependent operations, and microseconds of a launch in and out of a graph."""
     xp = backend.xp
     text = cuda_source.source() + (resources.files("benchmarks.gpu") / "latencies.cu").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def make_step(backend: lstm_np.Backend, B: int, H: int, T: int, **settings: Any)
     return make_device_step(model, images, labels, T, **settings)
 
 
-def launches(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def launches(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """Microseconds of each launch of a step, of the whole step in a graph, and of the gaps between its launches."""
     for B, H, T in sizes.steps:
         step, order = make_step(backend, B, H, T), np.arange(2 * B)
@@ -111,10 +111,10 @@ def _whole_step(xp: Any, step: DeviceTrainingStep, B: int, order: np.ndarray, re
     return min(found)
 
 
-def variants(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
-    """The one-launch kernels under other mappings and the other order of chunks; steps by cuBLAS; no graph."""
+def variants(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
+    """The one-launch kernels under other tilings and the other order of chunks; steps by cuBLAS; no graph."""
     for B, H, T, most in sizes.variants:
-        yield from _mappings(backend, B, H, T, most, sizes.repeats)
+        yield from _tilings(backend, B, H, T, most, sizes.repeats)
         for name, settings in (
             ("as it is", {}),
             ("no graph", {"capture": False}),
@@ -127,7 +127,7 @@ def variants(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
         yield from _weight_gradient(backend, B, H, T, sizes.repeats)
 
 
-def _mappings(backend: lstm_np.Backend, B: int, H: int, T: int, most: int, repeats: int) -> Iterator[Record]:
+def _tilings(backend: lstm_np.Backend, B: int, H: int, T: int, most: int, repeats: int) -> Iterator[Record]:
     xp, rng = backend.xp, np.random.default_rng(0)
     on_stream = Launches(xp, "float32", {})
     plan = plan_persistent(on_stream.limits, H, "float32", B)
@@ -144,7 +144,7 @@ def _mappings(backend: lstm_np.Backend, B: int, H: int, T: int, most: int, repea
     sizes = (np.int32(T), np.int32(B))
     expected: dict[str, np.ndarray] = {}
 
-    def measure(direction: str, chosen: PersistentPlan, macros: dict[str, int], mapping: Mapping) -> Record:
+    def measure(direction: str, chosen: PersistentPlan, macros: dict[str, int], tiling: Tiling) -> Record:
         kernel = dict(zip(("forward", "backward"), load(xp, chosen, "float32", macros), strict=True))[direction]
         arguments: tuple[Any, ...]
         if direction == "forward":
@@ -153,22 +153,22 @@ def _mappings(backend: lstm_np.Backend, B: int, H: int, T: int, most: int, repea
             arguments = (*sizes, np.int32(False), np.int32(False), transposed, gates, c, dh, dh, dc, da)
         with on_stream.stream:
             gates[...] = given
-            launch(kernel, mapping, B, arguments)
+            launch(kernel, tiling, B, arguments)
             found = xp.asnumpy(h if direction == "forward" else da)
         same = expected.setdefault(direction, found)
         error = float(np.linalg.norm(found - same) / np.linalg.norm(same))
-        seconds = seconds_of(xp, on_stream.stream, lambda: launch(kernel, mapping, B, arguments), repeats)
-        return {"us": 1e6 * seconds, "difference": error, "ok": error < 1e-5, "planned_cycles": mapping.cycles}
+        seconds = seconds_of(xp, on_stream.stream, lambda: launch(kernel, tiling, B, arguments), repeats)
+        return {"us": 1e6 * seconds, "difference": error, "ok": error < 1e-5, "planned_cycles": tiling.cycles}
 
     for direction, values in (("forward", GATES), ("backward", 1)):
-        found = mappings(on_stream.limits, H, values, ITEM_SIZES["float32"], B)[:most]
-        for mapping, macros in [(found[0], {}), (found[0], {"CHUNK_ORDER": 1}), *((m, {}) for m in found[1:])]:
-            chosen = PersistentPlan(**{"forward": plan.forward, "backward": plan.backward, direction: mapping})
-            record = {"variant": direction, "B": B, "H": H, "T": T, **macros, "lanes": mapping.lanes,
-                      "units": mapping.units, "kept": mapping.kept, "samples": mapping.samples}  # fmt: skip
+        found = tilings(on_stream.limits, H, values, ITEM_SIZES["float32"], B)[:most]
+        for tiling, macros in [(found[0], {}), (found[0], {"CHUNK_ORDER": 1}), *((m, {}) for m in found[1:])]:
+            chosen = PersistentPlan(**{"forward": plan.forward, "backward": plan.backward, direction: tiling})
+            record = {"variant": direction, "B": B, "H": H, "T": T, **macros, "lanes": tiling.lanes,
+                      "units": tiling.units, "kept": tiling.kept, "samples": tiling.samples}  # fmt: skip
             try:
-                yield {**record, **measure(direction, chosen, macros, mapping)}
-            except Exception as error:  # a mapping that a device refuses must not hide the others
+                yield {**record, **measure(direction, chosen, macros, tiling)}
+            except Exception as error:  # a tiling that a device refuses must not hide the others
                 yield {**record, "ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
@@ -183,7 +183,7 @@ def _weight_gradient(backend: lstm_np.Backend, B: int, H: int, T: int, repeats: 
                "own_products_because": step.own_products_because}  # fmt: skip
 
 
-def checked_steps(backend: lstm_np.Backend, sizes: Sizes) -> Iterator[Record]:
+def checked_steps(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
     """Small training steps and a measurement, for a sanitizer to watch."""
     for B, H, T in sizes.checked:
         step = make_step(backend, B, H, T)

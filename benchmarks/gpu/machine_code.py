@@ -21,7 +21,7 @@ from datetime import date
 
 from benchmarks.gpu import nvrtc
 from lstm_np.kernels.gpu import cuda_source
-from lstm_np.kernels.gpu.launch_plan import DEVICES, Mapping, plan_persistent
+from lstm_np.kernels.gpu.launch_plan import DEVICES, Tiling, plan_persistent
 
 SCHEDULERS = 4
 HIDDEN_SIZES = (32, 64, 96, 100, 128, 129, 144)
@@ -199,14 +199,14 @@ class Row:
 
     hidden_size: int
     direction: str
-    mapping: Mapping
+    tiling: Tiling
     usage: nvrtc.Usage
     loop: Loop
 
     @property
     def cycles(self) -> float:
         """Predicted, of one time step."""
-        return predicted_cycles(self.loop, self.mapping.threads // 32)
+        return predicted_cycles(self.loop, self.tiling.threads // 32)
 
 
 def read(hidden_size: int, *, architecture: int = 90, batch: int = 128, source: str | None = None) -> list[Row]:
@@ -223,9 +223,9 @@ def read(hidden_size: int, *, architecture: int = 90, batch: int = 128, source: 
     compiled = nvrtc.compile_for(architecture, text, cuda_source.options("float32", plan.macros()))
     code = kernels_of(nvrtc.disassemble(compiled.cubin))
     rows = []
-    for direction, mapping in (("forward", plan.forward), ("backward", plan.backward)):
+    for direction, tiling in (("forward", plan.forward), ("backward", plan.backward)):
         name = f"lstm_persistent_{direction}"
-        rows.append(Row(hidden_size, direction, mapping, compiled.usage[name], time_loop(code[name])))
+        rows.append(Row(hidden_size, direction, tiling, compiled.usage[name], time_loop(code[name])))
     return rows
 
 
@@ -237,9 +237,9 @@ def table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        shared = f"{row.mapping.shared_bytes / 1024:.1f}"
+        shared = f"{row.tiling.shared_bytes / 1024:.1f}"
         lines.append(
-            f"| {row.hidden_size} | {row.direction} | {row.mapping.threads} | {row.usage.registers} "
+            f"| {row.hidden_size} | {row.direction} | {row.tiling.threads} | {row.usage.registers} "
             f"| {row.usage.spill_stores} | {row.loop.count('LDL')} | {shared} | {row.loop.count('LDS.128')} "
             f"| {row.loop.count('BAR')} | {row.loop.count('FFMA')} | {row.cycles:,.0f} |"
         )

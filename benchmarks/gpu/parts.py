@@ -14,7 +14,7 @@ from benchmarks import machine, results
 from benchmarks.figures import geometric_mean, in_words
 from benchmarks.gpu import sanitizer
 from benchmarks.gpu.race import race
-from benchmarks.gpu.sizes import FULL, SMALL, Sizes
+from benchmarks.gpu.sizes import FULL, SMALL, PartSizes
 from benchmarks.processes import ROOT, python_path
 
 Record = dict[str, Any]
@@ -35,7 +35,7 @@ def run_part(name: str, data_dir: str | None, budget: float, *, small: bool) -> 
     return 0
 
 
-def records_of(name: str, data_dir: str | None, budget: float, sizes: Sizes, *, small: bool) -> Iterator[Record]:
+def records_of(name: str, data_dir: str | None, budget: float, sizes: PartSizes, *, small: bool) -> Iterator[Record]:
     """What a part finds."""
     if name == "sanitizer":
         return sanitizer.runs(budget, ["--small"] if small else [])

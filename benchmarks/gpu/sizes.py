@@ -28,7 +28,7 @@ def _other_cases() -> tuple[Case, ...]:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class PartSizes:
     """What each part measures.
 
     shapes    (D, H, T, B) of the conformance checks
@@ -59,8 +59,8 @@ class Sizes:
     repeats: int = 50
 
 
-FULL = Sizes()
-SMALL = Sizes(
+FULL = PartSizes()
+SMALL = PartSizes(
     shapes=((3, 5, 2, 3),),
     curves=((6, 6, 3),),
     steps=((3, 6, 2),),

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.device.launches import Launches
 from lstm_np.device.memory import DeviceData, SequenceBuffers, Sizes
-from lstm_np.device.step import Sums
-from lstm_np.kernels.protocol import Array
+from lstm_np.device.step import Totals
 
-KERNELS = {
+INFERENCE_KERNELS = {
     "steps": ("lstm_step_forward",),
     "products": ("product_transposed",),
     "classifier": ("gather_range", "gather_range_of_values", "classify"),
@@ -60,13 +60,13 @@ class Measured:
         """The most probable class of each sequence, integers (N,)."""
         return self._host(self.guesses).astype(np.int64)
 
-    def sums(self) -> Sums:
+    def sums(self) -> Totals:
         """Sum of the losses, correct answers, samples.  Raises ValueError where the labels are not known."""
         labels = self._data.host_labels
         if labels is None:
             raise ValueError("loss and correct answers need labels, and this data set came without")
         losses, guesses = self._host(self.losses), self._host(self.guesses)
-        return Sums(float(losses.sum(dtype=np.float64)), int((guesses == labels).sum()), self._data.samples)
+        return Totals(float(losses.sum(dtype=np.float64)), int((guesses == labels).sum()), self._data.samples)
 
 
 class DeviceInference:
@@ -93,7 +93,9 @@ class DeviceInference:
     ) -> None:
         self.sizes, self.persistent = Sizes(*sizes), persistent
         self._W, self._U, self._b, self._V, self._v = self.sizes.split(parameters)
-        self.launches = Launches(backend.xp, str(parameters.dtype), KERNELS, stream=stream, direct_blas=direct_blas)
+        self.launches = Launches(
+            backend.xp, str(parameters.dtype), INFERENCE_KERNELS, stream=stream, direct_blas=direct_blas
+        )
         self._shared = (self.sizes.H + self.sizes.K) * np.dtype(self.launches.dtype).itemsize
         self.launches.allow_shared_memory("classify", self._shared)
         self._buffers: dict[int, SequenceBuffers] = {}

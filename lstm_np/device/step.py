@@ -37,7 +37,7 @@ from lstm_np.device.memory import RULES, BatchBuffers, DeviceData, Sizes, Snapsh
 from lstm_np.kernels.gpu.persistent import launch
 from lstm_np.kernels.protocol import Array
 
-KERNELS = {
+TRAINING_KERNELS = {
     "steps": ("lstm_step_forward", "lstm_step_backward"),
     "products": ("product_transposed", "product_plain", "weight_gradient"),
     "classifier": ("gather_batch", "gather_batch_of_values", "read_out"),
@@ -45,15 +45,15 @@ KERNELS = {
 }
 
 
-class Sums(NamedTuple):
-    """Sums over training samples: of their losses, how many answers were correct, how many samples."""
+class Totals(NamedTuple):
+    """Sums over samples: of their losses, how many answers were correct, how many samples."""
 
     loss: float
     correct: int
     samples: int
 
     @classmethod
-    def of(cls, totals: np.ndarray) -> Sums:
+    def of(cls, totals: np.ndarray) -> Totals:
         """From the three numbers that the device adds up."""
         loss, correct, samples = totals
         return cls(float(loss), int(correct), int(samples))
@@ -70,9 +70,9 @@ class Look:
         """Whether `read` will not wait."""
         return self._snapshot.ready
 
-    def read(self) -> Sums:
+    def read(self) -> Totals:
         """The sums."""
-        return Sums.of(self._snapshot.read())
+        return Totals.of(self._snapshot.read())
 
 
 class DeviceTrainingStep:
@@ -123,7 +123,7 @@ class DeviceTrainingStep:
         self._W, self._U, self._b, self._V, self._v = self.sizes.split(parameters)
         self.data = DeviceData(xp, self.sizes, self.dtype, images, labels, scale)
         self.parameters, self.count, self.recurrent = parameters, self.sizes.parameters, self.sizes.recurrent
-        self.launches = Launches(xp, self.dtype, KERNELS, direct_blas=direct_blas)
+        self.launches = Launches(xp, self.dtype, TRAINING_KERNELS, direct_blas=direct_blas)
         self._shared_for_read_out = (H + 2 * K) * np.dtype(self.dtype).itemsize
         self.launches.allow_shared_memory("read_out", self._shared_for_read_out)
         self._transposed = xp.empty((H, 4 * H), dtype=self.dtype)  # U^T, as `begin_epoch` and each update leave it
@@ -206,9 +206,9 @@ class DeviceTrainingStep:
         """The sums since `reset_totals` after the steps made so far, without waiting for them."""
         return Look(self.launches, self._totals)
 
-    def totals(self) -> Sums:
+    def totals(self) -> Totals:
         """The sums since `reset_totals`; waits for all steps."""
-        return Sums.of(self._host(self._totals))
+        return Totals.of(self._host(self._totals))
 
     def reset_totals(self) -> None:
         """Begin the sums of loss and correct answers anew."""

@@ -31,10 +31,10 @@ def test_ours_counts_its_own_files_and_what_is_missing_is_told():
 
 
 def test_of_alternatives_the_installed_one_counts():
-    product = footprint.Product(("no-such-package|safetensors",), "safetensors", None)
+    product = footprint.Requirements(("no-such-package|safetensors",), "safetensors", None)
     assert "safetensors" in footprint.installed_size(sys.executable, product)["distributions"]
     with pytest.raises(RuntimeError, match="not installed: no-such-package"):
-        footprint.installed_size(sys.executable, footprint.Product(("no-such-package",), "x", None))
+        footprint.installed_size(sys.executable, footprint.Requirements(("no-such-package",), "x", None))
 
 
 def test_images_are_of_mnists_kind(tmp_path):

@@ -20,7 +20,9 @@ from tests.gpu.test_inserted_faults import changed
 
 pytestmark = needs_compiler
 
-ALL_KERNELS = {file: (*names, *inference.KERNELS.get(file, ())) for file, names in step.KERNELS.items()}
+ALL_KERNELS = {
+    file: (*names, *inference.INFERENCE_KERNELS.get(file, ())) for file, names in step.TRAINING_KERNELS.items()
+}
 RNG = np.random.default_rng(0)
 
 

@@ -22,17 +22,17 @@ def test_a_plan_keeps_the_limits_and_covers_the_layer(architecture, hidden_size,
     plan = plan_persistent(device, hidden_size, dtype, batch)
     if plan is None:
         return
-    for mapping in (plan.forward, plan.backward):
-        assert mapping.threads % 32 == 0
-        assert 32 <= mapping.threads <= device.threads
-        assert mapping.shared_bytes <= device.shared_memory
-        assert mapping.registers <= mapping.register_limit <= 255
-        assert mapping.threads * mapping.register_limit <= device.registers
-        assert 1 <= mapping.kept <= mapping.chunks
-        assert mapping.threads // mapping.lanes * mapping.units >= hidden_size  # every unit has a lane group
-        assert mapping.chunks * 4 * mapping.lanes >= mapping.columns  # every column has a lane
-        assert mapping.grid(batch) * mapping.samples >= batch > (mapping.grid(batch) - 1) * mapping.samples
-        assert {mapping.lanes, mapping.units, mapping.samples} <= set(POWERS)  # adding up halves the items
+    for tiling in (plan.forward, plan.backward):
+        assert tiling.threads % 32 == 0
+        assert 32 <= tiling.threads <= device.threads
+        assert tiling.shared_bytes <= device.shared_memory
+        assert tiling.registers <= tiling.register_limit <= 255
+        assert tiling.threads * tiling.register_limit <= device.registers
+        assert 1 <= tiling.kept <= tiling.chunks
+        assert tiling.threads // tiling.lanes * tiling.units >= hidden_size  # every unit has a lane group
+        assert tiling.chunks * 4 * tiling.lanes >= tiling.columns  # every column has a lane
+        assert tiling.grid(batch) * tiling.samples >= batch > (tiling.grid(batch) - 1) * tiling.samples
+        assert {tiling.lanes, tiling.units, tiling.samples} <= set(POWERS)  # adding up halves the items
     assert plan.forward.columns * 4 == plan.backward.columns == 4 * hidden_size
     names = ("LANES", "UNITS", "KEPT", "THREADS", "SAMPLES")
     assert set(plan.macros()) == {"LSTM_H", *(f"{way}_{name}" for way in ("FORWARD", "BACKWARD") for name in names)}

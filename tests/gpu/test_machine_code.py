@@ -42,9 +42,12 @@ def test_all_but_the_persistent_kernel(architecture, dtype):
     source = cuda_source.source(*FILES)
     found = usage(architecture, source, cuda_source.options(dtype))
     assert len(found) == source.count('extern "C" __global__')
-    assert {name for names in (step.KERNELS, inference.KERNELS) for file in names.values() for name in file} == set(
-        found
-    )
+    assert {
+        name
+        for names in (step.TRAINING_KERNELS, inference.INFERENCE_KERNELS)
+        for file in names.values()
+        for name in file
+    } == set(found)
     for name, used in found.items():
         assert used.spill_stores == 0, f"{name}: {used}"
         assert used.registers * 256 <= 65536, f"{name}: {used}"
@@ -58,11 +61,11 @@ def test_the_persistent_kernel_at_the_largest_hidden_size(architecture, dtype, b
     hidden_size = largest_hidden_size(DEVICES[architecture], dtype)
     plan = plan_persistent(DEVICES[architecture], hidden_size, dtype, batch)
     found = usage(architecture, cuda_source.source("persistent"), cuda_source.options(dtype, plan.macros()))
-    for direction, mapping in (("forward", plan.forward), ("backward", plan.backward)):
+    for direction, tiling in (("forward", plan.forward), ("backward", plan.backward)):
         used = found[f"lstm_persistent_{direction}"]
-        assert used.registers <= mapping.register_limit, f"{direction}, {mapping}: {used}"
-        assert used.spill_stores <= SPILL_LIMIT, f"{direction}, {mapping}: {used}"
-        assert used.spill_loads <= SPILL_LIMIT, f"{direction}, {mapping}: {used}"
+        assert used.registers <= tiling.register_limit, f"{direction}, {tiling}: {used}"
+        assert used.spill_stores <= SPILL_LIMIT, f"{direction}, {tiling}: {used}"
+        assert used.spill_loads <= SPILL_LIMIT, f"{direction}, {tiling}: {used}"
 
 
 @lru_cache
@@ -72,7 +75,7 @@ def read(hidden_size):
 
 def problems(row):
     """What is not as it should be in the loop over time steps, a line each."""
-    m, loop, found = row.mapping, row.loop, []
+    m, loop, found = row.tiling, row.loop, []
     wanted = (m.chunks - m.kept) * m.rows + m.chunks * m.samples  # weights that are not in registers, and all of v
     if loop.count("BAR") != 1:
         found.append(f"{loop.count('BAR')} barriers a time step")
@@ -145,8 +148,8 @@ def test_no_other_kernel_uses_local_memory():
 @needs_both
 def test_the_model_of_a_multiprocessor_is_not_below_what_its_units_need():
     for row in read(128):
-        multiply_adds = row.loop.count("FFMA") * row.mapping.threads // 32 // machine_code.SCHEDULERS
-        shared = row.loop.count("LDS.128") * 4 * row.mapping.threads // 32
+        multiply_adds = row.loop.count("FFMA") * row.tiling.threads // 32 // machine_code.SCHEDULERS
+        shared = row.loop.count("LDS.128") * 4 * row.tiling.threads // 32
         assert max(multiply_adds, shared) < row.cycles < 5 * (multiply_adds + shared)
 
 

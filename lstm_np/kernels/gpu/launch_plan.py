@@ -64,7 +64,7 @@ def describe_device(xp: Any) -> Device:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class Tiling:
     """One direction of the persistent kernel: sums = M v for a matrix of `values` rows per unit and `columns` columns.
 
     lanes    neighbouring threads that share the rows of `units` units
@@ -139,7 +139,7 @@ class Mapping:
         return -(-batch // self.samples)
 
     def fits(self, device: Device) -> bool:
-        """Whether a block of this mapping can run on the device."""
+        """Whether a block of this tiling can run on the device."""
         return (
             self.kept >= 1
             and self.threads <= device.threads
@@ -164,8 +164,8 @@ class Mapping:
 class PersistentPlan:
     """Both directions of a layer."""
 
-    forward: Mapping
-    backward: Mapping
+    forward: Tiling
+    backward: Tiling
 
     def macros(self) -> dict[str, int]:
         """All macros of `cuda/persistent.cu` but REAL."""
@@ -173,8 +173,8 @@ class PersistentPlan:
         return {**sizes, **self.forward.macros("FORWARD"), **self.backward.macros("BACKWARD")}
 
 
-def mappings(device: Device, H: int, values: int, item_size: int, batch: int) -> list[Mapping]:
-    """All mappings of one direction that fit, the cheapest for the batch first.
+def tilings(device: Device, H: int, values: int, item_size: int, batch: int) -> list[Tiling]:
+    """All tilings of one direction that fit, the cheapest for the batch first.
 
     values  4 for forward, 1 for backward
     """
@@ -184,9 +184,9 @@ def mappings(device: Device, H: int, values: int, item_size: int, batch: int) ->
             for units in (1, 2, 4, 8):
                 most = -(-columns // (4 * lanes))
                 # cost falls with every chunk moved to registers: the first that fits is the best of this shape
-                options = (Mapping(H, values, columns, item_size, lanes, units, k, samples) for k in range(most, 0, -1))
+                options = (Tiling(H, values, columns, item_size, lanes, units, k, samples) for k in range(most, 0, -1))
                 found += [option for option in options if option.fits(device)][:1]
-    return sorted(found, key=lambda mapping: -(-mapping.grid(batch) // device.multiprocessors) * mapping.cycles)
+    return sorted(found, key=lambda tiling: -(-tiling.grid(batch) // device.multiprocessors) * tiling.cycles)
 
 
 @lru_cache(maxsize=256)
@@ -200,8 +200,8 @@ def plan_persistent(device: Device, hidden_size: int, dtype: str, batch: int) ->
     if dtype not in ITEM_SIZES:
         raise ValueError(f"the GPU kernels compute in {' or '.join(ITEM_SIZES)}, found {dtype}")
     size, H = ITEM_SIZES[dtype], hidden_size
-    forward = mappings(device, H, GATES, size, batch)
-    backward = mappings(device, H, 1, size, batch)
+    forward = tilings(device, H, GATES, size, batch)
+    backward = tilings(device, H, 1, size, batch)
     return PersistentPlan(forward[0], backward[0]) if forward and backward else None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from lstm_np.backends import Backend
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.fused import CudaFusedKernel
-from lstm_np.kernels.gpu.launch_plan import Device, Mapping, PersistentPlan, describe_device, plan_persistent
+from lstm_np.kernels.gpu.launch_plan import Device, PersistentPlan, Tiling, describe_device, plan_persistent
 from lstm_np.kernels.protocol import Array, LayerSpec
 
 
@@ -29,14 +29,14 @@ def load(xp: Any, plan: PersistentPlan, dtype: str, macros: dict[str, int] | Non
     """
     names, defined = ("lstm_persistent_forward", "lstm_persistent_backward"), {**plan.macros(), **(macros or {})}
     kernels = tuple(cuda_source.kernel(xp, ("persistent",), name, dtype, defined) for name in names)
-    for kernel, mapping in zip(kernels, (plan.forward, plan.backward), strict=True):
-        cuda_source.allow_shared_memory(kernel, mapping.shared_bytes)
+    for kernel, tiling in zip(kernels, (plan.forward, plan.backward), strict=True):
+        cuda_source.allow_shared_memory(kernel, tiling.shared_bytes)
     return kernels
 
 
-def launch(kernel: Any, mapping: Mapping, B: int, args: tuple[Any, ...]) -> None:
+def launch(kernel: Any, tiling: Tiling, B: int, args: tuple[Any, ...]) -> None:
     """One launch over a batch of B."""
-    kernel((mapping.grid(B),), (mapping.threads,), args, shared_mem=mapping.shared_bytes)
+    kernel((tiling.grid(B),), (tiling.threads,), args, shared_mem=tiling.shared_bytes)
 
 
 class _OnDevice(NamedTuple):

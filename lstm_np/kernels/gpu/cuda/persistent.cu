@@ -15,7 +15,7 @@ enum ChunkOrder { SPREAD = 0, REGISTERS_FIRST = 1 };
 #endif
 
 template <int VALUES_, int K_, int LANES_, int UNITS_, int KEPT_, int THREADS_, int SAMPLES_>
-struct Mapping {
+struct Tiling {
     static constexpr int VALUES = VALUES_, K = K_, LANES = LANES_, UNITS = UNITS_;
     static constexpr int THREADS = THREADS_, SAMPLES = SAMPLES_;
     static constexpr int CHUNKS = (K + 4 * LANES - 1) / (4 * LANES);
@@ -28,8 +28,8 @@ struct Mapping {
     static constexpr int VECTOR = SAMPLES * PADDED;  // one of the two buffers of v
 };
 
-typedef Mapping<4, H, FORWARD_LANES, FORWARD_UNITS, FORWARD_KEPT, FORWARD_THREADS, FORWARD_SAMPLES> Forward;
-typedef Mapping<1, 4 * H, BACKWARD_LANES, BACKWARD_UNITS, BACKWARD_KEPT, BACKWARD_THREADS, BACKWARD_SAMPLES> Backward;
+typedef Tiling<4, H, FORWARD_LANES, FORWARD_UNITS, FORWARD_KEPT, FORWARD_THREADS, FORWARD_SAMPLES> Forward;
+typedef Tiling<1, 4 * H, BACKWARD_LANES, BACKWARD_UNITS, BACKWARD_KEPT, BACKWARD_THREADS, BACKWARD_SAMPLES> Backward;
 
 // The place of this thread: its lane in the group, the group's first unit, and the items it holds after adding up.
 template <class M>
