@@ -9,7 +9,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 TEMPORARY = ".part"  # what the name of a file ends in until it is whole
 
@@ -138,7 +138,7 @@ def _umask() -> int:
     return mask
 
 
-def discard_buffered(stream: Any) -> None:
+def discard_buffered(stream: TextIO) -> None:
     """Let what a text stream still holds, and what is written to it later, go nowhere.
 
     For one that cannot be written any more: the interpreter would complain when it flushes it at its end.

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.cells import Cell
 from lstm_np.errors import LstmNpError
 from lstm_np.kernels.reference import Edit
 
-Array = Any
 Edits = tuple[Edit, Edit]  # what the reference kernel's forward and its backward are given as `edit`
 AXES = ("samples", "steps", "units")  # of a value (B, T, H)
 

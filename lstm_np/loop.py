@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.display.curves import draw_learning_curves
 from lstm_np.errors import LstmNpError
 from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
 
-Array = Any
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends
 LONGEST_LOSS = 8  # characters: 999.9999; columns of tables have one more
 STRETCHES = 60  # of the training loss, in a whole drawn curve: more of them show the chance of the batches, no trend
@@ -183,7 +186,7 @@ class History(Sequence[Epoch]):
             lines.append(f"{epoch.number:5}{measured}{epoch.steps:10,}{epoch.seconds:10.2f}{cut}")
         return "\n".join(lines)
 
-    def plot(self, *, held_out: str = "validation", title: str = "") -> Any:
+    def plot(self, *, held_out: str = "validation", title: str = "") -> Figure:
         """Loss and accuracy over the epochs, in training and on what was held out: a matplotlib Figure.
 
         held_out  what to call the data of `Epoch.validation`

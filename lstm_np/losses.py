@@ -10,25 +10,22 @@ Source: Bridle, "Probabilistic interpretation of feedforward classification netw
 
 from __future__ import annotations
 
-from typing import Any
-
+from lstm_np.arrays import Array, Namespace
 from lstm_np.backends import Backend
 
-Array = Any
 
-
-def one_hot(xp: Any, labels: Array, num_classes: int) -> Array:
+def one_hot(xp: Namespace, labels: Array, num_classes: int) -> Array:
     """(K, B) booleans from integer labels (B,): a column is a sample."""
     return xp.arange(num_classes)[:, None] == labels[None, :]
 
 
-def log_softmax(xp: Any, logits: Array) -> Array:
+def log_softmax(xp: Namespace, logits: Array) -> Array:
     """log softmax over the rows of logits (K, B), the same dtype; finite whatever their size."""
     shifted = logits - xp.max(xp.real(logits), axis=0)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=0))
 
 
-def softmax_cross_entropy(xp: Any, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+def softmax_cross_entropy(xp: Namespace, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
     """(loss, dlogits, correct) from logits (K, B) and integer labels (B,).
 
     loss is the mean over the batch, a 0-dimensional array; dlogits (K, B) its gradient; correct the number of samples
@@ -44,7 +41,7 @@ def softmax_cross_entropy(xp: Any, logits: Array, labels: Array) -> tuple[Array,
     return loss, dlogits, correct
 
 
-def softmax_twice(xp: Any, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+def softmax_twice(xp: Namespace, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
     """`softmax_cross_entropy` of softmax(logits), with its true gradient: a published mistake, kept to be studied.
 
         p = softmax(z),   q = softmax(p),   loss = mean of -log q[label],   dp = (q - onehot) / B

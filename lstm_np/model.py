@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from lstm_np import divergence, initializers, old_names, options
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import CELLS
 from lstm_np.checkpoints import DEFAULT, KEEP, Checkpoint, CheckpointError, Checkpoints, Every, Keeper, fingerprint
@@ -39,7 +40,6 @@ from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.trace import Trace
 from lstm_np.weights import WeightsError, check_shapes, check_values, read_weights, write_weights
 
-Array = Any
 LENGTHS_KEPT = 4  # of sequences, for which buffers on a device are kept
 CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted together to see whether they are finite
 
@@ -479,7 +479,7 @@ class SequenceClassifier:
             and self._device_can(batches.sequences)
         )
 
-    def _device_can(self, sequences: Any) -> bool:
+    def _device_can(self, sequences: Array) -> bool:
         """Whether the layer runs in `lstm_np.device`, and sequences (N, T, D) of the host have room there."""
         return (
             self.backend.device_steps
@@ -492,7 +492,7 @@ class SequenceClassifier:
             )
         )
 
-    def _on_device(self, x: Any) -> DeviceInference | None:
+    def _on_device(self, x: Array) -> DeviceInference | None:
         """What classifies x (N, T, D) on the device by itself; None where that cannot be."""
         if not self._device_can(x) or x.ndim != 3 or 0 in x.shape or x.shape[2] != self.input_size:
             return None
@@ -798,9 +798,10 @@ class SequenceClassifier:
             host = host.argmax(axis=1)
         if host.shape != (B,) or host.dtype.kind not in "iu":
             raise ValueError(f"labels must be integers ({B},) or one-hot ({B}, {K}), found {host.dtype} {host.shape}")
-        if host.min() < 0 or host.max() >= K:
+        integers = host.astype(np.int64, copy=False)
+        if integers.view(np.uint64).max() >= K:  # a negative one is large then
             raise ValueError(f"labels must be 0 ... {K - 1}, found {host.min()} ... {host.max()}")
-        return self.backend.from_host(host.astype(np.int64, copy=False))
+        return self.backend.from_host(integers)
 
     def _enter_target(self, target: Any, B: int) -> Array:
         """Integers (B,) on the backend from a class for all samples, or one for each, checked."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lstm_np.arrays import Array
+
 
 class Renamed(NamedTuple):
     """An option that was renamed; `values`: what its values became, where they changed as well."""
@@ -46,7 +48,7 @@ def options(values: Mapping[str, Any]) -> dict[str, Any]:
     return translated
 
 
-def parameters(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def parameters(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Parameters by name, those with an old name under the present one.  Raises ValueError where both are given."""
     translated = {}
     for name, array in arrays.items():

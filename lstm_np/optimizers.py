@@ -23,10 +23,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from lstm_np.arrays import Array
 from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
-
-Array = Any
 
 
 def global_norm(grads: Parameters) -> Array:
@@ -68,6 +67,7 @@ class Optimizer(ABC):
         for slot in self.slots.values():
             slot[...] = 0
         self._layout = _layout(params)
+        self._fitting: Parameters | None = None  # gradients whose names and shapes, which are fixed, were compared
         self._gathered: Parameters | None = None
 
     def step(self, grads: Mapping[str, Array]) -> None:
@@ -80,9 +80,12 @@ class Optimizer(ABC):
         self.params.backend.sweep(self._update, self._constants(), *vectors)
 
     def _flat(self, grads: Mapping[str, Array]) -> Array:
+        if self._fitting is not None and grads is self._fitting:
+            return self._fitting.flat
         if _layout(grads) != self._layout:
             self._refuse(grads)
         if isinstance(grads, Parameters):
+            self._fitting = grads
             return grads.flat
         if self._gathered is None:
             self._gathered = self.params.empty_like()
@@ -143,7 +146,7 @@ class Optimizer(ABC):
         """What `_update` needs of this step's numbers."""
 
     @abstractmethod
-    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+    def _update(self, constants: Sequence[Array], s: Array, theta: Array, g: Array, *slots: Array) -> None:
         """Theta and the slots, in place, from the gradient g, all pieces of one length; s is scratch of that length."""
 
 
@@ -164,7 +167,7 @@ class SGD(Optimizer):
     def _constants(self) -> tuple[float, ...]:
         return self.lr, self.momentum
 
-    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+    def _update(self, constants: Sequence[Array], s: Array, theta: Array, g: Array, *slots: Array) -> None:
         xp, (lr, momentum) = self.xp, constants
         if not slots:
             xp.multiply(g, lr, out=s)
@@ -215,7 +218,7 @@ class Adam(Optimizer):
         eps, size = self.eps * root if self.form == "paper" else self.eps, self.lr * root / (1 - b1**t)
         return b1, 1 - b1, b2, 1 - b2, eps, size
 
-    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+    def _update(self, constants: Sequence[Array], s: Array, theta: Array, g: Array, *slots: Array) -> None:
         xp, (m, v), (b1, rest1, b2, rest2, eps, size) = self.xp, slots, constants
         m *= b1
         xp.multiply(g, rest1, out=s)
@@ -263,7 +266,7 @@ class RMSProp(Optimizer):
     def _constants(self) -> tuple[float, ...]:
         return self.lr, self.alpha, 1 - self.alpha, self.eps, self.momentum
 
-    def _update(self, constants: Sequence[Any], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+    def _update(self, constants: Sequence[Array], s: Array, theta: Array, g: Array, *slots: Array) -> None:
         xp, (square, *velocity), (lr, alpha, rest, eps, momentum) = self.xp, slots, constants
         square *= alpha
         xp.multiply(g, g, out=s)
@@ -285,7 +288,7 @@ class RMSProp(Optimizer):
         theta -= s
 
 
-def _gather(s: Array, momentum: Any, *velocity: Array) -> None:
+def _gather(s: Array, momentum: Array, *velocity: Array) -> None:
     """v = momentum v + s, and s = v; without a velocity s stays."""
     for v in velocity:
         v *= momentum
@@ -311,7 +314,7 @@ def check_clip_norm(clip_norm: float | None) -> None:
         raise ValueError(f"clip_norm must be a finite number above 0, or None for no clipping; found {clip_norm!r}")
 
 
-def _layout(arrays: Mapping[str, Array]) -> list[tuple[str, Any]]:
+def _layout(arrays: Mapping[str, Array]) -> list[tuple[str, tuple[int, ...] | None]]:
     """Names and shapes, in order."""
     return [(name, getattr(array, "shape", None)) for name, array in arrays.items()]
 

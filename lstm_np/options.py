@@ -77,7 +77,7 @@ class Option:
         called = called or self.name
         if value is None and self.optional:
             return None
-        plain = _PLAIN[self.kind](value)
+        plain: Any = _PLAIN[self.kind](value)
         if self.kind is bool and isinstance(value, str) and value in self.choices:
             return str(value)
         if plain is None:
@@ -119,13 +119,13 @@ def _numbers_of(kind: type, plain: Any) -> Iterable[float]:
     return plain if kind is tuple else (plain,) if kind in (int, float) else ()
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """What was found, in a line: an array has a representation of many."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _bool(value: Any) -> bool | None:
+def _bool(value: object) -> bool | None:
     return bool(value) if isinstance(value, (bool, np.bool_)) else None
 
 
@@ -136,7 +136,7 @@ def _int(value: Any) -> int | None:
         return None
 
 
-def _float(value: Any) -> float | None:
+def _float(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -145,11 +145,11 @@ def _float(value: Any) -> float | None:
         return math.inf
 
 
-def _str(value: Any) -> str | None:
+def _str(value: object) -> str | None:
     return str(value) if isinstance(value, str) else None
 
 
-def _pair(value: Any) -> tuple[float, ...] | None:
+def _pair(value: object) -> tuple[float, ...] | None:
     parts = [_float(part) for part in value] if isinstance(value, (list, tuple)) and len(value) == 2 else []
     return tuple(part for part in parts if part is not None) if parts and None not in parts else None
 
@@ -168,7 +168,7 @@ def _dtype(value: Any) -> str | None:
 
 
 # kind -> what makes a value Python's own, or None where it is not of that kind; and what that kind is called
-_PLAIN: dict[type, Callable[[Any], Any]] = {
+_PLAIN: dict[type, Callable[[Any], object]] = {
     bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, dict: _mapping, np.dtype: _dtype,
     object: lambda value: value,
 }  # fmt: skip
@@ -246,7 +246,7 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def check_count(name: str, value: Any, at_least: int) -> int:
+def check_count(name: str, value: object, at_least: int) -> int:
     """A whole number that is no option, such as a batch size, as Python's int; `name` is what errors call it.
 
     Raises OptionError unless it is one, Python's or NumPy's, of at least `at_least`.
@@ -254,7 +254,7 @@ def check_count(name: str, value: Any, at_least: int) -> int:
     return Option(name, "", int, at_least=at_least).check(value)
 
 
-def taken_by(constructor: Callable[..., Any]) -> tuple[str, ...]:
+def taken_by(constructor: Callable[..., object]) -> tuple[str, ...]:
     """The names of the options that a layer's or model's constructor takes."""
     parameters = inspect.signature(constructor).parameters
     return tuple(name for name in BY_NAME if name in parameters)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
-
-Array = Any
 
 
 class Parameters(dict):
@@ -31,7 +30,7 @@ class Parameters(dict):
         super().__init__(views)
 
     @classmethod
-    def from_host(cls, backend: Backend, arrays: Mapping[str, Any], dtype: str) -> Parameters:
+    def from_host(cls, backend: Backend, arrays: Mapping[str, Array], dtype: str) -> Parameters:
         """Parameters on `backend` with the values of NumPy arrays, as `dtype`."""
         shapes = {name: array.shape for name, array in arrays.items()}
         params = cls(backend, backend.empty_vector(sum(map(prod, shapes.values())), dtype), shapes)

@@ -18,12 +18,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.divergence import NotFinite
 from lstm_np.loop import BatchSource, Position, Progress, Running, Steps, Trainable, TrainingDivergedError
 from lstm_np.optimizers import Optimizer, check_clip_norm, check_optimizer, clip_by_global_norm, global_norm
 from lstm_np.parameters import Parameters
-
-Array = Any
 
 
 @dataclass

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.cells import Cell
 from lstm_np.errors import LstmNpError
@@ -30,7 +31,6 @@ from lstm_np.files import write_atomically
 from lstm_np.kernels.reference import Saved, State, StepBack
 from lstm_np.weights import WeightsError, read_file, write_file
 
-Array = Any
 KEYS = {"cell", "gates", "values", "state", "products", "own_parameters", "parameters", "layers", "directions", "units",
         "dtype", "backend", "kernels", "difference", "loss", "gradients_of", "classes", "held"}  # fmt: skip
 SHUT, OPEN = 0.1, 0.9  # a gate counts as saturated below and above (Karpathy, Johnson and Li, arXiv:1506.02078)

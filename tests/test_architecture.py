@@ -23,7 +23,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         (
-            ("errors", "startup"),
+            ("arrays", "errors", "startup"),
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),

@@ -175,7 +175,7 @@ def test_where_this_python_cannot_be_started_again_there_is_one_core(monkeypatch
     assert lstm_np.get_backend("numpy", threads=2).processes == 1
 
 
-def test_without_sockets_that_carry_descriptors_the_cores_are_left_to_the_linear_algebra_library(monkeypatch, sixteen):
+def test_without_sockets_that_carry_descriptors_one_process_computes_all_parts(monkeypatch, sixteen):
     monkeypatch.delattr(socket, "send_fds", raising=False)
     backend = lstm_np.get_backend("numpy", threads=4)
     assert (backend.cores, backend.processes) == (4, 1)

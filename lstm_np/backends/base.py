@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from lstm_np.arrays import Array, Namespace
 from lstm_np.errors import LstmNpError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
 class BackendError(LstmNpError, RuntimeError):
@@ -26,7 +30,8 @@ class Backend:
     synchronize     wait until all work handed to the device is done
     kernels         names of the sequence kernels that run here, best first; the last is always "reference"
     cores           how many CPU cores its kernels use
-    processes       how many processes may share those cores: as many, or 1 where there can be no worker processes
+    processes       how many processes may share those cores: as many, or 1 where there can be no worker processes and
+                    one computes all parts of a batch, one after another, with the same bits
     decided_by      what decided the number of cores, in words
     reads_are_free  arrays lie in host memory and work is done when a call returns, so that a number can be read at any
                     time; False: to read one waits for a device, and a loop that wants it busy reads rarely
@@ -34,9 +39,9 @@ class Backend:
     """
 
     name: str
-    xp: Any
-    from_host: Callable[[Any], Any]
-    to_host: Callable[[Any], Any]
+    xp: Namespace
+    from_host: Callable[[Array], Array]
+    to_host: Callable[[Array], Array]
     synchronize: Callable[[], None]
     kernels: tuple[str, ...]
     cores: int = 1
@@ -45,23 +50,27 @@ class Backend:
     reads_are_free: bool = False
     device_steps: bool = False
 
-    def empty_vector(self, size: int, dtype: Any) -> Any:
+    def empty_vector(self, size: int, dtype: DTypeLike) -> Array:
         """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
         return self.xp.empty(size, dtype=dtype)
+
+    def blas_threads(self, number: int) -> AbstractContextManager[None]:
+        """A block within which products on the CPU use so many threads; no matter on a GPU."""
+        return nullcontext()
 
     def one_blas_thread(self, multiply_adds: float = math.inf) -> AbstractContextManager[None]:
         """A block within which a product of that many multiplications is made by one CPU thread; no matter on a GPU."""
         return nullcontext()
 
-    def squared_norm(self, vector: Any) -> Any:
+    def squared_norm(self, vector: Array) -> Array:
         """The sum of a vector's squares, a 0-dimensional array; nothing waits for a device."""
         return self.inner(vector, vector)
 
-    def inner(self, a: Any, b: Any) -> Any:
+    def inner(self, a: Array, b: Array) -> Array:
         """The inner product of two vectors, a 0-dimensional array; nothing waits for a device."""
         return a @ b
 
-    def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Any) -> None:
+    def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Array) -> None:
         """update(constants, room, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.
 
         `update` works in place and on each position by itself; `room` is as long as the piece, to compute in.

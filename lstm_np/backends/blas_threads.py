@@ -1,17 +1,20 @@
 """The BLAS under NumPy: how many threads it may use for a while, and which products it multiplies without packing.
 
 `threadpoolctl.threadpool_limits` searches all loaded libraries each time, which takes milliseconds; here the search
-is done once and each later change is one call into the library.  The setting belongs to the process, so the limits
-in force are kept in a list: nested and concurrent uses, left in any order, end with the number found at the start.
+is done once and each later change is one call into the library, from any thread.  The setting belongs to the process,
+so the limits in force are kept in a list: nested and concurrent uses, left in any order, end with the number found at
+the start.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 # OpenBLAS kernels for AVX-512 multiply products of at most 100^3 straight from memory, without packing
 _NO_PACKING_LIMIT = 1_000_000
@@ -40,6 +43,34 @@ def libraries() -> tuple[Any, ...]:
     return tuple(sorted(blas, key=lambda library: "numpy" not in (library.filepath or "")))
 
 
+class _Switch(NamedTuple):
+    """How a library's number of threads is read and set."""
+
+    get: Callable[[], int]
+    set: Callable[[int], object]
+
+
+@functools.cache
+def _switches() -> tuple[_Switch, ...]:
+    """Of each of `libraries`, in order.
+
+    OpenBLAS's own functions, where they are found: those of threadpoolctl look for them at each call, and from 3.8 on
+    do nothing in any thread but the first that has called them.
+    """
+    return tuple(_switch_of(library) for library in libraries())
+
+
+def _switch_of(library: Any) -> _Switch:
+    if library.internal_api == "openblas" and library.threading_layer != "openmp":
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            get, put = (
+                getattr(library.dynlib, f"{prefix}openblas_{do}_num_threads{suffix}", None) for do in ("get", "set")
+            )
+            if get is not None and put is not None:
+                return _Switch(get, put)
+    return _Switch(library.get_num_threads, library.set_num_threads)
+
+
 @functools.cache
 def unpacked_product_limit() -> int:
     """The largest m * n * k that a product may have to be faster in blocks than whole; 0 where whole is best."""
@@ -64,8 +95,8 @@ def allowed_threads() -> int | None:
 def _set(numbers: list[int]) -> None:
     """Tell the libraries, unless that is what they do now: a call costs as much as a small product."""
     if numbers != _now:
-        for library, number in zip(libraries(), numbers, strict=True):
-            library.set_num_threads(number)
+        for switch, number in zip(_switches(), numbers, strict=True):
+            switch.set(number)
         _now[:] = numbers
 
 
@@ -78,7 +109,7 @@ class blas_threads:
     def __enter__(self) -> None:
         with _lock:
             if not _in_force:
-                _found[:] = _now[:] = [library.get_num_threads() for library in libraries()]
+                _found[:] = _now[:] = [switch.get() for switch in _switches()]
             _in_force.append((self, self._number))
             _set([self._number] * len(_found))
 

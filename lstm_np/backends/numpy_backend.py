@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from lstm_np.arrays import Array
 from lstm_np.backends.base import Backend
 from lstm_np.backends.blas_threads import SERIAL_DOT, SERIAL_PRODUCT, blas_threads
 from lstm_np.backends.cores import Cores, can_share_with_processes, usable_cores
@@ -17,11 +18,11 @@ CACHE_LINE = 64  # bytes
 PIECE = 48 << 10  # values; a core's own cache holds those of an optimiser's vectors
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An uninitialised array of this shape whose first element starts a cache line.
 
-    NumPy's own start anywhere, and where each read of a vector register touches two cache lines, the product of a
-    matrix with a vector takes 15 % longer, and Adam 6 % (measured with AVX-512).
+    NumPy's own start anywhere, and where each read of a vector register touches two cache lines, products of a matrix
+    with a vector and the optimisers' passes take longer (figures: docs/cpu-kernel.md).
     """
     itemsize = np.dtype(dtype).itemsize
     size = math.prod(shape)
@@ -33,9 +34,13 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
 class NumpyBackend(Backend):
     """NumPy's arrays, which start at a cache line where that matters, and its loops, kept within the cache."""
 
-    def empty_vector(self, size: int, dtype: Any) -> np.ndarray:
+    def empty_vector(self, size: int, dtype: DTypeLike) -> np.ndarray:
         """As `Backend.empty_vector`."""
         return aligned((size,), dtype)
+
+    def blas_threads(self, number: int) -> AbstractContextManager[None]:
+        """As `Backend.blas_threads`."""
+        return blas_threads(number)
 
     def one_blas_thread(self, multiply_adds: float = math.inf) -> AbstractContextManager[None]:
         """As `Backend.one_blas_thread`, for the products around the kernels: a second thread gains nothing there, and
@@ -50,8 +55,8 @@ class NumpyBackend(Backend):
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: np.ndarray) -> None:
         """As `Backend.sweep`: in pieces that fit the cache, with the constants as arrays, which need no conversion.
 
-        Measured for Adam, 4.3 million parameters: 6.9 ms whole, 5.1 ms in pieces.  A second thread takes a third of
-        that away while nothing else runs, but costs 5 % of a training step while BLAS's threads are still waiting.
+        On one thread: a second one gains here, and costs more in the step while BLAS's threads are still waiting
+        (figures: docs/cpu-kernel.md).
         """
         size, dtype = len(vectors[0]), vectors[0].dtype
         arrays = [np.array(constant, dtype) for constant in constants]

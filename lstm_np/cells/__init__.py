@@ -10,7 +10,6 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from lstm_np.cells import gru, gru_reset_before, lstm, rnn, rnn_relu
 from lstm_np.cells.declaration import Cell, CellError, Parameter, Product, read_cell
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 # name -> the module or object that has the cell's functions and declarations; those of one's own come after these
-CELLS: dict[str, Any] = {
+CELLS: dict[str, object] = {
     "lstm": lstm,
     "gru": gru,
     "gru_reset_before": gru_reset_before,
@@ -56,7 +55,7 @@ def get_cell(name: str) -> Cell:
     return cell
 
 
-def register_cell(name: str, source: Any) -> Cell:
+def register_cell(name: str, source: object) -> Cell:
     """Make a cell of your own known as `name`: layers, models, the gradient check and weights files take it from there.
 
     source  a module or object with the declarations and functions that `lstm_np.cells.declaration` describes
@@ -97,7 +96,7 @@ def register_cell_file(path: str | os.PathLike[str]) -> Cell:
     return cell
 
 
-def _check_name(name: Any) -> None:
+def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise CellError(f"a cell's name must be a Python identifier such as 'my_lstm', found {name!r}")
     if name in BUILT_IN:

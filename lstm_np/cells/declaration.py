@@ -37,9 +37,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lstm_np.arrays import Array
 from lstm_np.errors import LstmNpError
 
-Array = Any
 State = tuple[Array, ...]
 Values = Mapping[str, Array]
 Hold = Callable[[str, Array], Array]
@@ -98,7 +98,7 @@ class Cell:
         return tuple(parameter for parameter in self.parameters if parameter.name not in added)
 
 
-def read_cell(name: str, source: Any) -> Cell:
+def read_cell(name: str, source: object) -> Cell:
     """The cell called `name` that a module or object declares now.
 
     Raises CellError where something is missing or of the wrong kind.
@@ -121,7 +121,7 @@ def read_cell(name: str, source: Any) -> Cell:
     return Cell(name, gates, state, values, parameters, products, forward, backward, holds)
 
 
-def _function(cell: str, item: str, found: Any) -> Callable[..., Any]:
+def _function(cell: str, item: str, found: object) -> Callable[..., Any]:
     if not callable(found):
         raise CellError(f"cell {cell!r}: {item} must be a function, found {found!r}")
     return found
@@ -134,7 +134,7 @@ def _names(cell: str, item: str, found: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _parameters(cell: str, shapes: Any, biases: Any) -> tuple[Parameter, ...]:
+def _parameters(cell: str, shapes: object, biases: object) -> tuple[Parameter, ...]:
     if not isinstance(shapes, Mapping) or not isinstance(biases, (tuple, list)) or not set(biases) <= set(shapes):
         raise CellError(
             f"cell {cell!r}: PARAMETERS must be a dict of names and shapes, BIASES a tuple of some of the names; "

@@ -62,7 +62,7 @@ class _Trial:
         self.expect_names("backward", "gradients", gradients, (*cell.values, *blocks))
         self.expect_arrays("backward", "the gradient of", gradients.items(), blocks)
 
-    def call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
         """What the function returns; where it takes `hold`, every value has to pass through that."""
         self.held.clear()
         self.multiplied.clear()
@@ -97,17 +97,17 @@ class _Trial:
             raise self.error(f"{function} must return {form}, that is {words}; found {kind}")
         return found
 
-    def expect_parts(self, function: str, state: tuple[Any, ...]) -> None:
+    def expect_parts(self, function: str, state: tuple[Array, ...]) -> None:
         if len(state) != len(self.cell.state):
             names = ", ".join(self.cell.state)
             raise self.error(f"{function} must give the state in the parts of STATE, {names}; found {len(state)} parts")
 
-    def expect_names(self, function: str, what: str, found: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    def expect_names(self, function: str, what: str, found: Mapping[str, Array], names: tuple[str, ...]) -> None:
         if set(found) != set(names):
             raise self.error(f"{function} must give the {what} of {', '.join(names)}; found {', '.join(found)}")
 
     def expect_arrays(
-        self, function: str, what: str, found: Iterable[tuple[str, Any]], blocks: Mapping[str, int] | None = None
+        self, function: str, what: str, found: Iterable[tuple[str, Array]], blocks: Mapping[str, int] | None = None
     ) -> None:
         """Each an array (H, B) of the step's type; of some, other numbers of `blocks` of H rows."""
         for name, array in found:

@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from threadpoolctl import threadpool_limits
 
@@ -165,7 +165,7 @@ def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def backend_of(arguments: Any) -> Iterator[Backend]:
+def backend_of(arguments: argparse.Namespace) -> Iterator[Backend]:
     """The backend that --backend and --threads ask for; the linear algebra library keeps to its cores meanwhile."""
     backend = get_backend(arguments.backend, threads=arguments.threads)
     with threadpool_limits(limits=backend.cores if backend.reads_are_free else arguments.threads):

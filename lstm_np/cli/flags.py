@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lstm_np import old_names
@@ -39,14 +40,14 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{prefix}{_dashed(old)}", action="store_const", const=became[value], **about)
 
 
-def add_option_flag(parser: Any, option: Option, flag: str, dest: str, default: str) -> None:
+def add_option_flag(parser: argparse._ActionsContainer, option: Option, flag: str, dest: str, default: str) -> None:
     """A flag for an option; where it is not given the namespace has no such name, and `default` is what holds then."""
     text = f"{option.help} [{default}]".replace("%", "%%")
     about: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": text}
     if option.name == "cell":
         about.update(type=cell_argument, metavar=CELL_VALUES)
     elif option.kind is bool and option.choices:
-        values = {"true": True, "false": False, **{choice: choice for choice in option.choices}}
+        values: dict[str, object] = {"true": True, "false": False, **{choice: choice for choice in option.choices}}
         about.update(type=_one_of(values), metavar=f"{{{','.join(values)}}}")
     elif option.kind is bool:
         about["action"] = argparse.BooleanOptionalAction
@@ -106,7 +107,7 @@ def add_hold_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hold", type=_numbers_by_name, metavar="NAME=X", help=text)
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> Any:
+def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """--data-dir and --offline; the group, for more."""
     group = parser.add_argument_group("where the images are")
     group.add_argument(
@@ -138,15 +139,15 @@ def _kernel_of_memory(text: str) -> str:
     return "lean" if text == "lean" else "auto"
 
 
-def _or_none(kind: type) -> Any:
-    def parse(text: str) -> Any:
+def _or_none(kind: type) -> Callable[[str], object]:
+    def parse(text: str) -> object:
         return text if text == NONE else kind(text)
 
     parse.__name__ = kind.__name__  # what argparse calls a value that does not fit
     return parse
 
 
-def _numbers_by_name(text: str) -> Any:
+def _numbers_by_name(text: str) -> str | dict[str, float]:
     """{"f": 1.0, "o": 0.5} from "f=1,o=0.5"."""
     if text == NONE:
         return text
@@ -157,8 +158,8 @@ def _numbers_by_name(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"must be like f=1 or f=1,o=0.5, found {text!r}") from None
 
 
-def _one_of(values: dict[str, Any]) -> Any:
-    def parse(text: str) -> Any:
+def _one_of(values: Mapping[str, object]) -> Callable[[str], object]:
+    def parse(text: str) -> object:
         if text not in values:
             raise argparse.ArgumentTypeError(f"must be one of {', '.join(values)}, found {text!r}")
         return values[text]
@@ -166,7 +167,7 @@ def _one_of(values: dict[str, Any]) -> Any:
     return parse
 
 
-def shown(option: Option, value: Any) -> str:
+def shown(option: Option, value: object) -> str:
     """A value of an option as help has it."""
     if value is None:
         return NONE

@@ -95,6 +95,12 @@ class Batches:
         whole, rest = divmod(self.samples, self.batch_size)
         return whole if self._whole_batches_only or rest == 0 else whole + 1
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many samples batches have: the whole ones, then a short last one where there is one."""
+        whole, rest = divmod(self.samples, self.batch_size)
+        return (self.batch_size,) * (whole > 0) + (rest,) * (rest > 0 and not self._whole_batches_only)
+
     def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have.
 

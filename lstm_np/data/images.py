@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from lstm_np.data.ink import NoInkError, find_ink
 from lstm_np.errors import LstmNpError
 from lstm_np.extras import MissingPackageError, load
 from lstm_np.files import expand
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 INK_SHARE = {"digits": 1.0}  # of the frame's side that the ink takes; the digits' authors scaled the ink to all of it
 MNIST_INK_SHARE = 20 / 28
@@ -136,7 +139,7 @@ def _read_with_pillow(name: str) -> tuple[np.ndarray, list[str]]:
     return image[np.newaxis], story
 
 
-def _grey(name: str, picture: Any) -> np.ndarray:
+def _grey(name: str, picture: Image.Image) -> np.ndarray:
     """A Pillow picture as grey values (rows, columns), 0 ... 1, what is transparent being paper."""
     if picture.mode.startswith(("I", "F")):
         return _unit(name, np.asarray(picture), deep=picture.mode.startswith("I"))
@@ -155,13 +158,13 @@ def _grey(name: str, picture: Any) -> np.ndarray:
     return luma * opaque + paper * (1 - opaque)
 
 
-def _reduced(picture: Any) -> Any:
+def _reduced(picture: Image.Image) -> Image.Image:
     """A Pillow picture, averaged over squares of pixels where it is much larger than needed."""
     factor = max(picture.size) // ENOUGH_SIDE
     return picture.reduce(factor) if factor > 1 else picture
 
 
-def _orientation(picture: Any) -> int:
+def _orientation(picture: Image.Image) -> int:
     """The mark of how a picture was held, 1 ... 8; 1 where there is none that can be read."""
     try:
         mark = picture.getexif().get(ORIENTATION, 1)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array, Namespace
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import StreamProducts
 from lstm_np.kernels.gpu.launch_plan import PersistentPlan, describe_device, plan_persistent, product_grid
 from lstm_np.kernels.gpu.persistent import launch
-from lstm_np.kernels.protocol import Array
 
 ELEMENTWISE = 256  # threads of a block, one for each element
 
@@ -35,7 +35,7 @@ class Launches:
 
     def __init__(
         self,
-        xp: Any,
+        xp: Namespace,
         dtype: str,
         files: Mapping[str, tuple[str, ...]],
         *,
@@ -90,7 +90,7 @@ class Launches:
                 )
         return self._blas
 
-    def __call__(self, name: str, grid: tuple[int, ...], block: int, args: tuple[Any, ...], shared: int = 0) -> None:
+    def __call__(self, name: str, grid: tuple[int, ...], block: int, args: tuple[object, ...], shared: int = 0) -> None:
         """Launch a kernel; integers go as 32 bits, everything else as it is."""
         plain = tuple(np.int32(a) if isinstance(a, (int, bool)) else a for a in args)
         self._kernels[name](grid, (block,), plain, shared_mem=shared)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array, Namespace
 from lstm_np.device.launches import Launches
 from lstm_np.kernels.gpu import cuda_source
+from lstm_np.kernels.gpu.cuda_source import RawKernel
 from lstm_np.kernels.gpu.launch_plan import parts_of_sum, refuse_oversize
 from lstm_np.kernels.gpu.persistent import load
-from lstm_np.kernels.protocol import Array
 
 RULES = {"sgd": 0, "sgd momentum": 1, "sgd nesterov": 2, "adam paper": 3, "adam hat": 4}
 
@@ -81,7 +82,7 @@ class DeviceData:
     """
 
     def __init__(
-        self, xp: Any, sizes: Sizes, dtype: str, sequences: np.ndarray, labels: np.ndarray | None, scale: float
+        self, xp: Namespace, sizes: Sizes, dtype: str, sequences: np.ndarray, labels: np.ndarray | None, scale: float
     ) -> None:
         N, row = len(sequences), sizes.T * sizes.D
         if sequences.dtype not in (np.uint8, np.dtype(dtype)) or sequences.shape != (N, row) or not N:
@@ -96,7 +97,7 @@ class DeviceData:
         self.suffix = "" if sequences.dtype == np.uint8 else "_of_values"  # of the kernels that gather it
 
 
-def fits(xp: Any, nbytes: int) -> bool:
+def fits(xp: Namespace, nbytes: int) -> bool:
     """Whether so many bytes take at most half of the current device's memory that nobody has."""
     return 2 * nbytes <= int(xp.cuda.runtime.memGetInfo()[0])
 
@@ -114,8 +115,8 @@ class SequenceBuffers:
         xp, dtype, T, D, H = launches.xp, launches.dtype, sizes.T, sizes.D, sizes.H
         refuse_oversize(T, B, H)
         self.plan = launches.plan(H, B, persistent=persistent)
-        self.forward: Any
-        self.backward: Any
+        self.forward: RawKernel | None
+        self.backward: RawKernel | None
         self.forward, self.backward = load(xp, self.plan, dtype) if self.plan else (None, None)
         self.blas = None if self.plan else launches.blas()
         self.x = xp.empty((T, B, D), dtype=dtype)

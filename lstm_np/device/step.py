@@ -31,11 +31,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.device.launches import ELEMENTWISE, Launches, blocks
 from lstm_np.device.memory import RULES, BatchBuffers, DeviceData, Sizes, Snapshot, Update
 from lstm_np.kernels.gpu.persistent import launch
-from lstm_np.kernels.protocol import Array
 
 TRAINING_KERNELS = {
     "steps": ("lstm_step_forward", "lstm_step_backward"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lstm_np.data import Batches
 from lstm_np.device.memory import Update
@@ -170,7 +171,7 @@ class _Later:
         return int(self._device.last_batch()[self._which])
 
 
-def rows_on_device(sequences: np.ndarray, dtype: Any) -> np.ndarray:
+def rows_on_device(sequences: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Sequences (N, T, D) as rows (N, T * D), bytes as they are and anything else in the parameters' dtype."""
     dtype = np.uint8 if sequences.dtype == np.uint8 else dtype
     with np.errstate(over="ignore"):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lstm_np.extras import load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TRAIN, HELD, INK, GRID = "#9aa5b1", "#0b6e99", "#333f48", "#e4e7eb"
 
@@ -20,7 +24,7 @@ def draw_learning_curves(
     held: Sequence[tuple[float, float, float]],
     held_out: str,
     title: str,
-) -> Any:
+) -> Figure:
     """A matplotlib Figure of loss (left) and accuracy (right); x counts epochs, and all of them are in order.
 
     within    (x, loss, accuracy) in training, as it went on within the epochs
@@ -64,20 +68,20 @@ def draw_learning_curves(
     return figure
 
 
-def _line(axes: Any, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
+def _line(axes: Axes, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
     if points:
         xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, color=color, linewidth=1.8, marker="o", markersize=4, label=label)
 
 
-def _write_last(axes: Any, x: float, y: float, text: str) -> None:
+def _write_last(axes: Axes, x: float, y: float, text: str) -> None:
     axes.annotate(
         text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=HELD, fontweight="bold",
         annotation_clip=False,
     )  # fmt: skip
 
 
-def _tidy(axes: Any, first: float, last: float) -> None:
+def _tidy(axes: Axes, first: float, last: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(first, last + 0.02 * (last - first))
@@ -86,7 +90,7 @@ def _tidy(axes: Any, first: float, last: float) -> None:
     plain_axes(axes)
 
 
-def plain_axes(axes: Any) -> None:
+def plain_axes(axes: Axes) -> None:
     """A pale grid and no frame: how all curves here look."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lstm_np.extras import load
 from lstm_np.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, QUIET, RIGHT, WRONG = "#333f48", "#9aa5b1", "#0b6e99", "#b3432b"
 COLUMNS = 5
@@ -68,8 +71,9 @@ def confusion_matrix(confusion: np.ndarray) -> bytes:
     for row, column in np.ndindex(K, K):
         count = int(confusion[row, column])
         if count:
-            style = {"color": RIGHT, "fontweight": "bold"} if row == column else {"color": INK}
-            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, **style)
+            color, weight = (RIGHT, "bold") if row == column else (INK, "normal")
+            text = f"{count:,}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color, fontweight=weight)
     accuracy = np.trace(confusion) / max(int(confusion.sum()), 1)
     axes.set_title(
         f"{np.trace(confusion):,} of {confusion.sum():,} right ({accuracy:.2%})", loc="left", color=INK, fontsize=10
@@ -94,7 +98,7 @@ def need_matplotlib() -> None:
     load("matplotlib.figure", "plot", "pictures need")
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     """A figure of so many inches that needs no window system.  Raises MissingPackageError without matplotlib."""
     need_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,7 +109,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

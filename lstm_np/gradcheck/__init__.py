@@ -15,7 +15,7 @@ own.  Everything is random and non-zero: inputs, initial state, biases, upstream
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +151,7 @@ def _check(name: str, problem: _Problem, analytic: np.ndarray, entries: int | No
     for k, index in enumerate(picked):
         where = np.unravel_index(index, value.shape)
 
-        def moved(step: complex, where: Any = where) -> dict[str, np.ndarray]:
+        def moved(step: complex, where: tuple[np.intp, ...] = where) -> dict[str, np.ndarray]:
             changed = value.astype(np.result_type(value, type(step)))
             changed[where] += step
             return {**problem.values, name: changed}
@@ -220,7 +220,7 @@ class _Problem:
 
 
 class _LayerProblem(_Problem):
-    def __init__(self, layer: Recurrent, B: int, T: int, seed: int, dropout_key: Any) -> None:
+    def __init__(self, layer: Recurrent, B: int, T: int, seed: int, dropout_key: Sequence[int | str] | None) -> None:
         super().__init__(layer, layer.cell, seed, dropout_key)
         self.B, self.T = B, T
         rows = len(layer.kernel_names)
@@ -264,7 +264,9 @@ class _LayerProblem(_Problem):
 
 
 class _ModelProblem(_Problem):
-    def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Any) -> None:
+    def __init__(
+        self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Sequence[int | str] | None
+    ) -> None:
         super().__init__(model, model.recurrent.cell, seed, dropout_key)
         self.B, self.T = B, T
         self.x = self.normal(B, T, model.input_size)
@@ -291,6 +293,6 @@ class _ModelProblem(_Problem):
         )
 
 
-def _worst(errors: Any) -> float:
+def _worst(errors: Iterable[float]) -> float:
     found = list(errors)
     return float("nan") if any(error != error for error in found) else max(found)

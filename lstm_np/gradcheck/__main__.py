@@ -9,8 +9,10 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
+
+import numpy as np
 
 from lstm_np import streams
 from lstm_np.backends import Backend
@@ -191,10 +193,10 @@ def _random(arguments: argparse.Namespace, backend: Backend) -> Iterator[tuple[A
     for number in range(arguments.configurations):
         rng = streams.generator(arguments.seed, "configuration", number)
 
-        def between(low: int, high: int, rng: Any = rng) -> int:
+        def between(low: int, high: int, rng: np.random.Generator = rng) -> int:
             return int(rng.integers(low, high + 1))
 
-        def one_of(choices: Any, rng: Any = rng) -> Any:
+        def one_of(choices: Collection[Any], rng: np.random.Generator = rng) -> Any:
             return list(choices)[int(rng.integers(len(choices)))]
 
         cell = given["cell"] if "cell" in given else one_of(LAYERS)

@@ -7,9 +7,9 @@ import warnings
 
 from lstm_np.backends import Backend
 from lstm_np.kernels import agreement
-from lstm_np.kernels.protocol import Kernel, LayerSpec
+from lstm_np.kernels.protocol import Cut, Kernel, LayerSpec
 
-__all__ = ["KERNELS", "Kernel", "KernelWarning", "LayerSpec", "choose_kernel"]
+__all__ = ["KERNELS", "Cut", "Kernel", "KernelWarning", "LayerSpec", "choose_kernel"]
 
 
 class KernelWarning(UserWarning):

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from lstm_np.arrays import Array, State
 from lstm_np.backends import Backend
 from lstm_np.cells import Cell
-
-Array = Any
-State = tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,20 @@ class LayerSpec:
         then refused by every kernel until it learns it.
         """
         return self.options.keys() <= set(known)
+
+
+class Cut(NamedTuple):
+    """How a batch is cut over the cores of a CPU, each part of which is computed for itself, by whichever process.
+
+    parts         first and last + 1 sample of each
+    blas_threads  of whoever computes one
+
+    It is a function of layer sizes, T, B and the configured cores alone, and decides every sum's order: what has the
+    same cut has the same bits.
+    """
+
+    parts: tuple[tuple[int, int], ...]
+    blas_threads: int
 
 
 class Computes(NamedTuple):
@@ -73,6 +85,10 @@ class Kernel(Protocol):
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """Whether this kernel can run such a layer, with all of its options, on a backend that has it."""
+        ...
+
+    def cut(self, T: int, B: int, save: bool = True) -> Cut:
+        """How a batch of B sequences of T steps is cut; `save`: a backward pass will follow."""
         ...
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from lstm_np.backends import Backend
 from lstm_np.cells.declaration import Cell, Values
-from lstm_np.kernels.protocol import Array, Computes, LayerSpec, State
+from lstm_np.kernels.protocol import Array, Computes, Cut, LayerSpec, State
 
 # (t, name, value or its gradient) -> what to go on with instead
 Edit = Callable[[int, str, Array], Array]
@@ -82,6 +82,10 @@ class ReferenceKernel:
         # inputs and values of each step; on the way back da and dx, and da and the inputs of all steps side by side
         return T * B * (K + len(cell.values) * H), T * B * (K + 2 * rows + 2 * D + 2 * H) + 2 * rows * K
 
+    def cut(self, T: int, B: int, save: bool = True) -> Cut:
+        """One part, with all cores as BLAS threads."""
+        return Cut(((0, B),), self.backend.cores)
+
     def forward(
         self,
         params: Mapping[str, Array],
@@ -109,19 +113,20 @@ class ReferenceKernel:
             edit = self._put(self.spec.options["hold"], edit)
         if "cell_clip" in self.spec.options:
             edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
-        for t in range(T):
-            z = xp.concat((x[:, t, :], state[0]) + ((ones,) if "b" in params else ()), axis=0)
-            a = weights @ z  # (1)
-            before, (state, values) = state, cell.forward(xp, a, state, *more, **_hold(edit, t))
-            if save:
-                saved.inputs.append(z)
-                saved.states.append(before)
-                saved.values.append(values)
-                saved.operands.append(own.given())
-            if save and pre_activations:
-                saved.pre_activations.append(a)
-            if sequence:
-                outputs.append(state[0])
+        with self.backend.blas_threads(self.backend.cores):
+            for t in range(T):
+                z = xp.concat((x[:, t, :], state[0]) + ((ones,) if "b" in params else ()), axis=0)
+                a = weights @ z  # (1)
+                before, (state, values) = state, cell.forward(xp, a, state, *more, **_hold(edit, t))
+                if save:
+                    saved.inputs.append(z)
+                    saved.states.append(before)
+                    saved.values.append(values)
+                    saved.operands.append(own.given())
+                if save and pre_activations:
+                    saved.pre_activations.append(a)
+                if sequence:
+                    outputs.append(state[0])
         y = xp.stack(outputs, axis=1) if sequence else None
         return y, tuple(part.copy() for part in state), saved if save else None
 
@@ -147,15 +152,16 @@ class ReferenceKernel:
         das: list[Array] = [None] * T
         dxs: list[Array] = [None] * T
         shares: list[Any] = [None] * T
-        for step in self.steps_back(params, saved, dy, dstate, input_gradient=input_gradient, edit=edit):
-            das[step.t], dxs[step.t], shares[step.t] = step.da, step.dx, step.own
-            if see is not None:
-                see(step)
-        dweights = xp.concat(das, axis=1) @ xp.concat(saved.inputs, axis=1).T  # (1'): columns are all steps' samples
-        grads = {"W": dweights[:, :D], "U": dweights[:, D : D + H]}
-        if "b" in params:
-            grads["b"] = dweights[:, D + H]
-        grads |= self._own_gradients(params, shares, grads["U"])
+        with self.backend.blas_threads(self.backend.cores):
+            for step in self.steps_back(params, saved, dy, dstate, input_gradient=input_gradient, edit=edit):
+                das[step.t], dxs[step.t], shares[step.t] = step.da, step.dx, step.own
+                if see is not None:
+                    see(step)
+            dweights = xp.concat(das, axis=1) @ xp.concat(saved.inputs, axis=1).T  # (1'): all steps' samples
+            grads = {"W": dweights[:, :D], "U": dweights[:, D : D + H]}
+            if "b" in params:
+                grads["b"] = dweights[:, D + H]
+            grads |= self._own_gradients(params, shares, grads["U"])
         dx = xp.stack(dxs, axis=1) if input_gradient else None
         return dx, step.dstate if state_gradient else None, grads
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-Array = Any
+from lstm_np.arrays import Array
 
 
 def forward(params: Mapping[str, Array], x: Array) -> Array:

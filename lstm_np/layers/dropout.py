@@ -5,13 +5,12 @@ The inverted form: what is kept is divided by the probability to keep it, so tha
 
 from __future__ import annotations
 
-from typing import Any
-
 from lstm_np import streams
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 
 
-def mask(backend: Backend, shape: tuple[int, int, int], rate: float, dtype: str, per: str, *key: int | str) -> Any:
+def mask(backend: Backend, shape: tuple[int, int, int], rate: float, dtype: str, per: str, *key: int | str) -> Array:
     """An array that broadcasts to `shape` (H, T, B): 0 with probability `rate`, 1 / (1 - rate) otherwise.
 
     `per` says how often a new mask is drawn: "step" gives (H, T, B), "sequence" (Gal and Ghahramani, NIPS 2016) gives

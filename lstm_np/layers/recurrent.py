@@ -10,18 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lstm_np import initializers, options
+from lstm_np.arrays import Array
 from lstm_np.backends import Backend, get_backend
 from lstm_np.cells import get_cell
 from lstm_np.holds import Hold, check_held_names, edits_of, read_holds
-from lstm_np.kernels import LayerSpec
+from lstm_np.kernels import Cut, LayerSpec
 from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
 from lstm_np.layers.single import Single
 from lstm_np.options import Dtype
 from lstm_np.parameters import Parameters, merge
 from lstm_np.trace import Trace, largest_difference
-
-Array = Any
 
 
 @options.documented
@@ -126,6 +125,13 @@ class Recurrent:
     def kernel_names(self) -> tuple[str, ...]:
         """The kernel that each layer and direction runs on, e.g. ("fused",)."""
         return tuple(single.kernel.name for single in self.singles)
+
+    def cuts(self, T: int, B: int, *, save: bool = True) -> dict[str, Cut]:
+        """How each layer and direction cuts a batch of B sequences of T steps over the cores, by its name.
+
+        `save`: a backward pass will follow.  Where all of these are the same, so are the bits on one machine.
+        """
+        return {single.name: single.kernel.cut(T, B, save) for single in self.singles}
 
     def singles_of(self, layer: int) -> tuple[Single, ...]:
         """The directions of one layer, counted from 0."""

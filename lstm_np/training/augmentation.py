@@ -27,7 +27,7 @@ class Augmented:
 
     def __init__(self, batches: Batches, shift: int, rotate: float, zoom: float, seed: int) -> None:
         self.batches, self.shift, self.rotate, self.zoom, self.seed = batches, shift, rotate, zoom, seed
-        self.samples = batches.samples
+        self.samples, self.sizes = batches.samples, batches.sizes
         self.indices = batches.indices
 
     def __len__(self) -> int:

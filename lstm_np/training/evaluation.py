@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.model import SequenceClassifier
 
 
@@ -68,7 +69,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: SequenceClassifier, batches: Iterable[tuple[Any, np.ndarray]], *, hold: Mapping[str, float] | None = None
+    model: SequenceClassifier, batches: Iterable[tuple[Array, np.ndarray]], *, hold: Mapping[str, float] | None = None
 ) -> Evaluation:
     """Measure a model on batches of sequences (B, T, D) and integer labels (B,); `hold`: values of its cell to be held.
 

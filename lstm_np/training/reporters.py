@@ -12,12 +12,13 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lstm_np.cells import FILES
+from lstm_np.data import download
 from lstm_np.data.progress import download_bars
 from lstm_np.files import discard_buffered, quoted
 from lstm_np.loop import Epoch, Step, loss_in_words
@@ -41,7 +42,7 @@ class Reporter:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             print(text, file=sys.stderr, flush=True)
 
-    def downloading(self) -> AbstractContextManager[Any]:
+    def downloading(self) -> AbstractContextManager[download.Progress | None]:
         """A context that gives the progress function of a download, or None."""
         return download_bars(quiet=True)
 
@@ -87,7 +88,7 @@ class LineReporter(Reporter):
         self._drawn = self._epoch_began = 0.0
         self._plan: Plan | None = None
 
-    def downloading(self) -> AbstractContextManager[Any]:
+    def downloading(self) -> AbstractContextManager[download.Progress | None]:
         """Bars for the files of a download."""
         return download_bars()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -156,7 +156,7 @@ def run(
         else:
             folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
         plan = _plan(recipe, dataset, material, model, folder, place, start)
-        config = _config(plan, place, stopped)
+        config = _config(plan, place, _cuts(model, material), stopped)
         one = _Run(plan, material, model, optimizer, folder, reporter, interruption, care)
         one.keep_checkpoints(kept, {
             "config": config, "recipe": recipe.state(), "place": _where(plan, place), "model": model.config,
@@ -508,7 +508,27 @@ def _where(plan: Plan, place: Place) -> dict[str, Any]:
     }
 
 
-def _config(plan: Plan, place: Place, stopped: Stopped | None) -> dict[str, Any]:
+def _cuts(model: SequenceClassifier, material: Material) -> dict[str, list[dict[str, Any]]]:
+    """How batches of each size are cut over the cores, in training and where nothing is learnt; as plain values."""
+    T, stack = material.sequence[0], model.recurrent
+    sizes: dict[str, Iterable[int]] = {
+        "training": material.train.sizes,
+        "measuring": {*material.measured.sizes, *material.test.sizes},
+    }
+
+    def layers(B: int, save: bool) -> dict[str, Any]:
+        return {
+            name: {"samples": [stop - start for start, stop in cut.parts], "blas_threads": cut.blas_threads}
+            for name, cut in stack.cuts(T, B, save=save).items()
+        }
+
+    return {
+        purpose: [{"batch": B, "layers": layers(B, purpose == "training")} for B in sorted(found, reverse=True)]
+        for purpose, found in sizes.items()
+    }
+
+
+def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped | None) -> dict[str, Any]:
     """Everything that is needed to run it again, or to see why it came out differently.
 
     Where it goes on from a checkpoint, "resumed" says from which step, each time, and what differs from before.
@@ -541,6 +561,7 @@ def _config(plan: Plan, place: Place, stopped: Stopped | None) -> dict[str, Any]
             "cores_decided_by": place.backend.decided_by,
             "processes": place.backend.processes,
         },
+        "cut": cuts,
         "environment": describe_machine(),
     }
     if stopped is None:

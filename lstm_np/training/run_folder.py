@@ -1,6 +1,7 @@
 """A run's folder: what was asked for, what was measured, and the weights, each written so that a crash keeps the rest.
 
-config.json           everything that is needed to run it again: recipe, data, machine, versions
+config.json           everything that is needed to run it again, or to see why it came out differently: recipe, data,
+                      machine, versions, and how batches were cut over the cores
 metrics.csv, .jsonl   one line per epoch, flushed as it is written
 weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
 curves.png            loss and accuracy over the epochs, where matplotlib is installed

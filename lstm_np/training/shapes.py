@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from lstm_np.arrays import Array
 from lstm_np.losses import log_softmax
 from lstm_np.model import SequenceClassifier
 
@@ -32,7 +32,7 @@ def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str
     return "\n".join([*(line.rstrip() for line in lines), LETTERS])
 
 
-def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Any, str]]:
+def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Array, str]]:
     """(name, axes, tensor, meaning), in the order in which the tensors come about."""
     stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
     own = {p.name: "(H,)" if p.blocks == 1 else f"({p.blocks}H,)" for p in cell.parameters}
@@ -46,7 +46,7 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
         yield "input_projection.b", "(P,)", model.params["input_projection.b"], ""
         x, width = model.project(x), "P"
         yield "projected", "(P, T, B)", x, "what the first layer reads"
-    final: list[tuple[Any, ...]] = []
+    final: list[tuple[Array, ...]] = []
     for layer in range(stack.num_layers):
         outputs = []
         for single in stack.singles_of(layer):

@@ -6,6 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lstm_np.data.download import Progress
 from lstm_np.extras import load
 from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
@@ -38,7 +39,7 @@ class TensorBoardReporter(Reporter):
         """Passed on."""
         self._inner.note(text)
 
-    def downloading(self) -> AbstractContextManager[Any]:
+    def downloading(self) -> AbstractContextManager[Progress | None]:
         """Passed on."""
         return self._inner.downloading()
 

@@ -13,6 +13,7 @@ import numpy as np
 from lstm_np.backends import Backend
 from lstm_np.data import Dataset, DatasetError, load_dataset, sequence_view
 from lstm_np.data.dataset import VIEWS
+from lstm_np.data.download import Progress
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.run_folder import weights_path
 from lstm_np.weights import WeightsError
@@ -35,7 +36,7 @@ class Trained:
         data_dir: str | os.PathLike[str] | None,
         offline: bool,
         say: Callable[[str], None],
-        progress: Any = None,
+        progress: Progress | None = None,
     ) -> Dataset:
         """The named data set, else the one it was trained on.  Raises DatasetError where its images do not fit."""
         wanted = name or ("digits" if self.dataset == "digits" else "mnist")

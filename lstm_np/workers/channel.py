@@ -8,6 +8,9 @@ channel.  Beside its messages each end has a word with the number of a message w
 Another processor sees the text before the counter on x86, which keeps the order of stores; elsewhere every message goes
 with a byte.  Between one's own store and a look at the other's there must be a fence on every processor: locking
 and unlocking is one.  A byte may come too late or too often; it only means "look again".
+
+Messages are numbered from 1 in each direction.  Most of them say the same again and again, so a text is made and read
+once: who gets a message must not change it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 SIZE = 1 << 14  # bytes of shared memory
@@ -34,6 +38,19 @@ _WORDS = 4
 _COUNT, _ASLEEP, _LENGTH, _UNWANTED = (word * _LINE // 8 for word in range(_WORDS))
 _TEXT = _WORDS * _LINE
 _MOST = _WAY - _TEXT
+
+Message = Mapping[str, Any]  # plain values by name
+
+
+def encode(message: Message) -> bytes:
+    """The text of a message."""
+    return json.dumps(message).encode()
+
+
+@lru_cache(maxsize=64)
+def decode(text: bytes) -> Message:
+    """The message of a text."""
+    return json.loads(text)
 
 
 class Channel:
@@ -49,20 +66,22 @@ class Channel:
         self._out_text, self._back_text = out[_TEXT:], back[_TEXT:]
         self._out, self._back = out[:_TEXT].cast("q"), back[:_TEXT].cast("q")
         self._fence = threading.Lock()
-        self._received = self._bytes = 0
+        self.sent = self.received = 0  # numbers of the last messages
+        self._bytes = 0
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self.descriptors: deque[int] = deque()  # that have come
 
-    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send a message, once the one before has been answered."""
-        text = json.dumps(message).encode()
+    def send(self, message: Message | bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, or its text, once the one before has been answered."""
+        text = message if isinstance(message, bytes) else encode(message)
         if len(text) > _MOST:
             raise ValueError(f"a message of {len(text)} bytes, at most {_MOST} fit")
         words = self._out
         self._out_text[: len(text)] = text
         words[_LENGTH] = len(text)
-        words[_COUNT] += 1
+        self.sent += 1
+        words[_COUNT] = self.sent
         with self._fence:
             pass
         if descriptors or words[_ASLEEP] or not ORDERED:
@@ -71,11 +90,11 @@ class Channel:
     def arrived(self) -> bool:
         """Whether a message is there.  Does not wait."""
         if ORDERED:
-            return self._back[_COUNT] != self._received
+            return self._back[_COUNT] != self.received
         self._take_bytes()
-        return self._bytes != self._received
+        return self._bytes != self.received
 
-    def receive(self, seconds: float | None = None) -> dict[str, Any] | None:
+    def receive(self, seconds: float | None = None) -> Message | None:
         """The next message; waits for it, at most so long if a time is given: then None where none has come."""
         end = None if seconds is None else time.perf_counter() + seconds
         watched = time.perf_counter() + (WATCHFUL if seconds is None else min(seconds, WATCHFUL))
@@ -84,11 +103,12 @@ class Channel:
             there = self.arrived()
         if not there and not self._sleep(end):
             return None
-        self._received += 1
-        return json.loads(bytes(self._back_text[: self._back[_LENGTH]]))
+        self.received += 1
+        return decode(bytes(self._back_text[: self._back[_LENGTH]]))
 
     def _sleep(self, end: float | None) -> bool:
         """Wait for a message until a time, or without limit; whether one has come."""
+        self._take_bytes()  # those of earlier messages, of which there could be many in the end
         self._back[_ASLEEP] = 1
         with self._fence:
             pass

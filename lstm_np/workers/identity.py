@@ -32,7 +32,7 @@ def loaded_files() -> dict[str, str]:
     return {name: AT_IMPORT[name] for name in names if name in AT_IMPORT}
 
 
-def identity(described: Mapping[str, Any]) -> dict[str, Any]:
+def identity(described: Mapping[str, object]) -> dict[str, Any]:
     """Of this process, as plain values; `described` is what else must be the same."""
     return {"python": sys.version, **described, "files": loaded_files()}
 

@@ -30,7 +30,7 @@ class SharedMemory:
             self.descriptor = _file_in_memory()
         except OSError:
             self.descriptor = -1
-            self.mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.mapping = mmap.mmap(-1, size)
         else:
             os.ftruncate(self.descriptor, size)
             self.mapping = mmap.mmap(self.descriptor, size)

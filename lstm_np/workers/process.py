@@ -20,6 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -36,6 +37,8 @@ BRIEF = 1e-2  # seconds to wait for an answer where nothing is to be done
 END_LIMIT = 1.0  # seconds for workers to end by themselves
 UNREADY = 3  # workers in a row that end before they are ready; then no more are started
 PAUSE, LONGEST_PAUSE = 0.5, 300.0  # seconds until the next start when one was of no use, doubled each time
+SHORTEST_REST, LONGEST_REST = 5e-3, 0.25  # seconds until a late worker is asked again, doubled each time
+MOST_FORGOTTEN = 500  # of what a worker need not keep, in one request; a message has its limits
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 _log = logging.getLogger(__name__)
@@ -49,6 +52,9 @@ class Worker:
     admitted  whether that was found to be the same as here
     done      the number of the last request that it has done
     useful    whether it has answered any request
+
+    A worker that is late, since another program has its core, costs its parent the time of waiting: it rests for a
+    while, the longer the more often.
     """
 
     def __init__(self, target: str) -> None:
@@ -72,8 +78,8 @@ class Worker:
             theirs.close()
         self._socket, self._channel = ours, channel.Channel(ours, memory.mapping, channel.PARENT)
         self._forgotten: SimpleQueue[int] = SimpleQueue()
-        self._number, self._waiting, self._until = 0, True, time.perf_counter() + START_LIMIT
-        self._brief = False
+        self._waiting, self._until = True, time.perf_counter() + START_LIMIT
+        self._brief, self._rest, self._rests_until = False, 0.0, 0.0
         self.ended: str | None = None
         self.ready: Mapping[str, Any] | None = None
         self.admitted = self.useful = False
@@ -84,32 +90,53 @@ class Worker:
         """Whether it can take a request."""
         return self.ended is None and not self._waiting
 
+    @property
+    def rests(self) -> bool:
+        """Whether it was late a short time ago, so that it had better not be asked."""
+        return self.late and time.perf_counter() < self._rests_until
+
+    @property
+    def late(self) -> bool:
+        """Whether it was late when it was asked last."""
+        return self._rest > 0.0
+
+    def was_late(self) -> None:
+        """It did not answer in time."""
+        self._rest = min(LONGEST_REST, max(SHORTEST_REST, 2 * self._rest))
+        self._rests_until = time.perf_counter() + self._rest
+
+    def was_in_time(self) -> None:
+        """It did."""
+        self._rest = 0.0
+
     def request(
-        self, do: str | None, arguments: Mapping[str, Any], memories: Sequence[SharedMemory] = (), *, limit: float
+        self, do: str | None, arguments: Mapping[str, object], memories: Sequence[SharedMemory] = (), *, limit: float
     ) -> int:
         """Send a request to an idle worker; its number.  After `limit` seconds without an answer `look` gives it up.
 
         `do` None: only what it need not keep any more is said.
         """
-        forget = []
-        while not self._forgotten.empty():
-            forget.append(self._forgotten.get())
-        self._number += 1
-        message = {"do": do, "with": arguments, "number": self._number, "forget": forget, "memories": len(memories)}
+        forget: tuple[int, ...] = ()
+        while not self._forgotten.empty() and len(forget) < MOST_FORGOTTEN:
+            forget += (self._forgotten.get(),)
+        text = _text_of_request(do, tuple(arguments.items()), forget, len(memories))
         self._waiting, self._until, self._brief = True, time.perf_counter() + limit, do is None
+        number = self._channel.sent + 1
         try:
-            self._channel.send(message, [memory.descriptor for memory in memories])
+            self._channel.send(text, [memory.descriptor for memory in memories])
         except OSError:
             self._has_ended()
-        return self._number
+        return number
 
     def look(self, seconds: float = 0.0) -> None:
-        """Take the answer to the request under way if it has come; waits for it at most so long."""
+        """Take the answer to the request under way if it has come; waits for it at most so long, and never longer than
+        until the request's limit.
+        """
         if self.ended is not None or not self._waiting:
             return
-        answer = self._take(seconds)
+        answer = self._take(min(seconds, max(0.0, self._until - time.perf_counter())) if seconds else 0.0)
         if answer is None:
-            if self.ended is None and time.perf_counter() > self._until:
+            if self.ended is None and time.perf_counter() >= self._until:
                 self.end("has not answered for too long")
             return
         self._waiting = False
@@ -120,9 +147,9 @@ class Worker:
         else:
             self.useful = True
             if "overtaken" not in answer:
-                self.done = answer["number"]
+                self.done = self._channel.sent
 
-    def _take(self, seconds: float) -> dict[str, Any] | None:
+    def _take(self, seconds: float) -> channel.Message | None:
         """The answer under way, if it comes within that time; notices the end of the process."""
         try:
             answer = self._channel.receive(seconds)
@@ -136,12 +163,18 @@ class Worker:
             return None
 
     def settle(self) -> None:
-        """As `look`, and waits a little where the request under way takes no time."""
-        self.look(BRIEF if self._brief else 0.0)
+        """As `look`, and waits a little where the request takes no time; notices also that an idle one has ended."""
+        if not self.idle:
+            self.look(BRIEF if self._brief else 0.0)
+            return
+        try:
+            self._channel.check()
+        except OSError:
+            self._has_ended()
 
     def busy_with(self, number: int) -> bool:
         """Whether this request is still under way, as far as the last `look` has seen."""
-        return self.ended is None and self._waiting and self._number == number
+        return self.ended is None and self._waiting and self._channel.sent == number
 
     def has_answered(self) -> bool:
         """Whether an answer is there to be taken.  Costs next to nothing."""
@@ -152,7 +185,7 @@ class Worker:
 
     def refuse(self) -> None:
         """The result of the request under way is not wanted any more: the worker may stop early."""
-        self._channel.refuse(self._number)
+        self._channel.refuse(self._channel.sent)
 
     def forget(self, key: int) -> None:
         """What the worker calls so is not needed any more; it hears of it with the next request."""
@@ -193,6 +226,24 @@ class Worker:
         self.process.returncode = 0  # not a child of this process, so nothing to wait for
 
 
+class Turn:
+    """Within the block nobody else uses the team; it gives `Team.available`."""
+
+    def __init__(self, team: Team, number: int) -> None:
+        self._team, self._number = team, number
+
+    def __enter__(self) -> Sequence[Worker | None]:
+        self._team.lock.acquire()
+        try:
+            return self._team.available(self._number)
+        except BaseException:
+            self._team.lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._team.lock.release()
+
+
 class Team:
     """The worker processes that do what one class says.
 
@@ -202,7 +253,7 @@ class Team:
     lock      hold it to use a worker
     """
 
-    def __init__(self, target: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, target: str, describe: Callable[[], Mapping[str, object]]) -> None:
         self._target, self._describe = target, describe
         self._workers: list[Worker] = []
         self._identity: Mapping[str, Any] | None = None
@@ -210,12 +261,19 @@ class Team:
         self.lock = threading.Lock()
         _teams.add(self)
 
-    def available(self, number: int) -> list[Worker | None]:
-        """So many workers, None for each that is not ready for a request; starts and replaces them.  Hold `lock`.
+    def turn(self, number: int) -> Turn:
+        """A block in which so many workers can be asked."""
+        return Turn(self, number)
 
-        The first use waits a little for workers to be ready.  Who has ended, or not answered within the time limit of
-        its request, costs one line in the log.
+    def available(self, number: int) -> Sequence[Worker | None]:
+        """So many workers, None for each that is not ready for a request or rests; starts and replaces them.
+
+        Hold `lock`.  The first use waits a little for workers to be ready.  Who has ended, or not answered within the
+        time limit of its request, costs one line in the log.
         """
+        asked = self._workers[:number]
+        if len(asked) == number and all(worker.admitted and worker.idle and not worker.late for worker in asked):
+            return asked
         first = not self._workers
         for worker in self._workers:
             worker.settle()
@@ -227,7 +285,7 @@ class Team:
             for worker in self._workers:
                 worker.look(max(0.0, end - time.perf_counter()))
         self._compare()
-        ready = [worker if worker.idle else None for worker in self._workers[:number]]
+        ready = [worker if worker.idle and not worker.rests else None for worker in self._workers[:number]]
         return ready + [None] * (number - len(ready))
 
     def _start(self, number: int) -> None:
@@ -299,6 +357,11 @@ class Team:
 
 
 _teams: weakref.WeakSet[Team] = weakref.WeakSet()
+
+
+@lru_cache(maxsize=64)
+def _text_of_request(do: str | None, arguments: tuple, forget: tuple[int, ...], memories: int) -> bytes:
+    return channel.encode({"do": do, "with": dict(arguments), "forget": forget, "memories": memories})
 
 
 def _command(target: str, connection: int, memory: int) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from lstm_np.workers import Overtaken
-from lstm_np.workers.channel import WORKER, Channel
+from lstm_np.workers.channel import WORKER, Channel, Message
 from lstm_np.workers.identity import identity
 from lstm_np.workers.memory import map_memory
 
@@ -33,7 +33,7 @@ class Server(Protocol):
 
     commands: Mapping[str, Callable[[Request], None]]
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         """What must be the same in the parent, as plain values."""
         ...
 
@@ -45,15 +45,15 @@ class Server(Protocol):
 def serve(connection: int, memory: int, target: str) -> None:
     """Answer requests over these file descriptors, by an object of `target` ("module:class"), until the parent is gone.
 
-    The answer is the request's number alone, or with "error", or with "overtaken".
+    Each request is answered once: by nothing, or with "error", or with "overtaken".
     """
     with socket.socket(fileno=connection) as end, suppress(ConnectionError):
         channel = Channel(end, map_memory(memory), WORKER)
         try:
             server = load(target)
-            channel.send({"number": 0, "identity": identity(server.describe())})
+            channel.send({"identity": identity(server.describe())})
         except Exception as error:
-            channel.send({"number": 0, "error": in_words(error)})
+            channel.send({"error": in_words(error)})
             return
         while True:
             message = channel.receive()
@@ -67,9 +67,9 @@ def load(target: str) -> Server:
     return getattr(importlib.import_module(module), name)()
 
 
-def answer(server: Server, message: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
+def answer(server: Server, message: Message, channel: Channel) -> Message:
     """Do what a message asks for."""
-    number = message["number"]
+    number = channel.received
     try:
         memories = [map_memory(channel.take_descriptor()) for _ in range(message["memories"])]
         for key in message["forget"]:
@@ -78,10 +78,10 @@ def answer(server: Server, message: Mapping[str, Any], channel: Channel) -> dict
             request = Request(message["with"], memories, lambda: channel.refused() == number)
             server.commands[message["do"]](request)
     except Overtaken:
-        return {"number": number, "overtaken": True}
+        return {"overtaken": True}
     except Exception as error:
-        return {"number": number, "error": in_words(error)}
-    return {"number": number}
+        return {"error": in_words(error)}
+    return {}
 
 
 def in_words(error: BaseException) -> str:

@@ -43,6 +43,17 @@ def test_x_holds_the_scaled_samples_and_is_feature_major(view, order, dtype, ima
     assert count == (4 if order == "tf1" else 5)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [({}, (5, 3)), ({"batch_size": 23}, (23,)), ({"batch_size": 40}, (23,)), ({"drop_last": True}, (5,)),
+     ({"order": "tf1"}, (5,))],
+)  # fmt: skip
+def test_the_sizes_of_batches(arguments, sizes):
+    made = batches(**arguments)
+    assert made.sizes == sizes
+    assert {len(labels) for _, labels in made.epoch(1)} == set(sizes)
+
+
 def test_buffers_are_reused_unless_told_otherwise():
     first, second = (x for x, _ in batches().steps(0, 2))
     assert np.shares_memory(first, second)

@@ -22,8 +22,8 @@ import pytest
 
 from lstm_np.data import DownloadError, download, fetch, transport
 from lstm_np.data.download import is_valid, reachable
-from lstm_np.data.mnist import PinnedFile
 from lstm_np.data.limits import Limits
+from lstm_np.data.mnist import PinnedFile
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = {

@@ -168,7 +168,7 @@ def test_it_starts_no_worker_and_needs_no_large_layer():
     _, _, saved = kernel.forward(
         {"W": np.zeros((8, 1)), "U": np.zeros((8, 2)), "b": np.zeros(8)}, np.zeros((1, 1, agreement.B)), state
     )
-    assert len(saved.acquire().plan.parts) == 1
+    assert len(saved.acquire().cut.parts) == 1
     assert choose_kernel("auto", spec, get_backend("numpy")).name == "fused"
 
 

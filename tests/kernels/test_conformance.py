@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_np.backends import BACKENDS, Backend, BackendError, get_backend
-from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.cells import CELLS, Cell, get_cell
 from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
 from lstm_np.kernels.reference import ReferenceKernel
@@ -17,7 +16,7 @@ from lstm_np.kernels.reference import ReferenceKernel
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # relative to the norm
 # at its kink the derivative jumps, so that rounding an activation decides about a gradient: checked in float64 alone
 KINKED = "rnn_relu"
-HOST = get_backend("numpy")
+HOST = get_backend("numpy", threads=1)  # small products lose much to a second thread on a busy machine
 BIG = 70  # sizes that cross the borders between strips, blocks and chunks
 
 
@@ -116,8 +115,7 @@ def both(name: str, backend: Backend, cell: Cell, dtype: str, ask: dict) -> list
         return array.astype("float64")
 
     reference = ReferenceKernel(LayerSpec(cell, D, H, ask["bias"], "float64"), HOST)
-    with blas_threads(1):  # small products gain nothing from a second thread, and lose much on a busy machine
-        expected = run(reference, exact, exact(x), None if dy is None else exact(dy))
+    expected = run(reference, exact, exact(x), None if dy is None else exact(dy))
     found = run(
         kernel_class(name)(LayerSpec(cell, D, H, ask["bias"], dtype), backend),
         backend.from_host,

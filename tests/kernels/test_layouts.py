@@ -5,7 +5,7 @@ import pytest
 
 from lstm_np.backends import get_backend
 from lstm_np.cells import get_cell
-from lstm_np.kernels import LayerSpec
+from lstm_np.kernels import Cut, LayerSpec
 from lstm_np.kernels.cpu import cut, fused, remote, rows
 from lstm_np.kernels.cpu.columns import product_of
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
@@ -66,8 +66,8 @@ def assert_close(found, expected, tolerance):
 
 @pytest.fixture
 def one_part_a_core(monkeypatch):
-    def share_out(D, H, T, B, cores, processes, save):
-        return cut.Plan(cut.pieces(B, min(cores, B)), 1, True, 0.0)
+    def share_out(D, H, T, B, cores, save):
+        return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)
 

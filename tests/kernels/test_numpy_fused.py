@@ -1,5 +1,6 @@
 """What the fused CPU kernel promises beyond agreeing with the reference: bits, buffers, threads, memory."""
 
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from lstm_np.backends import blas_threads, get_backend
 from lstm_np.cells import get_cell
-from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.kernels import Cut, LayerSpec, choose_kernel
 from lstm_np.kernels.cpu import cut, footprint, part, remote
 from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
 from lstm_np.kernels.cpu.columns import transposed
@@ -64,9 +65,9 @@ def same_bits(left, right) -> bool:
 def shared(monkeypatch):
     """All cores that a case may use take part, also for sizes that one core does faster."""
 
-    def share_out(D, H, T, B, cores, processes, save):
+    def share_out(D, H, T, B, cores, save):
         count = max(1, min(cores, B // 8))
-        return cut.Plan(cut.pieces(B, count), 1 if count > 1 else cores, True, 0.0)
+        return Cut(cut.pieces(B, count), 1 if count > 1 else cores)
 
     monkeypatch.setattr(cut, "share_out", share_out)
 
@@ -89,6 +90,28 @@ def test_the_same_number_of_workers_gives_the_same_bits(kernel_type, threads, sh
     first = Case(kernel_type, threads=threads).everything()
     case = Case(kernel_type, threads=threads)
     assert all(same_bits(first, case.everything()) for _ in range(20))
+
+
+@BOTH
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"H": 64, "T": 28, "B": 16}, {"H": 48, "T": 30, "B": 131}, {"H": 130, "T": 12, "B": 40}, {"H": 64, "B": 1}],
+    ids=str,
+)
+def test_without_worker_processes_the_cut_and_the_bits_are_the_same(kernel_type, threads, sizes, monkeypatch):
+    case, alone = (Case(kernel_type, **sizes, threads=threads) for _ in range(2))
+    alone.kernel = kernel_type(case.kernel.spec, dataclasses.replace(case.kernel.backend, processes=1))
+    for save in (True, False):
+        parts, _ = case.kernel.cut(sizes.get("T", T), sizes.get("B", B), save)
+        assert alone.kernel.cut(sizes.get("T", T), sizes.get("B", B), save)[0] == parts
+        assert not save or (len(parts) > 1) == ("T" in sizes), "some sizes are cut, and some are not"
+    y, final, _ = case.forward(save=False)
+    expected = [*case.everything(), y, *final]
+    monkeypatch.setattr(remote.TEAM, "available", None)
+    y, final, _ = alone.forward(save=False)
+    assert same_bits([*alone.everything(), y, *final], expected)
+    assert same_bits(alone.everything(), expected[:-3])
 
 
 def test_the_number_of_workers_changes_only_rounding(shared):
@@ -262,8 +285,7 @@ PART_CASES = [
 def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep):
     sizes = {"D": 28, "T": 60, "dtype": "float32", **sizes}
     spec = LayerSpec(lstm, sizes["D"], sizes["H"], True, sizes["dtype"])
-    plan = cut.Plan(((0, sizes["B"]),), 1, True, 0.0)
-    (job,) = jobs_of(spec, sizes["T"], plan, keep)
+    (job,) = jobs_of(spec, sizes["T"], Cut(((0, sizes["B"]),), 1), keep)
     tracemalloc.start()
     try:
         made = part.Part(job)
@@ -352,6 +374,19 @@ class TestBlasThreads:
         first.__exit__(None, None, None)
         assert set(blas_numbers()) == {2}
         second.__exit__(None, None, None)
+        assert blas_numbers() == before
+
+    def test_limits_hold_in_every_thread(self):
+        def limited():
+            with blas_threads.blas_threads(1):
+                found.append(set(blas_numbers()))
+
+        found, before = [], blas_numbers()
+        limited()
+        thread = threading.Thread(target=limited)
+        thread.start()
+        thread.join()
+        assert found == [{1}, {1}]
         assert blas_numbers() == before
 
     def test_a_kernel_restores_them_even_when_it_fails(self, shared, monkeypatch):
@@ -453,30 +488,28 @@ def test_what_a_worker_holds_is_freed_with_the_kernel(shared):
     assert pages() <= with_parts - 1000  # 4 MB of 12
 
 
-# ---- plan and helpers
+# ---- the cut and helpers
 
 
 @pytest.mark.parametrize("cores", [1, 2, 5, 64])
 @pytest.mark.parametrize("columns", [1, 2, 15, 16, 100, 128, 1000])
 @pytest.mark.parametrize("hidden", [1, 32, 128, 1024])
-def test_a_plan_covers_every_column_once_and_uses_no_more_cores_than_it_may(cores, columns, hidden):
-    for save, processes in [(True, cores), (False, cores), (True, 1)]:
-        plan = cut.share_out(28, hidden, 28, columns, cores, processes, save)
-        assert [column for part in plan.parts for column in range(*part)] == list(range(columns))
-        assert len(plan.parts) == 1 or plan.blas_threads == 1
-        assert max(len(plan.parts), plan.blas_threads) <= cores
-        assert len(plan.parts) <= processes
-        assert plan.blas_threads == 1 or processes == cores or not plan.blocked
+def test_a_cut_covers_every_column_once_and_uses_no_more_cores_than_it_may(cores, columns, hidden):
+    for save in (True, False):
+        parts, blas_threads = cut.share_out(28, hidden, 28, columns, cores, save)
+        assert [column for part in parts for column in range(*part)] == list(range(columns))
+        assert len(parts) == 1 or blas_threads == 1
+        assert max(len(parts), blas_threads) <= cores
 
 
 @pytest.mark.parametrize(("threads", "parts"), [(1, 1), (2, 2)])
 def test_threads_limit_the_workers(threads, parts):
     saved = Case(H=128, B=128, T=28, threads=threads).forward()[2]
-    assert len(saved.acquire().plan.parts) == parts
+    assert len(saved.acquire().cut.parts) == parts
 
 
 def test_small_work_is_not_shared_out():
-    assert len(cut.share_out(28, 32, 28, 16, 8, 8, False).parts) == 1
+    assert len(cut.share_out(28, 32, 28, 16, 8, False).parts) == 1
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(512, 157, 64), (7, 3, 2), (388, 541, 300), (64, 10**6, 64)])

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lstm_np
+from lstm_np.kernels import Cut
 from lstm_np.kernels.cpu import cut, remote
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.cpu.part import Part
+from lstm_np.workers import process
 from lstm_np.workers.process import Team, Worker
 from tests.kernels.test_numpy_fused import Case, same_bits
 
@@ -37,8 +39,8 @@ every_layout = pytest.mark.parametrize("layout", list(LAYOUTS))
 def _one_part_a_core(request, monkeypatch):
     """As many parts as cores, whatever the sizes, and a team of this test's own."""
 
-    def share_out(D, H, T, B, cores, processes, save):
-        return cut.Plan(cut.pieces(B, min(cores, B)), 1, True, 0.0)
+    def share_out(D, H, T, B, cores, save):
+        return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)
     team = Team(remote.serving.TARGET, remote.serving.PartServer.describe)
@@ -61,6 +63,7 @@ def waiting(seconds):
         if seconds == 0:
             patch.setattr(remote, "PATIENCE", 0)
             patch.setattr(remote, "FIRST", 0)
+            patch.setattr(process, "LONGEST_REST", 0)
         yield
 
 
@@ -237,6 +240,34 @@ def test_parameters_that_lie_otherwise_in_memory_give_the_same_bits(kernel_type,
         assert all(same_bits(case.everything(), expected) for _ in range(5))
 
 
+def test_a_worker_that_was_late_rests_and_is_asked_again(monkeypatch):
+    case = make("columns", NumpyFusedKernel, monkeypatch)
+    expected, (pid,) = undisturbed(case), pids()
+    monkeypatch.setattr(process, "SHORTEST_REST", FOREVER)
+    monkeypatch.setattr(process, "LONGEST_REST", FOREVER)
+    with remote.TEAM.lock:
+        (worker,) = remote.TEAM.available(1)
+    asked, request = [], Worker.request
+
+    def counting(self, *arguments, **options):
+        asked.append(arguments[0])
+        return request(self, *arguments, **options)
+
+    monkeypatch.setattr(Worker, "request", counting)
+    os.kill(pid, signal.SIGSTOP)
+    assert same_bits(case.everything(), expected)
+    go_on([pid])
+    assert asked == ["forward"]
+    assert worker.rests
+    assert same_bits(case.everything(), expected)
+    assert asked == ["forward"]
+    worker.was_in_time()  # as when the rest is over
+    wait_until_ready(1)
+    with waiting(FOREVER):
+        assert same_bits(case.everything(), expected)
+    assert asked == ["forward", "forward", "backward"]
+
+
 # ---- what else may happen
 
 
@@ -292,6 +323,7 @@ def test_buffers_for_a_part_of_a_worker_go_when_they_are_not_used_any_more(monke
     case.backward(saved)
     assert part._here is not None
     go_on(stopped)
+    wait_until_ready(1)
     with waiting(FOREVER):
         for _ in range(remote.UNUSED + 3):
             case.everything()
@@ -328,7 +360,8 @@ def test_values_kept_before_a_fork_are_refused_after_it(monkeypatch):
 
 def kill_after(pid, seconds):
     time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it was killed in the step before last, and that is noticed only now
+        os.kill(pid, signal.SIGKILL)
 
 
 def trained(kills, steps):
@@ -354,7 +387,7 @@ def trained(kills, steps):
 
 def test_a_training_run_whose_workers_are_killed_ends_with_the_same_bits(caplog):
     kills = int(os.environ.get("LSTM_NP_TEST_KILLS", "8"))
-    steps = 2 * kills + 10
+    steps = 2 * kills + 30
     found, killed = trained(kills, steps)
     assert len(killed) == kills
     lines = [record.getMessage() for record in caplog.records]

@@ -215,6 +215,28 @@ def test_a_picture_that_fails_loses_nothing(recipe, monkeypatch, fault, reason):
     assert SequenceClassifier.load("run/weights.safetensors").notes["epoch"] == 2
 
 
+def test_the_cut_of_batches_is_in_the_configuration_and_needs_no_worker_processes(recipe):
+    recipe = recipe.changed({"model": {"hidden_size": 64, "bidirectional": True}, "train": {"max_steps": 3}})
+    backend = get_backend("numpy", threads=2)
+    models = []
+
+    class Keeping(Recorder):
+        def model(self, made, *_):
+            models.append(made)
+
+    for name, each in (("several", backend), ("one", replace(backend, processes=1))):
+        run(recipe, Place(each, out=name), Keeping())
+    several, one = (json.loads((run_folder.Path(name) / "config.json").read_text()) for name in ("several", "one"))
+    assert several["cut"] == one["cut"]
+    assert [entry["batch"] for entry in one["cut"]["training"]] == [100, 97]
+    assert [entry["batch"] for entry in one["cut"]["measuring"]] == [500]
+    whole, last = (entry["layers"] for entry in one["cut"]["training"])
+    assert list(whole) == ["layer0", "layer0_reverse"]
+    assert whole["layer0"] == {"samples": [50, 50], "blas_threads": 1}
+    assert last["layer0"] == {"samples": [48, 49], "blas_threads": 1}
+    assert np.array_equal(models[0].params.flat, models[1].params.flat)
+
+
 def test_numbered_folders(recipe):
     made = [run_folder.create(None, "name") for _ in range(3)]
     assert [str(folder) for folder in made] == ["runs/name-001", "runs/name-002", "runs/name-003"]

@@ -71,6 +71,28 @@ def test_the_end_of_the_channel_is_noticed(ends):
         worker.receive()
 
 
+def test_bytes_that_nobody_needed_do_not_gather(ends):
+    """They come late, when the message has been seen already; a full socket would stop who sends."""
+    parent, worker, sockets = ends
+    if not channel.ORDERED:
+        pytest.skip("there each message needs its byte")
+    for _ in range(3):
+        sockets[0].send(b"!" * 100)
+        assert worker.receive(0) is None
+        with pytest.raises(BlockingIOError):
+            sockets[1].recv(1, socket.MSG_DONTWAIT)
+    parent.send({"say": 1})
+    assert worker.receive() == {"say": 1}
+
+
+def test_messages_have_numbers(ends):
+    parent, worker, _ = ends
+    for number in (1, 2):
+        parent.send(channel.encode({"say": "the same"}))
+        assert worker.receive() == {"say": "the same"}
+        assert (parent.sent, worker.received, worker.sent) == (number, number, 0)
+
+
 @pytest.mark.parametrize("seconds", [0, 1e-4, 5e-3])
 def test_waiting_ends_with_the_time_that_it_is_given(ends, seconds):
     parent, worker, _ = ends

@@ -127,6 +127,16 @@ def test_what_is_not_needed_any_more_is_forgotten(team):
         assert tell(worker, 3)["known"] == [2, 3]
 
 
+def test_thousands_of_things_can_be_forgotten(team):
+    with team.lock:
+        (worker,) = team.available(1)
+        for key in range(1_000_000, 1_004_000):
+            worker.forget(key)
+        for _ in range(9):
+            wait_for(worker, worker.request("sleep", {"seconds": 0}, limit=LONG))
+        assert not worker.has_something_to_forget
+
+
 # ---- trouble
 
 
@@ -179,6 +189,15 @@ def test_a_worker_that_does_not_answer_within_its_limit_is_replaced(team, caplog
     assert first.process.returncode == -signal.SIGKILL
     assert "has not answered for too long" in caplog.text
     assert len(caplog.records) == 1
+
+
+def test_nobody_waits_longer_than_the_limit_of_a_request(team):
+    with team.lock:
+        (worker,) = team.available(1)
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        worker.request("sleep", {"seconds": 0}, limit=0.1)
+        worker.look(1000 * LONG)
+    assert worker.ended == "has not answered for too long"
 
 
 def test_nobody_waits_for_the_start_of_a_worker_that_replaces_another(team):

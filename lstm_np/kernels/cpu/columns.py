@@ -1,24 +1,23 @@
 """Samples as columns, for many of them: the weights stand on the left of each product, [W b U] Z_t and U^T da_t.
 
-`part.py` says how the classes are used; `rows.py` and `sample.py` have the same ones for few samples and for one.
+`rows.py` and `sample.py` are for few samples and for one; `buffers.py` says what each class is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
+from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
 from lstm_np.kernels.cpu.buffers import TILE, Job, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
-Array = Any
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 
 
-def strip(H: int) -> int:
+def widest(H: int) -> int:
     """How many samples to compute together at most: what fits the cache, or more where the weights do not either."""
     return 256 if H >= 768 else 128
 
@@ -28,17 +27,16 @@ def features(array: Array) -> Array:
     return array
 
 
-class Weights:
-    """[W b U] (4H, K), the rows of i, f and o halved, and U^T (H, 4H), for products with at most `widest` columns."""
+class Weights(buffers.Weights):
+    """[W b U] (4H, K), the rows of i, f and o halved, and U^T (H, 4H)."""
 
-    def __init__(self, job: Job, widest: int, shared: Mapping[str, Array] | None = None) -> None:
+    def __init__(self, job: Job, widest: int, shared: Params | None = None) -> None:
         self._job, self._widest = job, widest
         self._half = np.array(0.5, job.dtype)
         self.forward = aligned((4 * job.H, job.K), job.dtype)
-        self._room = aligned((job.H, 4 * job.H), job.dtype)
-        self.backward: Array = None
+        self._transposed = aligned((job.H, 4 * job.H), job.dtype)
 
-    def pack(self, params: Mapping[str, Array]) -> None:
+    def pack(self, params: Params) -> None:
         """Before a forward pass."""
         D, H, packed = self._job.D, self._job.H, self.forward
         parts = [(slice(0, D), params["W"]), (slice(self._job.K - H, None), params["U"])]
@@ -48,15 +46,15 @@ class Weights:
             np.multiply(part[: 3 * H], self._half, packed[: 3 * H, columns])
             packed[3 * H :, columns] = part[3 * H :]
 
-    def pack_backward(self, params: Mapping[str, Array]) -> None:
+    def pack_backward(self, params: Params) -> None:
         """Before a backward pass."""
-        self.backward = transposed(params["U"], self._widest, self._room)
+        self.backward = transposed(params["U"], self._widest, self._transposed)
 
 
 def transposed(U: Array, columns: int, room: Array) -> Array:
     """The transpose, for products with `columns` columns: a copy in `room` where the products repay it, else a view.
 
-    The copy goes by one cache line of columns at a time: NumPy's own takes up to four times as long.
+    The copy goes by one cache line of columns at a time, which NumPy's own does not.
     """
     if columns <= 32 and U.size < LARGE:
         return U.T
@@ -74,8 +72,8 @@ def product_of(blocks: Array) -> Callable[[Array, Array], None]:
     return lambda z, products: dot(matrix, z, products[0])
 
 
-class Strip:
-    """``Z`` (K, T + 1, b): the operand of every product of b columns, its rows x, 1 if there is a bias, h, padding.
+class Strip(buffers.Strip):
+    """``Z`` (K, T + 1, b): the operand of every product of b columns.
 
     ``Z[:, t]`` is [x_t; 1; h_{t-1}], so step t of the forward pass reads column block t and writes h into block t + 1.
     """
@@ -85,51 +83,54 @@ class Strip:
         self.T, self.b = T, b
         self.Z = rows_of_steps(round_up(job.K), T + 1, b, job.dtype)
         self.Z[job.D : first] = 1
-        self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]  # (D, T, b), (H, T + 1, b)
+        self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]
         self.steps = [(self.Z[: first + H, t], self.h[:, t + 1]) for t in range(T)]
 
     def inputs(self, start: int, stop: int, features: slice) -> Array:
-        """Some of [x; 1; h; padding] of the steps from start to stop, side by side: (K, (stop - start) * b)."""
+        """Side by side: (K, (stop - start) * b)."""
         return self.Z.reshape(self.Z.shape[0], -1)[features, start * self.b : stop * self.b]
 
 
 class Scratch(buffers.Scratch):
-    """Buffers for strips of b columns; gates and states are (H, b)."""
+    """For strips of b columns; gates and states are (H, b)."""
 
     def __init__(self, job: Job, b: int, widest: int) -> None:
         H, K, dtype = job.H, job.K, job.dtype
-        self._weight_block = block_rows(4 * H, K, b) if job.blocked else 4 * H
-        super().__init__(job, (H, b), widest)
-        self._recurrent_block = block_rows(H, 4 * H, b) if job.blocked else H
+        self._weight_block = block_rows(4 * H, K, b)
+        self.allocate(job, (H, b), widest)
+        self._recurrent_block = block_rows(H, 4 * H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
         self.da = rows_of_steps(4 * H, self.chunk, b, dtype)
         gate = self.da.reshape(4, H, self.chunk, b)
-        self.backward = [(gate[0:2, :, t], gate[2, :, t], gate[3, :, t], self.da[:, t]) for t in range(self.chunk)]
+        self.backward = [
+            buffers.StepBackward(gate[0:2, :, t], gate[2, :, t], gate[3, :, t], self.da[:, t])
+            for t in range(self.chunk)
+        ]
         rows, steps = round_up(K), self.chunk * b
-        block = block_rows(4 * H, steps, rows) if job.blocked else 4 * H
+        block = block_rows(4 * H, steps, rows)
         # blocks of fewer rows gain less than the transposed copy costs
         self._gradient_block = block if 8 <= block < 4 * H else 0
         self._z_T = aligned((steps if self._gradient_block else 0, rows), dtype)
 
-    def _products(self, gates: Array, step: int) -> Any:
+    def products(self, gates: Array, step: int) -> Array:
+        """As that of `buffers.Scratch`."""
         return in_blocks(gates.reshape(-1, gates.shape[2]), self._weight_block)
 
-    def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
-        """[W b U] z to where the gates are computed, from z (K, b)."""
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
+        """From Z_t (K, b)."""
         return product_of(in_blocks(weights.forward, self._weight_block))
 
-    def backward_product(self, weights: Weights) -> Callable[[Array], None]:
-        """U^T da to dh, from da (4H, b)."""
+    def backward_product(self, weights: buffers.Weights) -> Callable[[Array], None]:
+        """From da (4H, b)."""
         product, dh = product_of(in_blocks(weights.backward, self._recurrent_block)), self._dh_blocks
         return lambda da: product(da, dh)
 
-    @staticmethod
-    def steps_of(dy: Array) -> Array:
-        """dy (H, steps, b) as a sequence of what is added to dh."""
+    def steps_of(self, dy: Array) -> Array:
+        """As that of `buffers.Scratch`."""
         return dy.transpose(1, 0, 2)
 
     def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
-        """da z^T (4H, K) of the first steps of da and their z (K, steps * b)."""
+        """da z^T, with z (K, steps * b)."""
         da = self.da[:, :steps].reshape(self.da.shape[0], z.shape[1])
         if self._gradient_block:
             z_T = self._z_T[: z.shape[1]]
@@ -139,25 +140,28 @@ class Scratch(buffers.Scratch):
             np.matmul(da, z.T, out)
 
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """W^T da to dx (D, steps, b), step by step."""
+        """Step by step."""
         np.matmul(W.T, self.da[:, : dx.shape[1]].transpose(1, 0, 2), dx.transpose(1, 0, 2))
 
 
-class Ring:
-    """Buffers for b columns without a backward pass: some steps of [x_t; 1; h_{t-1}], then round again."""
+class Ring(buffers.Ring):
+    """For b columns."""
 
     def __init__(self, job: Job, b: int) -> None:
         first, H = job.D + job.ones, job.H
         self.length = ring_length(job, b)
         Z = aligned((self.length + 1, job.K, b), job.dtype)
         Z[:, job.D : first] = 1
-        self.x, self.h = Z[:-1, : job.D], Z[:, first:]  # (length, D, b), (length + 1, H, b)
+        self.x, self.h = Z[:-1, : job.D], Z[:, first:]
         self.steps = [(Z[t], self.h[t + 1]) for t in range(self.length)]
-        a = aligned((6, H, b), job.dtype)  # a_i a_f a_o a_g c tanh(c); then u v in place of i f
-        gates, self.c = a[:4].reshape(4 * H, b), a[4]
-        self._weight_block = block_rows(4 * H, job.K, b) if job.blocked else 4 * H
-        self.views = in_blocks(gates, self._weight_block), gates, a[:3], a[:2], a[3:5], a[0], a[1], a[2], a[4], a[5]
+        a = aligned((6, H, b), job.dtype)
+        gates = a[:4].reshape(4 * H, b)
+        self._weight_block = block_rows(4 * H, job.K, b)
+        self.views = buffers.RingViews.of(a, in_blocks(gates, self._weight_block), gates)
 
-    def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
         """As that of `Scratch`."""
         return product_of(in_blocks(weights.forward, self._weight_block))
+
+
+LAYOUT = buffers.Layout(widest, features, Weights, Strip, Scratch, Ring)

@@ -29,7 +29,7 @@ def values_of_batch(jobs: Sequence[Job]) -> int:
 def values_of_part(job: Job) -> int:
     """Of a part's own buffers."""
     H, T, b, K = job.H, job.T, job.b, round_up(job.K)
-    strips = -(-b // LAYOUTS[job.layout].strip(H))
+    strips = -(-b // LAYOUTS[job.layout].widest(H))
     widest = -(-b // strips)
     widths = {widest, b // strips}
     weights = 0 if job.packed else _values_of_weights(job)

@@ -26,36 +26,24 @@ What backward needs, computed while it is in the cache
 Products that BLAS need not pack
     OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
     matrices for more.  Here the weights come back 2T times, so products are cut into blocks of rows below that limit,
-    which one `matmul` of stacked blocks does in one call: measured 113 against 97 GFLOP/s per core.  For the weight
-    gradient Z is turned first, some steps at a time, since only products of untransposed matrices gain.
+    which one `matmul` of stacked blocks does in one call.  For the weight gradient Z is turned first, some steps at a
+    time, since only products of untransposed matrices gain.
 
 Workers
     Columns (samples) are independent, so the batch is cut into one part per core, which goes from the first step to
     the last alone, in strips that fit the cache, with one BLAS thread, and sums its own weight gradient; the sums are
-    added in order at the end.  Who computes what is fixed by the shapes and the number of cores: the same number gives
-    the same bits.  The parts beside the first run in worker processes, and the arrays they need travel through shared
-    memory.  Processes, not threads: of two threads each waits at almost every call for Python's lock.  Measured on two
-    cores, T = 28, forward and backward in milliseconds:
-
-        H, B          half alone   2 processes   2 threads   whole on one core
-        128, 128      9.5          9.4           11.1        18.7
-        64, 128       3.3          3.3           5.9         6.2
-        32, 128       1.5          1.5           4.6         2.5
-        128, 16       1.7          1.7           4.2         2.8
-
-    (without the copies to and from a worker and the 0.014 ms of a call).  What is too small to repay them stays here.
-    A helper thread that follows behind with the derivatives and the weight gradient does not pay either.
+    added in order at the end.  How it is cut is a function of the sizes and the number of cores: the same number gives
+    the same bits, whoever computes what.  The parts beside the first run in worker processes, and the arrays they need
+    travel through shared memory.  Processes, not threads: of two threads each waits at almost every call for Python's
+    lock.  What is too small to repay the copies and the calls stays here.
 
 Three layouts
-    Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same
-    products run up to twice as fast, and one is multiplied as it is (`sample.py`).  The equations, and
-    the passes above, are the same lines for all three.  Rows in several processes read one copy of the weights: with a
-    copy each, H = 1024 took 54 ms a step instead of 41 (B = 16, T = 28).  It is packed here, and half of it by a worker
-    where it is large.
-    Cutting a small batch into units instead of samples, with a meeting of the processes at every step, was tried:
-    5 to 10 % faster for B = 16 and H >= 256; the forward loop of one sample takes 3.6 us a step instead of 4.2 for
-    H = 128, and 6.7 instead of 11.5 for H = 256.  But then every step waits for whichever core another program is
-    using, as now only a whole pass does: too much to lose for that.
+    Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same products run up to twice as
+    fast, and one is multiplied as it is (`sample.py`).  The equations, and the passes above, are the same lines for all
+    three.  Rows in several processes read one copy of the weights, packed here, half of it by a worker where it is
+    large.
+
+What was measured for each of these, and what was tried and gains nothing, is in docs/cpu-kernel.md.
 
 The loops are in `lstm_np.kernels.cpu.part`, the buffers in `lstm_np.kernels.cpu.buffers`, the processes in
 `lstm_np.workers`.
@@ -65,19 +53,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
 from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import cut, sample
-from lstm_np.kernels.cpu.buffers import Job, Pool, Saved, round_up
+from lstm_np.kernels.cpu.buffers import Job, Pool, round_up
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
-from lstm_np.kernels.cpu.workspace import Workspace, jobs_of, workers_for
-from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
+from lstm_np.kernels.cpu.workspace import Claim, Workspace, jobs_of, workers_for
+from lstm_np.kernels.protocol import LSTM, Cut, LayerSpec
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
 
@@ -86,7 +74,7 @@ def sums_in_place(job: Job) -> bool:
     """Whether this part sums the gradients of W, b and U where they are wanted, by a product each.
 
     One product for the three is faster, but where little is computed, and where it does not stay in the cache, moving
-    its result from there costs more (B = 16, H = 512: 4 % of a step).
+    its result from there costs more.
     """
     return job.layout == "sample" or (job.layout == "rows" and 4 * job.H * job.K >= LARGE_GRADIENT)
 
@@ -101,50 +89,50 @@ class NumpyFusedKernel:
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
         itemsize = np.dtype(spec.dtype).itemsize
-        self._workspaces = Pool(lambda item: item.values * itemsize)
-        self._totals = Pool(lambda array: array.nbytes)
+        self._workspaces: Pool[Workspace] = Pool(lambda item: item.values * itemsize)
+        self._inference: Pool[sample.Inference] = Pool(lambda item: item.values * itemsize)
+        self._totals: Pool[Array] = Pool(lambda array: array.nbytes)
 
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64."""
         return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in ("float32", "float64")
 
-    def plan(self, T: int, B: int, save: bool = True) -> cut.Plan:
-        """How a batch of B sequences of T steps is cut; `save`: a backward pass will follow."""
-        D, H, backend = self.spec.input_size, self.spec.hidden_size, self.backend
-        return cut.share_out(D, H, T, B, backend.cores, backend.processes, save)
+    def cut(self, T: int, B: int, save: bool = True) -> Cut:
+        """A part for each core, where they repay sharing the work."""
+        return cut.share_out(self.spec.input_size, self.spec.hidden_size, T, B, self.backend.cores, save)
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
         total = 4 * self.spec.hidden_size * round_up(self.spec.input_size + 1 + self.spec.hidden_size)
-        return values_of_batch(jobs_of(self.spec, T, self.plan(T, B), self.keep)) + total, 0
+        return values_of_batch(jobs_of(self.spec, T, self.cut(T, B), self.keep)) + total, 0
 
     def forward(
-        self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
-    ) -> tuple[Array | None, State, Any]:
+        self, params: Params, x: Array, state: State, *, sequence: bool = True, save: bool = True
+    ) -> tuple[Array | None, State, Claim | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
         params = _contiguous(params)
         h, c = (np.array(part, self.spec.dtype, order="C") for part in state)
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
-        plan = self.plan(T, B, save)
+        found = self.cut(T, B, save)
         if B == 1 and not save:
-            with blas_threads(plan.blas_threads):
+            with blas_threads(found.blas_threads):
                 self._infer_one(params, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
             return y, (h, c), None
-        key = T, plan, save
-        with workers_for(plan) as workers, blas_threads(plan.blas_threads):
+        key = T, found, save
+        with workers_for(found, self.backend) as workers, blas_threads(found.blas_threads):
             workspace = self._take(key)
             workspace.forward(params, Inputs(x, h, c), Outputs(y, h, c), workers)
         if save:
-            return y, (h, c), Saved(workspace, self._workspaces, key)
+            return y, (h, c), Claim(workspace, self._workspaces, key)
         self._workspaces.give(key, workspace)
         return y, (h, c), None
 
     def backward(
         self,
-        params: Mapping[str, Array],
-        saved: Any,
+        params: Params,
+        saved: Claim,
         dy: Array | None,
         dstate: State,
         *,
@@ -161,33 +149,33 @@ class NumpyFusedKernel:
         workspace = saved.acquire()
         if workspace.forked:
             raise RuntimeError("forward was called before this process was forked from another: call it again here")
-        job, plan = workspace.local.job, workspace.plan
-        T, B, params = job.T, plan.parts[-1][1], _contiguous(params)
+        job, found = workspace.local.job, workspace.cut
+        T, B, params = job.T, found.parts[-1][1], _contiguous(params)
         dx = np.empty((D, T, B), dtype) if input_gradient else None
         dh, dc = (np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
         grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
         direct = sums_in_place(job)
         room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(job.K)), dtype))
         total = self._columns(grads) if direct else [(slice(None), room)]
-        with workers_for(plan) as workers, blas_threads(plan.blas_threads):
+        with workers_for(found, self.backend), blas_threads(found.blas_threads):
             wanted = InputGradients(dx, dh, dc, state_gradient, total)
-            workspace.backward(params, OutputGradients(dy, dh, dc), wanted, workers)
+            workspace.backward(params, OutputGradients(dy, dh, dc), wanted)
             self._merge(workspace.totals if direct else [room, *workspace.totals], grads, direct)
         if room is not None:
             self._totals.give(None, room)
         saved.release()
         return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
 
-    def _infer_one(self, params: Mapping[str, Array], x: Array, h: Array, c: Array, y: Array | None) -> None:
+    def _infer_one(self, params: Params, x: Array, h: Array, c: Array, y: Array | None) -> None:
         """One sample without a backward pass: x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T."""
         count = min(x.shape[1], sample.INFER_STEPS)
-        one = self._workspaces.take(count, partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype))
+        one = self._inference.take(count, partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype))
         one.run(params, x, h, c, y)
-        self._workspaces.give(count, one)
+        self._inference.give(count, one)
 
-    def _take(self, key: tuple[int, cut.Plan, bool]) -> Workspace:
-        T, plan, save = key
-        make = partial(Workspace, self.spec, T, plan, self.keep if save else "nothing")
+    def _take(self, key: tuple[int, Cut, bool]) -> Workspace:
+        T, found, save = key
+        make = partial(Workspace, self.spec, T, found, self.keep if save else "nothing")
         while not (workspace := self._workspaces.take(key, make)).usable:
             pass  # what cannot be used any more
         return workspace
@@ -218,6 +206,6 @@ class NumpyLeanKernel(NumpyFusedKernel):
     keep = "lean"
 
 
-def _contiguous(params: Mapping[str, Array]) -> Mapping[str, Array]:
+def _contiguous(params: Params) -> Params:
     """The parameters as every process has them: how an array lies in memory can decide how a product is computed."""
     return {name: np.ascontiguousarray(array) for name, array in params.items()}

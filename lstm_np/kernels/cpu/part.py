@@ -1,33 +1,23 @@
-"""The time loops of the fused CPU kernel over some samples of a batch: what one worker computes.
+"""The time loops of the fused CPU kernel over some samples of a batch: what one process computes.
 
 The equations and why it is so: `lstm_np.kernels.cpu.fused`.  How the samples lie in memory, and with it the form of
-the products, is that of a layout in `lstm_np.kernels`: `columns` for many samples, `rows` for few, `sample` for one.
-Each has
-
-    Weights   what the products read; `pack(params)` before a forward and `pack_backward(params)` before a backward pass
-    Strip     what the steps of some samples read and write; `x` (D, T, b) and `h` (H, T + 1, b) are views
-    Scratch   buffers, and the products themselves
-    Ring      the two for inference, which keeps nothing
-    features  the view (H, b) of a gate or a state
-    strip     how many samples a strip has at most
+the products, is that of a `Layout` (`buffers.py`): `columns` for many samples, `rows` for few, `sample` for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import columns, cut, rows, sample
-from lstm_np.kernels.cpu.buffers import Derivatives, Job, round_up
+from lstm_np.kernels.cpu.buffers import Derivatives, Job, Layout, Scratch, StepDerivatives, Strip, round_up
 from lstm_np.workers import Overtaken
 
-Array = Any
-Params = Mapping[str, Array]
-LAYOUTS: dict[str, ModuleType] = {"columns": columns, "rows": rows, "sample": sample}
+LAYOUTS: dict[str, Layout] = {"columns": columns.LAYOUT, "rows": rows.LAYOUT, "sample": sample.LAYOUT}
 
 
 class Inputs(NamedTuple):
@@ -78,21 +68,22 @@ class Part:
     overtaken  asked between blocks of time steps: whether somebody else has done this pass, which then is `Overtaken`
     """
 
-    def __init__(self, job: Job, shared: Mapping[str, Array] | None = None) -> None:
+    def __init__(self, job: Job, shared: Params | None = None) -> None:
         layout = self._layout = LAYOUTS[job.layout]
         self.job = job
         self.overtaken: Callable[[], bool] = nobody
         self._half = np.array(0.5, job.dtype)
         T, dtype = job.T, job.dtype
-        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // layout.strip(job.H)))]
+        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // layout.widest(job.H)))]
         widths = [span.stop - span.start for span in self.spans]
         self.widest = max(widths)
-        self.weights = layout.Weights(job, self.widest, shared)
+        self.weights = layout.weights(job, self.widest, shared)
         if job.keep == "nothing":
-            self._rings = {b: layout.Ring(job, b) for b in set(widths)}
+            assert layout.ring is not None
+            self._rings = {b: layout.ring(job, b) for b in set(widths)}
             return
-        self._scratch = {b: layout.Scratch(job, b, self.widest) for b in set(widths)}
-        self._strips = [layout.Strip(job, b) for b in widths]
+        self._scratch = {b: layout.scratch(job, b, self.widest) for b in set(widths)}
+        self._strips = [layout.strip(job, b) for b in widths]
         scratch = self._scratch[self.widest]
         shapes = {b: scratch.dh.shape for b, scratch in self._scratch.items()}
         if job.keep == "all":
@@ -104,7 +95,7 @@ class Part:
 
     def use_own_weights(self) -> None:
         """Go on with weights of this part alone in the place of shared ones; they must be packed first."""
-        self.weights = self._layout.Weights(self.job, self.widest)
+        self.weights = self._layout.weights(self.job, self.widest)
 
     @property
     def nbytes(self) -> int:
@@ -147,7 +138,7 @@ class Part:
         return c
 
     def _steps(
-        self, strip: Any, start: int, stop: int, derivatives: Derivatives, scratch: Any, derive: bool = True
+        self, strip: Strip, start: int, stop: int, derivatives: Derivatives, scratch: Scratch, derive: bool = True
     ) -> None:
         """(1) to (5) from step start to stop; `scratch.c(0)` is c before them, `scratch.c(stop - start)` c after."""
         tanh, multiply, add, subtract, copyto = np.tanh, np.multiply, np.add, np.subtract, np.copyto
@@ -157,25 +148,24 @@ class Part:
                 raise Overtaken
             local, n = t - start, min(tau, stop - t)
             scratch.inputs_of_steps(self.weights, strip, t, n)
-            for (z, h_next), (ifo, i_f, o), (products, a, a_ifo, g_c, uv, u, v, c, tanh_c, h) in zip(
-                strip.steps[t : t + n], derivatives.gates[local : local + n], scratch.forward, strict=False
+            for (z, h_next), gates, s in zip(
+                strip.steps[t : t + n], derivatives.steps[local : local + n], scratch.forward, strict=False
             ):
-                product_of(z, products)  # (1), the rows of i, f and o halved
-                tanh(a, a)  # (3), and tanh(a/2) for (2)
-                multiply(a_ifo, half, a_ifo)
-                add(a_ifo, half, ifo)  # (2)
-                multiply(i_f, g_c, uv)
-                add(u, v, c)  # (4)
-                tanh(c, tanh_c)
-                multiply(o, tanh_c, h)  # (5)
-                copyto(h_next, h)
+                product_of(z, s.products)  # (1), the rows of i, f and o halved
+                tanh(s.a, s.a)  # (3), and tanh(a/2) for (2)
+                multiply(s.a_ifo, half, s.a_ifo)
+                add(s.a_ifo, half, gates.ifo)  # (2)
+                multiply(gates.i_f, s.g_c, s.uv)
+                add(s.u, s.v, s.c)  # (4)
+                tanh(s.c, s.tanh_c)
+                multiply(gates.o, s.tanh_c, s.h)  # (5)
+                copyto(h_next, s.h)
             if derive:
-                one_minus, uvh, uh, g_tanh_c, product = scratch.derive[n]
-                p_ifo, i_o = (block[:n] for block in derivatives.blocks[local // tau])
-                subtract(half, one_minus, one_minus)  # 1 - i, 1 - f, 1 - o
-                multiply(uvh, one_minus, p_ifo)
-                multiply(uh, g_tanh_c, product)
-                subtract(i_o, product, i_o)  # p_g, q
+                block, (p_ifo, i_o) = scratch.blocks[n], derivatives.block(local // tau, n)
+                subtract(half, block.one_minus, block.one_minus)  # 1 - i, 1 - f, 1 - o
+                multiply(block.uvh, block.one_minus, p_ifo)
+                multiply(block.uh, block.g_tanh_c, block.product)
+                subtract(i_o, block.product, i_o)  # p_g, q
 
     def _infer(self, given: Inputs, wanted: Outputs, span: slice) -> None:
         """(1) to (5), keeping nothing: the gates overwrite a, u and v overwrite i and f."""
@@ -236,32 +226,34 @@ class Part:
                     scratch.input_gradient(params["W"], dx[:, start:stop, span])  # (1')
             wanted.h[:, span], wanted.c[:, span] = features(scratch.dh), features(scratch.dc)
 
-    def _scratch_of(self, n: int) -> Any:
+    def _scratch_of(self, n: int) -> Scratch:
         return self._scratch[self._strips[n].b]
 
-    def _derivatives_of(self, n: int, start: int, stop: int) -> list:
+    def _derivatives_of(self, n: int, start: int, stop: int) -> list[StepDerivatives]:
         """The local derivatives of strip n from step start to stop."""
         if self.job.keep == "all":
-            return self._derivatives[n].backward[start:stop]
+            return self._derivatives[n].steps[start:stop]
         strip, scratch = self._strips[n], self._scratch_of(n)
         self._layout.features(scratch.c(0))[...] = self._c_before[n][start // scratch.chunk]
         self._steps(strip, start, stop, self._replayed[strip.b], scratch)
-        return self._replayed[strip.b].backward[: stop - start]
+        return self._replayed[strip.b].steps[: stop - start]
 
-    def _undo_steps(self, derivatives: list, dy: Array | None, scratch: Any, undo_first: bool) -> None:
+    def _undo_steps(
+        self, derivatives: list[StepDerivatives], dy: Array | None, scratch: Scratch, undo_first: bool
+    ) -> None:
         """(5') to (1') over some steps, last step first; `undo_first`: dh before the first of them is wanted."""
         multiply, add = np.multiply, np.add
         dh, dc, product, product_to_dh = scratch.dh, scratch.dc, scratch.product, scratch.backward_product(self.weights)
         dys = None if dy is None else scratch.steps_of(dy)
         for t in reversed(range(len(derivatives))):
-            (p_if, p_o, p_g, f, q), (da_if, da_o, da_g, da) = derivatives[t], scratch.backward[t]
+            s, to = derivatives[t], scratch.backward[t]
             if dys is not None:
                 add(dh, dys[t], dh)
-            multiply(dh, q, product)
+            multiply(dh, s.q, product)
             add(dc, product, dc)  # (5')
-            multiply(dc, p_if, da_if)  # (4'), (2')
-            multiply(dh, p_o, da_o)  # (5'), (2')
-            multiply(dc, p_g, da_g)  # (4'), (3')
-            multiply(dc, f, dc)  # (4')
+            multiply(dc, s.p_if, to.da_if)  # (4'), (2')
+            multiply(dh, s.p_o, to.da_o)  # (5'), (2')
+            multiply(dc, s.p_g, to.da_g)  # (4'), (3')
+            multiply(dc, s.f, dc)  # (4')
             if t or undo_first:
-                product_to_dh(da)  # (1')
+                product_to_dh(to.da)  # (1')

@@ -3,21 +3,21 @@
 A part goes to a worker, and the parent waits for it a little longer than its own part took.  Whose worker has not
 answered by then, is doing something else, or has ended, is computed by the parent itself, from the same arrays by the
 same code, so to the same bits; if the worker answers while the parent computes, its answer is taken.  What a forward
-pass kept in a worker that is late or gone by the time of the backward pass is computed again likewise.  So what becomes
-of a worker changes how long a pass takes, and nothing else.
+pass kept in a worker that is late or gone by the time of the backward pass is computed again likewise.  One that was
+late is not asked for a while.  So what becomes of a worker changes how long a pass takes, and nothing else.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
+from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import mail, rows, serving
-from lstm_np.kernels.cpu.buffers import Job, round_up
-from lstm_np.kernels.cpu.part import Array, InputGradients, Inputs, OutputGradients, Outputs, Params, Part, nobody
+from lstm_np.kernels.cpu.buffers import Job, Weights, round_up
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part, nobody
 from lstm_np.workers import Overtaken
 from lstm_np.workers.memory import SharedMemory
 from lstm_np.workers.process import Team, Worker
@@ -28,6 +28,8 @@ SHORTEST, FIRST = 2e-4, 2e-2  # seconds to wait besides: always, and where the w
 LONGEST = 10.0  # seconds, and a hundred times the estimate, until a worker that does not answer is given up
 UNUSED = 100  # passes after which the parent drops the buffers of a part that a worker computes again
 WORTH_PACKING_TOGETHER = 1 << 18  # weights; with few, telling the worker costs more than it packs
+
+Arguments = dict[str, object]  # of a request, by name
 
 _keys = itertools.count()
 
@@ -62,13 +64,14 @@ class SharedWeights:
         self._packer.look()
         return not self._packer.busy_with(self._number)
 
-    def pack(self, do: str, own: rows.Weights, params: Params, worker: Worker | None, estimate: float) -> bool:
+    def pack(self, do: str, own: Weights, params: Params, worker: Worker | None, estimate: float) -> bool:
         """Pack all gates, half of them in a worker where there is one and it repays telling it; whether that was done.
 
         `do`: "pack" or "pack_backward", the methods of `rows.Weights`.  Only where `settled`.  If the worker is late
         this memory is of no use until then: what another process writes must not be read, nor be written once more.
         """
-        pack = getattr(own, do)
+        assert isinstance(own, rows.Weights)
+        pack = own.pack if do == "pack" else own.pack_backward
         if do == "pack":
             self._has_parameters = False
         if worker is None or not self.memory.shareable or 4 * self.job.H * self.job.K < WORTH_PACKING_TOGETHER:
@@ -90,11 +93,13 @@ class SharedWeights:
         if worker.ended is not None:
             pack(params, serving.THEIR_GATES)
             return True
+        if worker.done != self._number:
+            worker.was_late()
         return worker.done == self._number
 
-    def introduction(self, worker: Worker) -> tuple[dict[str, Any], list[SharedMemory]]:
+    def introduction(self, worker: Worker) -> tuple[Arguments, list[SharedMemory]]:
         """What a request about these weights must say, and the memories to send with it."""
-        arguments: dict[str, Any] = {"weights": self.key}
+        arguments: Arguments = {"weights": self.key}
         if worker in self.opened_in:
             return arguments, []
         self.opened_in = {worker, *(other for other in self.opened_in if other.ended is None)}
@@ -151,13 +156,18 @@ class RemotePart:
 
     # ---- backward
 
+    @property
+    def keeper(self) -> Worker | None:
+        """The worker that has computed forward, if it can be asked; also one that rests, for it has what is needed."""
+        return self._kept_by if isinstance(self._kept_by, Worker) and self._kept_by.idle else None
+
     def begin_backward(
-        self, worker: Worker | None, params: Params, given: OutputGradients, input_gradient: bool, state_gradient: bool
+        self, worker: Worker | None, given: OutputGradients, input_gradient: bool, state_gradient: bool
     ) -> None:
-        """Ask the worker that has computed forward, if it can be asked."""
+        """Ask the `keeper`, unless it cannot be asked after all."""
         self._write(dy=given.y, dh=given.h, dc=given.c)
         flags = {"dy": given.y is not None, "dx": input_gradient, "state": state_gradient}
-        self._ask(worker if worker is self._kept_by else None, "backward", flags)
+        self._ask(worker, "backward", flags)
 
     def finish_backward(self, params: Params, wanted: InputGradients, dy: bool, own_seconds: float) -> None:
         """As `finish_forward`; the gradient of [W b U] goes to `total` of this object."""
@@ -200,12 +210,12 @@ class RemotePart:
             if array is not None:
                 array[...] = self._mail[name]
 
-    def _ask(self, worker: Worker | None, do: str, flags: dict[str, Any]) -> None:
+    def _ask(self, worker: Worker | None, do: str, flags: Mapping[str, bool]) -> None:
         """Send a request to a worker, if there is one and it can have the memory."""
         self._worker = None
         if worker is None or not self._shareable:
             return
-        arguments: dict[str, Any] = {**flags, "part": self._key}
+        arguments: Arguments = {**flags, "part": self._key}
         memories: list[SharedMemory] = []
         self._first = self._opened_in is not worker
         if self._first:
@@ -223,7 +233,11 @@ class RemotePart:
         if self._worker is None:
             return False
         self._worker.look(patience(own_seconds) + (own_seconds + FIRST if self._first else 0.0))
-        return self._worker.done == self._number
+        if self._worker.done != self._number:
+            self._worker.was_late()
+            return False
+        self._worker.was_in_time()
+        return True
 
     def _computed_here(self, compute: Callable[[Part], None]) -> bool:
         """Do it in this process, unless the worker comes first; whether it was done here."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lstm_np.arrays import Array
 from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.kernels.cpu import mail, rows
 from lstm_np.kernels.cpu.buffers import Job
@@ -47,7 +48,7 @@ class PartServer:
         }
 
     @staticmethod
-    def describe() -> Mapping[str, Any]:
+    def describe() -> Mapping[str, object]:
         """As `lstm_np.workers.serve.Server`: the NumPy, and the bits that this processor and its libraries compute."""
         return {"NumPy": f"{np.__version__} in {Path(np.__file__).parent}", "results of a small example": example()}
 
@@ -102,7 +103,7 @@ def example() -> str:
     """A digest of the results of small parts in either layout: what a worker must compute to the bit."""
     found = hashlib.blake2b(digest_size=8)
     for layout, H, b, block in (("columns", 12, 40, 0), ("rows", 64, 9, 64)):
-        job = Job(5, 1, H, 3, b, "float32", layout, block, False, True, "all")
+        job = Job(5, 1, H, 3, b, "float32", layout, block, False, "all")
         shapes = mail.shapes_of_part(job)
         arrays = {name: _numbers(shape) for name, shape in shapes.items()}
         part, total = Part(job), [(slice(None), arrays["total"])]
@@ -116,11 +117,11 @@ def example() -> str:
     return found.hexdigest()
 
 
-def _named(arrays: Arrays, names: str) -> list[Any]:
+def _named(arrays: Arrays, names: str) -> list[Array]:
     return [arrays[name] for name in names.split()]
 
 
-def _numbers(shape: tuple[int, ...]) -> Any:
+def _numbers(shape: tuple[int, ...]) -> Array:
     """Some numbers between -1 and 1, the same everywhere."""
     values = np.arange(int(np.prod(shape)), dtype="float32") * 7919 % 2003
     return (values / np.float32(1001.5) - 1).reshape(shape)

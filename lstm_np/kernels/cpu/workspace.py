@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from lstm_np.arrays import Array, Params
+from lstm_np.backends import Backend
 from lstm_np.kernels.cpu import cut, rows
-from lstm_np.kernels.cpu.buffers import Job
+from lstm_np.kernels.cpu.buffers import Job, Pool
 from lstm_np.kernels.cpu.footprint import values_of_batch
-from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Params, Part
-from lstm_np.kernels.protocol import LayerSpec
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
+from lstm_np.kernels.protocol import Cut, LayerSpec
 
 if TYPE_CHECKING:
     from lstm_np.kernels.cpu.remote import RemotePart, SharedWeights
@@ -24,16 +26,17 @@ Workers = Sequence["Worker | None"]
 class Workspace:
     """The parts of a batch, with the buffers of one forward and backward pass.
 
-    plan    how the batch is cut
+    cut     how the batch is cut
     values  how many it takes of memory, in all processes
     local   the part that is computed here
     holder  of the latest right to this
     """
 
-    def __init__(self, spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> None:
-        jobs = jobs_of(spec, T, plan, keep)
-        self.plan, self.values = plan, values_of_batch(jobs)
-        self._own = slice(*plan.parts[0])
+    def __init__(self, spec: LayerSpec, T: int, found: Cut, keep: str) -> None:
+        jobs = jobs_of(spec, T, found, keep)
+        self.cut, self.values = found, values_of_batch(jobs)
+        self._own = slice(*found.parts[0])
+        self._seconds = cut.seconds(spec.input_size, spec.hidden_size, T, found.parts[-1][1], keep != "nothing")
         self.holder: object = None
         self._process, self._alone = os.getpid(), False
         self._weights: SharedWeights | None = None
@@ -43,8 +46,8 @@ class Workspace:
 
             self._weights = remote.SharedWeights(jobs[0]) if jobs[0].packed else None
             self._remotes = [
-                remote.RemotePart(job, slice(*columns), self._weights, plan.seconds)
-                for columns, job in zip(plan.parts[1:], jobs[1:], strict=True)
+                remote.RemotePart(job, slice(*columns), self._weights, self._seconds)
+                for columns, job in zip(found.parts[1:], jobs[1:], strict=True)
             ]
         self.local = Part(jobs[0], None if self._weights is None else self._weights.arrays)
 
@@ -64,11 +67,11 @@ class Workspace:
     @property
     def nbytes(self) -> int:
         """Bytes kept for backward that grow with T, in all processes."""
-        return self.local.nbytes * self.plan.parts[-1][1] // self.plan.parts[0][1]
+        return self.local.nbytes * self.cut.parts[-1][1] // self.cut.parts[0][1]
 
     def forward(self, params: Params, given: Inputs, wanted: Outputs, workers: Workers) -> None:
-        """All parts, of arrays of the whole batch; the given states may be the wanted ones."""
-        with self._nothing_wanted_after_an_exception():
+        """All parts, of arrays of the whole batch; the given states may be the wanted ones; `workers_for` this cut."""
+        try:
             workers = self._pack("pack", params, workers)
             for part, worker in zip(self._remotes, workers, strict=True):
                 part.begin_forward(worker, params, _inputs(given, part.columns), wanted.y is not None)
@@ -77,16 +80,22 @@ class Workspace:
             seconds = time.perf_counter() - began
             for part in self._remotes:
                 part.finish_forward(params, _outputs(wanted, part.columns), seconds)
+        except BaseException:
+            self._abandon()
+            raise
 
-    def backward(self, params: Params, given: OutputGradients, wanted: InputGradients, workers: Workers) -> None:
-        """All parts; the gradient of [W b U] of the first goes to `wanted.total`, those of the others to `totals`."""
-        with self._nothing_wanted_after_an_exception():
-            workers = self._pack("pack_backward", params, workers)
+    def backward(self, params: Params, given: OutputGradients, wanted: InputGradients) -> None:
+        """All parts; the gradient of [W b U] of the first goes to `wanted.total`, those of the others to `totals`.
+
+        For those who hold the workers, as in `forward`; only who computed a part there is asked for it here.
+        """
+        try:
+            workers = self._pack("pack_backward", params, [part.keeper for part in self._remotes])
             if self._weights is not None and wanted.x is not None:
                 self._weights.arrays["W"][...] = params["W"]
             for part, worker in zip(self._remotes, workers, strict=True):
                 gradients = _output_gradients(given, part.columns)
-                part.begin_backward(worker, params, gradients, wanted.x is not None, wanted.state)
+                part.begin_backward(worker, gradients, wanted.x is not None, wanted.state)
             began = time.perf_counter()
             self.local.backward(params, _output_gradients(given, self._own), _input_gradients(wanted, self._own))
             seconds = time.perf_counter() - began
@@ -94,9 +103,12 @@ class Workspace:
                 gradients_wanted = _input_gradients(wanted, part.columns)
                 part.finish_backward(params, gradients_wanted, given.y is not None, seconds)
                 part.drop_what_is_not_used()
+        except BaseException:
+            self._abandon()
+            raise
 
     @property
-    def totals(self) -> list:
+    def totals(self) -> list[Array]:
         """The gradients of [W b U] (4H, K) of the other parts, in order, valid until the next pass."""
         return [part.total for part in self._remotes]
 
@@ -108,7 +120,7 @@ class Workspace:
         if (
             not self._alone
             and self._weights.settled()
-            and self._weights.pack(do, own, params, workers[0], self.plan.seconds)
+            and self._weights.pack(do, own, params, workers[0], self._seconds)
         ):
             return [worker if worker is not None and worker.idle else None for worker in workers]
         self._alone = True  # a late worker may still write to the shared weights: this pass goes on without them
@@ -118,23 +130,53 @@ class Workspace:
             self.local.weights.pack_backward(params)
         return [None] * len(workers)
 
-    @contextmanager
-    def _nothing_wanted_after_an_exception(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            for part in self._remotes:
-                part.abandon()
-            raise
+    def _abandon(self) -> None:
+        """After an exception no answer is wanted."""
+        for part in self._remotes:
+            part.abandon()
 
 
-def jobs_of(spec: LayerSpec, T: int, plan: cut.Plan, keep: str) -> list[Job]:
-    """The parts of a batch as a plan cuts it; `keep` as in `Job`."""
+class Claim:
+    """The right to a workspace, until a backward pass is done and a later forward pass takes it, or this is dropped."""
+
+    def __init__(self, workspace: Workspace, pool: Pool[Workspace], key: object) -> None:
+        self._workspace, self._pool, self._key = workspace, pool, key
+        workspace.holder = self._me = object()
+        self._released = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for backward that grow with T: 7H values per time step and sample, and x, 1 and some padding."""
+        return self._workspace.nbytes
+
+    def acquire(self) -> Workspace:
+        """The workspace.  Raises RuntimeError if a later forward pass has taken it since a first backward pass."""
+        if self._released:
+            if self._workspace.holder is not self._me or not self._pool.take_back(self._workspace):
+                raise RuntimeError(
+                    "backward was called again on the saved values of an earlier forward pass, but a later forward "
+                    "pass has reused their memory; call forward again before backward"
+                )
+            self._released = False
+        return self._workspace
+
+    def release(self) -> None:
+        """A forward pass may take the workspace from now on."""
+        if not self._released:
+            self._released = True
+            self._pool.give(self._key, self._workspace)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str) -> list[Job]:
+    """The parts of a batch that is cut so; `keep` as in `Job`."""
     D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
-    sizes = [stop - start for start, stop in plan.parts]
+    sizes = [stop - start for start, stop in found.parts]
     layout, block = choose_layout(H, D + ones + H, max(sizes))
     packed = layout == "rows" and len(sizes) > 1
-    return [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, plan.blocked, keep) for b in sizes]
+    return [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, keep) for b in sizes]
 
 
 def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
@@ -145,16 +187,14 @@ def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
     return ("rows", block) if block else ("columns", 0)
 
 
-@contextmanager
-def workers_for(plan: cut.Plan) -> Iterator[Workers]:
+def workers_for(found: Cut, backend: Backend) -> AbstractContextManager[Workers]:
     """A worker for each part but the first, None where one cannot be asked now; one call at a time has them."""
-    if len(plan.parts) == 1:
-        yield []
-    else:
-        from lstm_np.kernels.cpu.remote import TEAM
+    count = len(found.parts) - 1
+    if count == 0 or backend.processes == 1:
+        return nullcontext([None] * count)
+    from lstm_np.kernels.cpu import remote
 
-        with TEAM.lock:
-            yield TEAM.available(len(plan.parts) - 1)
+    return remote.TEAM.turn(count)
 
 
 def _inputs(given: Inputs, columns: slice) -> Inputs:

@@ -11,6 +11,8 @@ import sys
 import weakref
 from typing import Any
 
+from lstm_np.arrays import Namespace
+
 WORKSPACE = 32 * 1024 * 1024  # bytes; NVIDIA's advice for its largest devices
 _ADDRESS, _INT = ctypes.c_void_p, ctypes.c_int
 _GEMM_TYPES = (_ADDRESS, *[_INT] * 5, _ADDRESS, _ADDRESS, _INT, _ADDRESS, _INT, _ADDRESS, _ADDRESS, _INT)
@@ -19,14 +21,14 @@ _GEMM_TYPES = (_ADDRESS, *[_INT] * 5, _ADDRESS, _ADDRESS, _INT, _ADDRESS, _INT, 
 class Products:
     """Matrix products through CuPy; matrices are column-major, as cuBLAS has them, and contiguous."""
 
-    def __init__(self, xp: Any, dtype: str) -> None:
+    def __init__(self, xp: Namespace, dtype: str) -> None:
         single = dtype == "float32"
         kind = ctypes.c_float if single else ctypes.c_double
         self._zero, self._one = kind(0.0), kind(1.0)  # kept alive: cuBLAS is given their addresses
         self._scale = {False: ctypes.addressof(self._zero), True: ctypes.addressof(self._one)}
         self._connect(xp, single)
 
-    def _connect(self, xp: Any, single: bool) -> None:
+    def _connect(self, xp: Namespace, single: bool) -> None:
         self._gemm = xp.cuda.cublas.sgemm if single else xp.cuda.cublas.dgemm
         self._handle = xp.cuda.device.get_cublas_handle
 
@@ -46,7 +48,7 @@ def library_name(cuda: int, platform: str = sys.platform) -> str:
     return f"cublas64_{cuda // 1000}.dll" if platform == "win32" else f"libcublas.so.{cuda // 1000}"
 
 
-def open_library(xp: Any) -> Any:
+def open_library(xp: Namespace) -> Any:
     """The cuBLAS that belongs to CuPy's CUDA version, which CuPy has loaded.  Raises OSError when it is not found."""
     return ctypes.CDLL(library_name(xp.cuda.runtime.runtimeGetVersion()))
 
@@ -57,11 +59,11 @@ class StreamProducts(Products):
     Raises ImportError or OSError when the library is not found, RuntimeError when it reports an error.
     """
 
-    def __init__(self, xp: Any, dtype: str, stream: Any) -> None:
+    def __init__(self, xp: Namespace, dtype: str, stream: Any) -> None:
         self._stream = stream
         super().__init__(xp, dtype)
 
-    def _connect(self, xp: Any, single: bool) -> None:
+    def _connect(self, xp: Namespace, single: bool) -> None:
         super()._connect(xp, single)
         self._handle()  # CuPy loads the library from wherever pip has put it; then its name alone opens it
         library = open_library(xp)

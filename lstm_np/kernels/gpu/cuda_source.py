@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
+from lstm_np.arrays import Namespace
+
+RawKernel: TypeAlias = Any  # CuPy's
 REALS = {"float32": "float", "float64": "double"}
 
 
@@ -31,16 +34,18 @@ def options(dtype: str, macros: Mapping[str, int] | None = None) -> tuple[str, .
 
 
 @cache
-def _module(xp: Any, names: tuple[str, ...], compiler_options: tuple[str, ...]) -> Any:
+def _module(xp: Namespace, names: tuple[str, ...], compiler_options: tuple[str, ...]) -> Any:
     return xp.RawModule(code=source(*names), options=compiler_options)
 
 
-def kernel(xp: Any, names: tuple[str, ...], function: str, dtype: str, macros: Mapping[str, int] | None = None) -> Any:
+def kernel(
+    xp: Namespace, names: tuple[str, ...], function: str, dtype: str, macros: Mapping[str, int] | None = None
+) -> RawKernel:
     """The kernel `function` of the module of these files, a CuPy `RawKernel`; modules are compiled once per process."""
     return _module(xp, names, options(dtype, macros)).get_function(function)
 
 
-def allow_shared_memory(kernel: Any, size: int) -> None:
+def allow_shared_memory(kernel: RawKernel, size: int) -> None:
     """Let a `RawKernel` be launched with `size` bytes of dynamic shared memory; beyond 48 KiB it must be asked for.
 
     It holds for the current device only, on which it loads the kernel.

@@ -12,15 +12,16 @@ run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lstm_np.arrays import Array, Namespace, State
 from lstm_np.backends import Backend
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import Products
 from lstm_np.kernels.gpu.launch_plan import refuse_oversize
-from lstm_np.kernels.protocol import LSTM, Array, LayerSpec, State
+from lstm_np.kernels.protocol import LSTM, Cut, LayerSpec
 
 BLOCK = 256
 
@@ -35,7 +36,7 @@ RESULTS = (
 )
 
 
-class Saved(NamedTuple):
+class DeviceSaved(NamedTuple):
     """What backward needs of a forward pass, in the layout of the kernels."""
 
     x: Array  # (T, B, D)
@@ -63,6 +64,10 @@ class CudaFusedKernel:
         """An LSTM in float32 or float64, of any size."""
         return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in cuda_source.REALS
 
+    def cut(self, T: int, B: int, save: bool = True) -> Cut:
+        """One part: no core of the CPU computes any of it."""
+        return Cut(((0, B),), self.backend.cores)
+
     # ---------------------------------------------------------------------------------------------------- the protocol
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:
@@ -71,7 +76,7 @@ class CudaFusedKernel:
 
     def forward(
         self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
-    ) -> tuple[Array | None, State, Any]:
+    ) -> tuple[Array | None, State, DeviceSaved | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B).
 
         Raises ValueError for a batch that is too large for the kernels' integers.
@@ -89,12 +94,12 @@ class CudaFusedKernel:
         # copies: what comes back belongs to the caller, who may change it before backward
         final = (h[T].copy().T, c[T].copy().T)
         y = h[1:].copy().transpose(2, 0, 1) if sequence else None
-        return y, final, Saved(rows, gates, h, c) if save else None
+        return y, final, DeviceSaved(rows, gates, h, c) if save else None
 
     def backward(
         self,
         params: Mapping[str, Array],
-        saved: Saved,
+        saved: DeviceSaved,
         dy: Array | None,
         dstate: State,
         *,
@@ -167,7 +172,7 @@ class CudaFusedKernel:
             da_at -= B * 4 * H * self._item
 
 
-def _whole(xp: Any, array: Array) -> Array:
+def _whole(xp: Namespace, array: Array) -> Array:
     """The array contiguous and aligned to 16 bytes, as the kernels read it: itself where it is so already."""
     array = xp.ascontiguousarray(array)
     return array if array.data.ptr % 16 == 0 else array.copy()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+
+from lstm_np.arrays import Namespace
 
 WARP = 32
 GATES = 4
@@ -50,7 +51,7 @@ DEVICES = {
 }
 
 
-def describe_device(xp: Any) -> Device:
+def describe_device(xp: Namespace) -> Device:
     """The current device of CuPy (the module `xp`)."""
     device = xp.cuda.Device()
     limits = device.attributes

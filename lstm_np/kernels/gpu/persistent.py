@@ -11,18 +11,22 @@ Products over all steps at once (W x, and the gradients of the weights) are thos
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lstm_np.arrays import Array, Namespace
 from lstm_np.backends import Backend
 from lstm_np.kernels.gpu import cuda_source
+from lstm_np.kernels.gpu.cuda_source import RawKernel
 from lstm_np.kernels.gpu.fused import CudaFusedKernel
 from lstm_np.kernels.gpu.launch_plan import Device, PersistentPlan, Tiling, describe_device, plan_persistent
-from lstm_np.kernels.protocol import Array, LayerSpec
+from lstm_np.kernels.protocol import LayerSpec
+
+Kernels = tuple[RawKernel, RawKernel]  # forward, backward
 
 
-def load(xp: Any, plan: PersistentPlan, dtype: str, macros: dict[str, int] | None = None) -> tuple[Any, Any]:
+def load(xp: Namespace, plan: PersistentPlan, dtype: str, macros: dict[str, int] | None = None) -> Kernels:
     """The kernels (forward, backward) of a plan, with the shared memory it asks for allowed on the current device.
 
     macros  besides the plan's own
@@ -34,7 +38,7 @@ def load(xp: Any, plan: PersistentPlan, dtype: str, macros: dict[str, int] | Non
     return kernels
 
 
-def launch(kernel: Any, tiling: Tiling, B: int, args: tuple[Any, ...]) -> None:
+def launch(kernel: RawKernel, tiling: Tiling, B: int, args: tuple[object, ...]) -> None:
     """One launch over a batch of B."""
     kernel((tiling.grid(B),), (tiling.threads,), args, shared_mem=tiling.shared_bytes)
 
@@ -43,7 +47,7 @@ class _OnDevice(NamedTuple):
     """What a layer knows of one device: its limits, and the kernels that were loaded there."""
 
     limits: Device
-    loaded: dict[PersistentPlan, tuple[Any, Any]]
+    loaded: dict[PersistentPlan, Kernels]
 
 
 class PersistentKernel(CudaFusedKernel):
@@ -62,7 +66,7 @@ class PersistentKernel(CudaFusedKernel):
             return False
         return plan_persistent(describe_device(backend.xp), spec.hidden_size, spec.dtype, 1) is not None
 
-    def _planned(self, B: int) -> tuple[PersistentPlan, tuple[Any, Any]]:
+    def _planned(self, B: int) -> tuple[PersistentPlan, Kernels]:
         number = self.xp.cuda.runtime.getDevice()
         if number not in self._devices:
             self._devices[number] = _OnDevice(describe_device(self.xp), {})
