@@ -189,6 +189,26 @@ def test_nobody_compares_the_name_of_a_backend(name):
             assert not constants & set(BACKENDS), f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 
+def sizes_of_packages() -> dict[str, int]:
+    """Lines by package, a package within another by itself, as kernels/cpu; those of files at the top by their names.
+
+    Python, CUDA and recipes count.
+    """
+    found: dict[str, int] = {}
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".cu", ".cuh", ".toml"):
+            package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
+            name = (path if package == PACKAGE else package).relative_to(PACKAGE).as_posix()
+            found[name] = found.get(name, 0) + len(path.read_text(encoding="utf-8").splitlines())
+    return found
+
+
+def test_no_package_has_a_fifth_of_the_lines():
+    sizes = sizes_of_packages()
+    largest, lines = max(sizes.items(), key=lambda item: item[1])
+    assert lines < 0.2 * sum(sizes.values()), f"{largest} has {lines} of {sum(sizes.values())} lines"
+
+
 def test_the_gate_math_stays_short():
     lines = FILES["cells/lstm.py"].read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 80
