@@ -58,13 +58,34 @@ def test_a_smaller_limit_leaves_units_out_and_says_so(invoke, trained, tmp_path)
     assert f"{whole} of 48 units" in result.out
 
 
+def test_the_weights_that_training_began_with(invoke, trained, tmp_path):
+    assert invoke("explain", trained, "--compare", "initial").status == 0
+    (other,) = data_of(tmp_path / "explain.html")["others"]
+    assert other["title"] == "before training"
+    config = lstm_np.SequenceClassifier.load(trained / "weights.safetensors").config
+    fresh = lstm_np.SequenceClassifier(**config)
+    np.testing.assert_array_equal(unpacked(other["weights"]["layer0"]["U"]), fresh.params["layer0.U"])
+    reports = data_of(tmp_path / "explain.html")["saturation"]
+    assert [one["title"] for one in reports] == ["this model", "before training"]
+
+
+def test_the_weights_of_another_file(invoke, trained, tmp_path):
+    assert invoke("explain", trained, "--compare", trained / "best.safetensors").status == 0
+    assert [one["title"] for one in data_of(tmp_path / "explain.html")["others"]] == ["weights of best.safetensors"]
+    result = invoke("explain", trained, "--compare", "initial", "--megabytes", 0.2)
+    assert "no second weights" in result.out
+
+
 def test_what_cannot_be_done_is_said_in_a_line(invoke, trained, tmp_path):
+    lstm_np.SequenceClassifier(8, 4, 10).save("other.safetensors")
     for arguments, words in (
         ((trained, "--index", 500), "--index must be 0 to 499"),
         ((trained, "--index", -1), "--index must be 0 to 499"),
         ((trained, "--out", "no/such/folder/page.html"), "No such file or directory"),
         ((trained, "--out", "."), "explain: .: "),
         ((trained, "--megabytes", 0), "--megabytes must be"),
+        ((trained, "--compare", "other.safetensors"), "the weights of another model"),
+        ((trained, "--compare", "nothing.safetensors"), "no such weights file"),
         (("nothing",), "no such run folder"),
         ((), "python -m lstm_np.train"),
     ):

@@ -75,13 +75,23 @@ function drawTensors({ pass, layer }) {
   const size = MODEL.type === "f8" ? 8 : 4;
   const rows = tensorsOf(pass, layer).map((one) => {
     const found = statistics(one.values);
-    const cells = [el("span", {}, el("b", {}, one.name), one.note ? ` ${one.note}` : ""), one.op, one.shape.join(" × "), MODEL.type === "f8" ? "float64" : "float32",
+    const cells = [el("span", {}, tensorName(one.name), one.note ? ` ${one.note}` : ""), one.op, one.shape.join(" × "), MODEL.type === "f8" ? "float64" : "float32",
       (size * one.values.length).toLocaleString("en"), rough(found.low), rough(found.mean), rough(found.high), `${found.bad}`, one.flops ? one.flops.toLocaleString("en") : ""];
     return { cells, backward: one.backward };
   });
   const table = makeTable(`${pass.name}, one sample, forward and back`, ["tensor", "made by", "shape", "dtype", "bytes", "least", "mean", "largest", "NaN", "operations"], rows.map((row) => row.cells));
   table.querySelectorAll("tbody tr").forEach((row, k) => row.classList.toggle("backward", Boolean(rows[k].backward)));
   byId("tensors-body").replaceChildren(drawFlow(), el("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-label": "tensors of the recorded run" }, table));
+}
+
+/** The name of a tensor; that of a value leads to its map. */
+function tensorName(name) {
+  if (!MODEL.values.includes(name)) return el("b", {}, name);
+  return el("button", { type: "button", class: "link", onclick: () => {
+    go({ v: name });
+    byId(`panel-${name}`).scrollIntoView({ block: "center" });
+    byId(`panel-${name}`).querySelector(".plot").focus({ preventScroll: true });
+  } }, el("b", {}, name));
 }
 
 /** The way of the data through the model, as boxes: what each holds, and its shape. */
