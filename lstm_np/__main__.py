@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     width = max(map(len, found))
     try:
         for name, parser in found.items():
-            summary = (parser.description or "").split(". ")[0].rstrip(".")
+            summary = re.split(r"[.:,] ", parser.description or "")[0].rstrip(".")
             emit(f"python -m lstm_np.{name:<{width}}  {summary}")
         emit("\nEach has --help.  From Python: import lstm_np; help(lstm_np)")
     except BrokenPipeError:  # as `head` does

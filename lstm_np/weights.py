@@ -154,6 +154,9 @@ def _stored(path: str | os.PathLike[str], kind: str, name: str, array: np.ndarra
 def _header(path: str | os.PathLike[str], content: bytes, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the safetensors header, what it states in our name); both are well formed."""
     length = int.from_bytes(content[:8], "little")
+    if content[8:9] == b"{" and len(content) - 8 < length <= HEADER_LIMIT:
+        found = f"{len(content):,} bytes, of which the header alone has {length + 8:,}"
+        raise WeightsError(f"{path}: a safetensors file that is cut short, {found}; {_REMEDY}")
     if len(content) < 10 or length > min(HEADER_LIMIT, len(content) - 8) or content[8:9] != b"{":
         raise WeightsError(f"{path}: not a safetensors file, {len(content)} bytes; expected the {kind} file of a run")
     try:

@@ -239,6 +239,20 @@ def test_every_cut_of_a_file_is_refused(saved):
 # ---- what is no weights file
 
 
+def test_a_file_that_is_cut_short_is_said_to_be(saved):
+    """As a copy that was interrupted is, wherever that was."""
+    content = saved.read_bytes()
+    for length in (9, 10, 100, int.from_bytes(content[:8], "little") + 7):
+        saved.write_bytes(content[:length])
+        assert refused(saved).startswith(f"a safetensors file that is cut short, {length:,} bytes, of which the header")
+    for length in (0, 5, 8):
+        saved.write_bytes(content[:length])
+        assert refused(saved).startswith(f"not a safetensors file, {length} bytes")
+    for length in range(int.from_bytes(content[:8], "little") + 8, len(content), 50):
+        saved.write_bytes(content[:length])
+        assert refused(saved).startswith("damaged safetensors file")
+
+
 def test_what_is_no_weights_file(saved, tmp_path):
     assert refused(tmp_path / "none").startswith("no such weights file")
     assert refused(tmp_path).startswith("cannot be read (Is a directory)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from lstm_np.cells import CELLS, FILES
 from lstm_np.checkpoints import Checkpoint, CheckpointError, Checkpoints
-from lstm_np.files import remove_temporary
+from lstm_np.files import quoted, remove_temporary
 from lstm_np.training import run_folder
 from lstm_np.training.recipes import Recipe, Tables
 from lstm_np.training.recipes.settings import TABLES
@@ -181,8 +180,5 @@ def _plain(value: Any) -> str:
 
 def command(folder: Path, cell: str) -> str:
     """The line that goes on with a run, as it can be pasted into a shell."""
-    name = str(folder)
-    words = ["python", "-m", "lstm_np.train", "--resume", name if not name.startswith("-") else os.path.join(".", name)]
-    if cell in FILES:  # which is run only where somebody names it
-        words += ["--cell", str(FILES[cell])]
-    return shlex.join(words)
+    own = f" --cell {quoted(FILES[cell])}" if cell in FILES else ""  # which is run only where somebody names it
+    return f"python -m lstm_np.train --resume {quoted(folder)}{own}"

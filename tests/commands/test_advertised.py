@@ -188,6 +188,7 @@ def test_the_package_itself_lists_the_commands(capsys):
     assert [line.split()[2] for line in lines[: len(COMMANDS)]] == [f"lstm_np.{name}" for name in COMMANDS]
     assert set(COMMANDS) >= {"train", "evaluate", "predict", "gradcheck", "recipes", "data"}
     assert any(line.endswith("Train an LSTM on handwritten digits and test it") for line in lines)
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(
