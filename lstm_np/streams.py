@@ -57,8 +57,11 @@ def keep_mask(shape: tuple[int, ...], keep: float, *key: int | str) -> np.ndarra
     size = 1
     for extent in shape:
         size *= extent
+    kept = min(round(keep * 2**32), 2**32)  # of the 2**32 words that may be drawn
+    if kept == 0:
+        return np.zeros(shape, bool)
     words = raw((size + 1) // 2, *key).view(np.uint32)[:size]
-    return (words <= np.uint32(min(round(keep * 2**32), 2**32) - 1)).reshape(shape)
+    return (words <= np.uint32(kept - 1)).reshape(shape)
 
 
 def generator(*key: int | str) -> np.random.Generator:

@@ -32,6 +32,8 @@ def test_a_mask_keeps_the_share_it_should():
     assert abs(mask.mean() - 0.7) < 4 * (0.21 / mask.size) ** 0.5
     assert streams.keep_mask((5, 3), 1.0, 0).all()
     assert not streams.keep_mask((500,), 1e-9, 0).any()
+    assert not streams.keep_mask((500,), 1e-12, 0).any()  # less than one of the words that are drawn
+    assert streams.keep_mask((2, 3), 1e-12, 0).shape == (2, 3)
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.1, float("nan")])
