@@ -40,6 +40,14 @@ LEVELS = {
     for name in names
 }
 COMMANDS = max(LEVELS.values())
+TESTS = Path(__file__).parent
+ACROSS = {"architecture", "fit", "path", "readme", "resume", "strict_backend"}  # tests of no one part
+FOLDERS = {
+    "commands": "the commands and lstm_np/cli",
+    "gpu": "lstm_np/kernels/gpu, lstm_np/device and benchmarks/gpu, on a stand-in for CuPy",
+    "benchmarks": "benchmarks",
+    "fixtures": "files that tests read",
+}
 NAMESPACE_FREE = ("cells/", "layers/", "kernels/reference.py", "losses.py", "optimizers.py")
 
 
@@ -145,6 +153,18 @@ def test_no_package_reaches_into_anothers_underscore_names(name):
             for alias in node.names:
                 private = is_private(alias.name) and home_of(module) != home_of(name)
                 assert not private, f"{name}:{node.lineno} imports {alias.name} from {node.module}"
+
+
+def test_the_tests_are_laid_out_as_the_package_is():
+    """tests/X/ is of lstm_np/X/; tests/test_X.py and tests/test_X_more.py are of lstm_np/X.py, or of all lstm_np/X/."""
+    parts = {package_of(name) for name in FILES}
+    for path in sorted(TESTS.iterdir()):
+        if path.is_dir() and not path.name.startswith(("_", ".")) and path.name not in FOLDERS:
+            assert (PACKAGE / path.name).is_dir(), f"tests/{path.name}: there is no such package; see FOLDERS"
+        subject = path.stem.removeprefix("test_")
+        if path.name.startswith("test_") and subject not in ACROSS:
+            found = any(subject == part or subject.startswith(f"{part}_") for part in parts)
+            assert found, f"tests/{path.name}: name it after the part that it tests, or see ACROSS"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(NAMESPACE_FREE)])

@@ -241,7 +241,7 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
 
 def test_results_of_an_earlier_version_still_count():
     """Those of the documentation were written before options were named anew."""
-    path = Path(__file__).parents[2] / "benchmarks" / "results" / "recipes" / "results.json"
+    path = Path(__file__).parents[3] / "benchmarks" / "results" / "recipes" / "results.json"
     assert "double_bias" in path.read_text(encoding="utf-8")
     results = _read(path)
     for name in set(recipe_names()) - {DEFAULT, DIGITS}:
