@@ -86,8 +86,8 @@ def make_parser() -> Parser:
     page.add_argument("--digits", type=at_least_one, default=200, help="digits drawn by pointer events (default 200)")
     page.add_argument("--holds", type=at_least_one, default=50, help="values held (default 50)")
 
-    table = commands.add_parser("table", help="the README's table from the committed result file")
-    table.add_argument("--write", action="store_true", help="put it into README.md, between its markers")
+    table = commands.add_parser("table", help="the tables of README.md and docs/race.md from the committed results")
+    table.add_argument("--write", action="store_true", help="write them there; else the long one is printed")
     return parser
 
 

@@ -53,7 +53,7 @@ class _TimedBatches:
 def measure(steps: int, threads: int, B: int = 128, H: int = 128) -> dict[str, Any]:
     """Seconds of the second epoch of `steps` steps over random images of MNIST's shape, by part.
 
-    forward and backward are the recurrent kernel's; update is the optimiser's; batches is gathering and scaling.  What
+    forward and backward are the recurrent kernel's; update is the optimizer's; batches is gathering and scaling.  What
     is left holds the read-out, the loss, the layer's bookkeeping and the loop.
     """
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def measure(steps: int, threads: int, B: int = 128, H: int = 128) -> dict[str, A
         for name in ("forward", "backward"):
             setattr(kernel, name, watch.wrap(name, getattr(kernel, name)))
     vars(optimizer)["step"] = watch.wrap("update", optimizer.step)
-    batches = _TimedBatches(Batches(images, labels, B, scale=1 / 255), watch)
+    batches = _TimedBatches(Batches(images, labels, B, scale=1 / 255, reuse=True), watch)
     training = model.training_steps(optimizer, batches)
     train(training, epochs=1, max_steps=min(20, steps))
     watch.seconds.clear()

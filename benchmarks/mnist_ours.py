@@ -32,9 +32,11 @@ class MnistOurs:
         (K, H), D = task["weights/readout.W"].shape, task["train_images"].shape[2]
         self.model = lstm_np.SequenceClassifier(D, H, K, backend=self.backend)
         self.model.params.update({name: task[f"weights/{name}"] for name in self.model.params})
-        batches = Batches(task["train_images"], task["train_labels"], 128, seed=int(task["seed"]), scale=1 / 255)
+        images, labels, seed = task["train_images"], task["train_labels"], int(task["seed"])
+        batches = Batches(images, labels, 128, seed=seed, scale=1 / 255, reuse=True)
         self.steps = self.model.training_steps(lstm_np.Adam(self.model.params, LEARNING_RATE), batches)
-        self.test = Batches(task["test_images"], task["test_labels"], 1000, scale=1 / 255, shuffle=False)
+        images, labels = task["test_images"], task["test_labels"]
+        self.test = Batches(images, labels, 1000, scale=1 / 255, shuffle=False, reuse=True)
         return {"seconds": time.perf_counter() - started}
 
     def do_epoch(self, epoch: int) -> dict[str, Any]:

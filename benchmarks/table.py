@@ -1,8 +1,9 @@
-"""The README's table, rendered from the committed result file, so that no figure there is typed by hand."""
+"""The tables of README.md and docs/race.md, rendered from the committed results: no figure there is typed by hand."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from benchmarks.results import ResultError
 from benchmarks.workloads import FEATURES, MODES, Case
 
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
-README = ROOT / "README.md"
+README, RACE = ROOT / "README.md", ROOT / "docs" / "race.md"
 MORE_PEERS = results.FOLDER / "more-peers"
+FIRST = [Case("train", 128, 128), Case("infer", 128, 128)]  # on the README's page, with the means of all cases
 SHOWN = [
     *(Case("train", 128, H) for H in (64, 128, 256, 512, 1024)),
     Case("train", 1, 128), Case("train", 16, 128), Case("train", 512, 128), Case("train", 128, 128, T=784),
@@ -31,13 +33,13 @@ TITLES = {
 CELLS = {"lstm": "", "gru": "GRU, ", "rnn": "RNN, "}
 
 
-def render(document: dict[str, Any]) -> str:
-    """Markdown: the chosen cases, the geometric means, and a line or two about how, where and when."""
+def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN) -> str:
+    """Markdown: the cases `shown`, the geometric means, and a line or two about how, where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
     by_case = {results.case_of(record): record for record in document["cases"]}
     head = ["", "ours", *(_title(name, document) for name in peers)]
     lines = [_row(head), _row(["---", *["---:"] * (len(peers) + 1)])]
-    for case in SHOWN:
+    for case in shown:
         if case in by_case:
             record = by_case[case]
             ours = in_words(results.time_of(record, "ours", "median"))
@@ -66,12 +68,16 @@ def _caption(document: dict[str, Any]) -> str:
     )
 
 
-def rendered_results() -> str:
-    """The table of the full grid, and below it that of the cases in which more peers were raced, where there is one."""
-    tables = [render(results.read("cpu"))]
+def rendered_results() -> dict[Path, str]:
+    """What belongs into each document: two cases and the means into README.md, all shown cases into docs/race.md.
+
+    Where more peers were raced in some cases, docs/race.md has a second table.
+    """
+    document = results.read("cpu")
+    tables = [render(document)]
     if (MORE_PEERS / "cpu.json").exists():
         tables.append(render(results.read("cpu", MORE_PEERS)))
-    return "\n\n".join(tables)
+    return {README: render(document, FIRST), RACE: "\n\n".join(tables)}
 
 
 def _title(name: str, document: dict[str, Any]) -> str:
@@ -112,25 +118,27 @@ def _row(entries: list[str]) -> str:
 
 
 def shown_in(text: str) -> str:
-    """What stands between the markers of a README.  Raises ResultError where they are not there once, in order."""
+    """What stands between a document's markers.  Raises ResultError where they are not there once, in order."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ResultError(f"README.md needs the markers {BEGIN} and {END}, once each, in this order")
+        raise ResultError(f"README.md and docs/race.md need the markers {BEGIN} and {END}, once each, in this order")
     return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip("\n")
 
 
 def insert(text: str, rendered: str) -> str:
-    """The README's text with the table between its markers replaced.  Raises ResultError where they are missing."""
+    """A document with the table between its markers replaced.  Raises ResultError where they are missing."""
     shown_in(text)
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{rendered}\n{END}{rest.partition(END)[2]}"
 
 
-def run(arguments: argparse.Namespace, readme: Path = README) -> int:
-    """Print the table, or write it; the exit status."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print the whole table, or write both; the exit status."""
     rendered = rendered_results()
     if not arguments.write:
-        print(rendered)
+        print(rendered[RACE])
         return 0
-    readme.write_text(insert(readme.read_text(encoding="utf-8"), rendered), encoding="utf-8")
-    print(f"written: {readme}")
+    texts = {path: insert(path.read_text(encoding="utf-8"), table) for path, table in rendered.items()}
+    for path, text in texts.items():  # both are complete before one is written
+        path.write_text(text, encoding="utf-8")
+        print(f"written: {path}")
     return 0

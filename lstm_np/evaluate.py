@@ -12,7 +12,7 @@ from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_hold_flag,
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
 from lstm_np.display.pictures import confusion_matrix, need_matplotlib, save_picture
-from lstm_np.loop import loss_in_words
+from lstm_np.display.tables import loss_in_words
 from lstm_np.training.evaluation import evaluate
 from lstm_np.training.material import in_order
 from lstm_np.training.trained import load_trained

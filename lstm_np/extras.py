@@ -9,7 +9,14 @@ from lstm_np.errors import LstmNpError
 
 
 class MissingPackageError(LstmNpError, ImportError):
-    """A feature needs a package that is missing or broken; one line: which, why, and how to install it."""
+    """A feature needs a package that is missing or broken; one line: which, why, and how to install it.
+
+    >>> history = lstm_np.History([lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)])
+    >>> try:
+    ...     figure = history.plot()
+    ... except lstm_np.MissingPackageError as error:
+    ...     print(error)  # curves need matplotlib, which is not installed: pip install "lstm_np[plot]"
+    """
 
 
 def load(module: str, extra: str, purpose: str, package: str | None = None) -> Any:

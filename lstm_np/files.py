@@ -29,7 +29,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 def quoted(path: str | os.PathLike[str]) -> str:
     """A path as an argument of a command that is printed to be pasted into a shell (on Windows: cmd.exe)."""
     text = os.fspath(path)
-    text = os.path.join(os.curdir, text) if text.startswith("-") else text  # it would be taken for a flag
+    text = os.path.join(os.curdir, text) if text.startswith("-") else text  # it would be read as a flag
     if os.name == "nt":
         return subprocess.list2cmdline([text])
     if text.isprintable():

@@ -24,7 +24,12 @@ AXES = ("samples", "steps", "units")  # of a value (B, T, H)
 
 
 class HoldError(LstmNpError, ValueError):
-    """A hold that names nothing of the layer or model it is given to; one line: what was found and expected."""
+    """A hold that names nothing of the layer or model it is given to; one line: what was found and expected.
+
+    >>> lstm_np.GRU(3, 5)(np.ones((2, 4, 3)), hold={"f": 1.0})
+    Traceback (most recent call last):
+    lstm_np.holds.HoldError: ...
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,12 @@ class Hold:
     reverse  True or False: in the layers of that direction alone; None: in both
     units, steps, samples   which: a whole number, a slice, several numbers, or booleans, one for each; None: all.
              Steps are counted from 0 as the sequence has them, also in a layer that reads it backwards
+
+    >>> lstm = lstm_np.LSTM(3, 5)
+    >>> closed = lstm_np.Hold("o", 0.0, steps=slice(2, None))  # no output from step 2 on
+    >>> y, _ = lstm(np.ones((2, 4, 3)), hold=[closed])
+    >>> (y[0] == 0).all(axis=1).tolist()
+    [False, False, True, True]
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Initial weights, as the systems that people know draw them.  Drawn on the host, so every backend starts alike.
+"""Initial weights as in PyTorch, Keras and TensorFlow 1.  Drawn on the host, so every backend starts alike.
 
 Shapes are ours, W (4H, D) and U (4H, H) for an LSTM; the formulae speak of fan-in and fan-out as those systems do.
 Glorot(n, m) is uniform in +-sqrt(6 / (n + m)).

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 from lstm_np.arrays import Array
 from lstm_np.backends import Backend
 from lstm_np.display.curves import draw_learning_curves
+from lstm_np.display.tables import EpochRow, epoch_columns, epoch_head, html_table
 from lstm_np.errors import LstmNpError
 from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOOKS_PER_EPOCH = 20  # at the sums of the losses, for the curve between an epoch's ends
-LONGEST_LOSS = 8  # characters: 999.9999; columns of tables have one more
 STRETCHES = 60  # of the training loss, in a whole drawn curve: more of them show the chance of the batches, no trend
 
 
 class TrainingDivergedError(LstmNpError, ArithmeticError):
-    """Loss, gradient or parameters are no longer finite numbers; one line: where, what is kept, what usually helps."""
+    """Loss, gradient or parameters are no longer finite numbers; one line: where, what is kept, what usually helps.
+
+    >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+    >>> model.params["readout.b"] = np.inf
+    >>> model.fit(np.ones((8, 5, 3)), np.zeros(8, int))
+    Traceback (most recent call last):
+    lstm_np.loop.TrainingDivergedError: training diverged at step 1: the loss is nan since readout.b was not finite ...
+    """
 
 
 NonFiniteLossError = TrainingDivergedError  # its name before the gradient was looked at as well
@@ -50,10 +57,8 @@ class Position:
     step   steps made so far: the next one is step + 1, the number that dropout masks and learning rates are keyed by
            (augmentation by the number minus 1)
 
-    >>> Position()
+    >>> lstm_np.SequenceClassifier(3, 8, 2).position
     Position(epoch=0, batch=0, step=0)
-    >>> Position(epoch=2, batch=1, step=7).next_epoch()
-    Position(epoch=3, batch=0, step=7)
 
     Raises ValueError where one of them is no integer of at least 0.
     """
@@ -68,36 +73,42 @@ class Position:
                 object.__setattr__(self, name, check_count(f"a position's {name}", value, 0))
 
     def next_batch(self) -> Position:
-        """After one more step."""
+        """After one more step.
+
+        >>> lstm_np.Position().next_batch()
+        Position(epoch=0, batch=1, step=1)
+        """
         return Position(self.epoch, self.batch + 1, self.step + 1)
 
     def without_batch(self) -> Position:
-        """After a batch that is left out: no step was made."""
+        """After a batch that is left out: no step was made.
+
+        >>> lstm_np.Position(epoch=0, batch=1, step=1).without_batch()
+        Position(epoch=0, batch=2, step=1)
+        """
         return Position(self.epoch, self.batch + 1, self.step)
 
     def next_epoch(self) -> Position:
-        """At the first batch of the following epoch."""
+        """At the first batch of the following epoch.
+
+        >>> lstm_np.Position(epoch=2, batch=1, step=7).next_epoch()
+        Position(epoch=3, batch=0, step=7)
+        """
         return Position(self.epoch + 1, 0, self.step)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Mean loss and accuracy over `count` samples, of which `correct` were right."""
+    """Mean loss and accuracy over `count` samples, of which `correct` were classified correctly.
+
+    >>> lstm_np.Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
+    Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
+    """
 
     loss: float
     accuracy: float
     count: int
     correct: int
-
-
-def loss_in_words(loss: float) -> str:
-    """A loss with four decimals, or, where those make it too long for a column, as a power of ten.
-
-    >>> loss_in_words(0.12345), loss_in_words(1.5e30)
-    ('0.1235', '1.50e+30')
-    """
-    text = f"{loss:.4f}"
-    return text if len(text) <= LONGEST_LOSS else f"{loss:.2e}"
 
 
 def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
@@ -109,7 +120,7 @@ def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step that was made.  loss and correct can be made numbers, which may wait for a device."""
+    """One completed training step.  Converting loss and correct to numbers may wait for a device."""
 
     position: Position  # after it
     samples: int
@@ -130,7 +141,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch that ended, or was cut short by a stop or the step limit.  Equality leaves the seconds out."""
+    """One completed epoch, or one that a stop or the step limit cut short.  Equality ignores the seconds.
+
+    >>> x, labels = np.ones((8, 5, 3)), np.zeros(8, int)
+    >>> epoch = lstm_np.SequenceClassifier(3, 8, 2).fit(x, labels)[0]
+    >>> epoch.number, epoch.steps, epoch.train.count, epoch.validation, epoch.complete
+    (1, 1, 8, None, True)
+    """
 
     number: int  # over the whole run, from 1
     steps: int  # over the whole run so far
@@ -138,18 +155,35 @@ class Epoch:
     validation: Metrics | None
     seconds: float = field(compare=False)  # training only
     share: float = 1.0  # of its batches that were trained on; below 1 where it was cut short
-    looks: tuple[tuple[float, float], ...] = ()  # mean loss and accuracy of the stretches between two looks, in order
+    # mean loss and accuracy of the stretches between two looks, in order
+    looks: tuple[tuple[float, float], ...] = field(default=(), repr=False)
 
     @property
     def complete(self) -> bool:
         """Whether all of its batches were trained on."""
         return self.share == 1.0
 
+    def row(self) -> EpochRow:
+        """Its line in the table of epochs.
+
+        >>> epoch = lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)
+        >>> epoch.row().line(held=False)
+        '    1    0.5000    80.00%        10      0.10'
+        """
+        pairs = (_pair(self.train), _pair(self.validation))
+        return EpochRow(self.number, *pairs, self.steps, self.seconds, self.share)
+
 
 class History(Sequence[Epoch]):
     """The epochs of a training in order: a sequence of `Epoch`, equal to any list or tuple of the same ones.
 
-    history[-1].train.loss, history[:3], len(history), history + more; `print` shows a table, `plot` draws curves.
+    history[-1].train.loss, history[:3], len(history), history + more; it shows as a table, and `plot` draws curves.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, labels = rng.standard_normal((40, 5, 3)), rng.integers(0, 2, 40)
+    >>> history = lstm_np.SequenceClassifier(3, 8, 2).fit(x, labels, epochs=2)
+    >>> len(history), history[-1].number, history[-1].steps
+    (2, 2, 2)
     """
 
     def __init__(self, epochs: Iterable[Epoch] = ()) -> None:
@@ -176,15 +210,15 @@ class History(Sequence[Epoch]):
     def __repr__(self) -> str:
         if not self._epochs:
             return "no epochs"
-        held = any(epoch.validation is not None for epoch in self)
-        lines = [f"{'':5}{'train':>17}{'validation' if held else '':>20}".rstrip()]
-        pair = f"{'loss':>10}{'accuracy':>10}"
-        lines.append(f"epoch{pair}{pair if held else ''}{'steps':>10}{'seconds':>10}")
-        for epoch in self:
-            measured = _pair(epoch.train) + (_pair(epoch.validation) if held else "")
-            cut = "" if epoch.complete else f"   {epoch.share:.0%} of an epoch"
-            lines.append(f"{epoch.number:5}{measured}{epoch.steps:10,}{epoch.seconds:10.2f}{cut}")
-        return "\n".join(lines)
+        return "\n".join([*epoch_head(self._held), *(epoch.row().line(self._held) for epoch in self)])
+
+    def _repr_html_(self) -> str:
+        rows = [epoch.row().entries(self._held) for epoch in self]
+        return html_table("", epoch_columns(self._held), rows, "train, then validation" if self._held else "")
+
+    @property
+    def _held(self) -> bool:
+        return any(epoch.validation is not None for epoch in self)
 
     def plot(self, *, held_out: str = "validation", title: str = "") -> Figure:
         """Loss and accuracy over the epochs, in training and on what was held out: a matplotlib Figure.
@@ -192,7 +226,10 @@ class History(Sequence[Epoch]):
         held_out  what to call the data of `Epoch.validation`
         title     over both curves
 
-        `history.plot().savefig("history.png")` writes it.  Raises MissingPackageError (an ImportError) without
+        >>> history = lstm_np.History([lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)])
+        >>> history.plot(title="one epoch").savefig("history.png")
+
+        Raises MissingPackageError (an ImportError) without
         matplotlib, and ValueError where there is no epoch to draw.
         """
         if not self._epochs:
@@ -217,12 +254,22 @@ class History(Sequence[Epoch]):
         )
 
     def state(self) -> list[dict[str, Any]]:
-        """The epochs as plain values."""
+        """The epochs as plain values.
+
+        >>> history = lstm_np.History([lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)])
+        >>> history.state()[0]["train"]
+        {'loss': 0.5, 'accuracy': 0.8, 'count': 10, 'correct': 8}
+        """
         return [asdict(epoch) for epoch in self]
 
     @classmethod
     def from_state(cls, state: Iterable[Mapping[str, Any]]) -> History:
-        """The history that gave this state."""
+        """The history that gave this state.
+
+        >>> history = lstm_np.History([lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)])
+        >>> lstm_np.History.from_state(history.state()) == history
+        True
+        """
         epochs = []
         for values in state:
             validation = values["validation"]
@@ -235,10 +282,8 @@ class History(Sequence[Epoch]):
         return cls(epochs)
 
 
-def _pair(metrics: Metrics | None) -> str:
-    if metrics is None or not metrics.count:
-        return f"{'-':>10}{'-':>10}"
-    return f"{loss_in_words(metrics.loss):>10}{metrics.accuracy:10.2%}"
+def _pair(metrics: Metrics | None) -> tuple[float, float] | None:
+    return (metrics.loss, metrics.accuracy) if metrics is not None and metrics.count else None
 
 
 # ---- the epoch under way
@@ -532,7 +577,7 @@ def train(
     leave_out  asked before each step, with the position of its batch; True: no step is made on it
     on_divergence  asked when a step has diverged, before anything has changed; True: its batch is left out
 
-    >>> import numpy as np, lstm_np
+    >>> from lstm_np.loop import train
     >>> rng = np.random.default_rng(0)
     >>> x, labels = rng.integers(0, 256, (40, 5, 3), np.uint8), rng.integers(0, 2, 40)
     >>> batches = lstm_np.data.Batches(x, labels, 16, scale=1 / 255)  # 3 in each epoch

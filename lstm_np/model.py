@@ -7,31 +7,34 @@ An input projection, where there is one, is a dense layer in front: the recurren
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from lstm_np import divergence, initializers, old_names, options
+from lstm_np import divergence, initializers, old_names, options, other_names
 from lstm_np.arrays import Array
-from lstm_np.backends import Backend, get_backend
+from lstm_np.backends import Backend, as_array, as_numbers, get_backend
 from lstm_np.cells import CELLS
 from lstm_np.checkpoints import DEFAULT, KEEP, Checkpoint, CheckpointError, Checkpoints, Every, Keeper, fingerprint
 from lstm_np.data import Batches
 from lstm_np.device.inference import DeviceInference
 from lstm_np.device.memory import DeviceData, fits
 from lstm_np.device.steps import DeviceSteps, rows_on_device
+from lstm_np.display.tables import EpochTable, html_table, is_notebook, is_terminal, loss_in_words
 from lstm_np.holds import Hold, read_holds
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.layers import Parameters, dense, make_layers
-from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Steps, mean_of, train
+from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Step, Steps, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype, check_count
@@ -47,6 +50,10 @@ CHECKED_AT_ONCE = 1 << 20  # values of a whole data set that are converted toget
 DEVICE_OPTIONS = {"input_size", "hidden_size", "num_classes", "dtype", "seed", "dropout", "dropout_outputs",
                   "dropout_mask", "initializer", "forget_bias", "input_projection_initializer", "input_projection_bias",
                   "readout_initializer", "readout_bias", "read_out"}  # fmt: skip
+
+# what a model consists of: all other attributes are the user's own, which copies and pickles keep
+MADE = {"backend", "config", "input_size", "num_classes", "dtype", "read_out", "loss", "notes", "recurrent", "_params",
+        "position", "_own_optimizer", "_inference", "_kept_on_device"}  # fmt: skip
 
 
 def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,9 +86,30 @@ def _written_by_a_newer_version(path: str | os.PathLike[str], reason: str) -> We
     return WeightsError(f"{path}: written by a newer version of lstm_np ({reason}); update lstm_np")
 
 
+SUMMARY_COLUMNS = ("layer", "output shape", "parameters", "kernel")
+
+
+def _verbosity(verbose: Any) -> int:
+    """0, 1 or 2, see `SequenceClassifier.fit`.  Raises ValueError for anything else."""
+    if isinstance(verbose, str) and verbose == "auto":
+        return int(is_terminal() or is_notebook())
+    if isinstance(verbose, (bool, int, np.bool_, np.integer)) and 0 <= verbose <= 2:
+        return int(verbose)
+    raise ValueError(f'verbose must be "auto", 0, 1 or 2, found {verbose!r}')
+
+
+def _where(step: Step, epochs: int, batches: int) -> str:
+    """Where an epoch stands, in a line."""
+    metrics = step.running.read()
+    return (
+        f"epoch {step.epoch + 1}/{epochs}   batch {step.position.batch}/{batches}   "
+        f"loss {loss_in_words(metrics.loss)}   accuracy {metrics.accuracy:.2%}"
+    )
+
+
 @options.documented
 class SequenceClassifier:
-    """Reads a sequence (T, D) step by step and says which of K classes it is.
+    """A classifier of sequences (T, D) into K classes: recurrent layers, a dense read-out, softmax cross-entropy.
 
     params   `Parameters`: the recurrent layers' ("layer0.W" ...), with an input projection "input_projection.W"
              (P, D) and "input_projection.b" (P,), and "readout.W" (K, H), "readout.b" (K,).  Assigning a mapping with
@@ -91,6 +119,19 @@ class SequenceClassifier:
 
     The two ways to read out differ only for a bidirectional model.  With dropout of all outputs, what is read is an
     output like the others.
+
+    A model can be copied and pickled: options, parameters, position, `notes`, its own optimizer and attributes of your
+    own go along.  Where it is unpickled, a cell of your own has to be registered first.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, labels = rng.standard_normal((200, 5, 3)), rng.integers(0, 2, 200)
+    >>> x[labels == 1, 2] += 2  # what distinguishes the two classes happens in the middle
+    >>> model = lstm_np.SequenceClassifier(3, 16, 2)
+    >>> history = model.fit(x, labels, epochs=20, batch_size=20, optimizer=lstm_np.Adam(model.params, lr=0.01))
+    >>> model.evaluate(x, labels).accuracy > 0.9
+    True
+    >>> model.predict(x[:4]).shape, model.predict_proba(x[:4]).shape
+    ((4,), (4, 2))
 
     Raises OptionError for a value that an option cannot have, or one that the cell does not have; BackendError when the
     backend cannot be used.
@@ -126,7 +167,11 @@ class SequenceClassifier:
         kernel: str = "auto",
         backend: str | Backend = "numpy",
     ) -> None:
-        values = options.check(options.given(locals()))
+        self._make(options.given(locals()))
+
+    def _make(self, settings: Mapping[str, Any]) -> None:
+        """What the constructor does; `settings` are the options that it spells out."""
+        values = options.check(settings)
         self.backend = get_backend(values.pop("backend"))
         self.config: dict[str, Any] = values
         self.input_size, self.num_classes = values["input_size"], values["num_classes"]
@@ -171,12 +216,15 @@ class SequenceClassifier:
     @params.setter
     def params(self, values: Mapping[str, Array]) -> None:
         """Write the values of other arrays with the same names and shapes; optimizers over `params` stay right."""
+        if not isinstance(values, Mapping):
+            raise TypeError(f"params must be arrays by name, found {type(values).__name__}")
         if set(values) != set(self._params):
             raise ValueError(f"the parameters are {', '.join(self._params)}; found {', '.join(values)}")
+        arrays = {name: as_numbers(self.backend, values[name], name) for name in self._params}
         for name, array in self._params.items():  # all are compared before one is written
-            if tuple(values[name].shape) != tuple(array.shape):
-                raise ValueError(f"{name} has shape {array.shape}, found {tuple(values[name].shape)}")
-        self._params.update({name: self.backend.from_host(values[name]) for name in self._params})
+            if tuple(arrays[name].shape) != tuple(array.shape):
+                raise ValueError(f"{name} has shape {array.shape}, found {tuple(arrays[name].shape)}")
+        self._params.update(arrays)
 
     # ---- forward, backward
 
@@ -278,7 +326,11 @@ class SequenceClassifier:
         hold: Any = None,
         dropout_key: Sequence[int | str] | None = None,
     ) -> Trace:
-        """Every value of the pass over x (B, T, D), and its gradient: see `lstm_np.trace`."""
+        """Every value of the pass over x (B, T, D), and its gradient: see `lstm_np.trace`.
+
+        >>> lstm_np.SequenceClassifier(3, 5, 2).trace(np.ones((4, 6, 3)), [0, 1, 1, 0]).value("c").shape
+        (4, 6, 5)
+        """
         if labels is not None and target is not None:
             raise ValueError("gradients are either of the loss of labels or of the logit of a target; found both")
         x, xp, to_host = self._enter(x), self.backend.xp, self.backend.to_host
@@ -332,7 +384,7 @@ class SequenceClassifier:
             projected = dense.forward(self.params.section("input_projection"), x.reshape(x.shape[0], -1))
         return projected.reshape(-1, *x.shape[1:])
 
-    # ---- the public door
+    # ---- the public API
 
     def loss_and_gradients(
         self,
@@ -348,6 +400,11 @@ class SequenceClassifier:
         x (B, T, D); labels integers (B,) or one-hot (B, K).  `check_logits` refuses logits that look like
         probabilities.  `hold`: values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes
         through them.
+
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> loss, grads = model.loss_and_gradients(np.ones((4, 5, 3)), [0, 1, 1, 0])
+        >>> model.params.flat -= 0.1 * grads.flat  # a step of gradient descent by hand
+
         Raises ValueError when a shape does not fit, x is not finite, a label is not below K, or a hold names nothing
         in the model.
         """
@@ -359,18 +416,26 @@ class SequenceClassifier:
         return self.backend.to_host(loss).item(), grads
 
     def logits(self, x: Array, *, hold: Any = None) -> Array:
-        """(B, K), an array of the backend, from x (B, T, D); `hold` as for `loss_and_gradients`.
+        """(B, K), an array of the backend, from x (B, T, D): the log-probabilities, up to a constant of each sample.
 
-        Raises ValueError for a bad x or hold.
+        >>> lstm_np.SequenceClassifier(3, 8, 2).logits(np.ones((4, 5, 3))).shape
+        (4, 2)
+
+        `hold` as for `loss_and_gradients`.  Raises ValueError for a bad x or hold.
         """
         return self.run(self._enter(x), save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
 
     def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
         """The probability of each class, a NumPy array (N, K), from x (N, T, D).
 
+        >>> p = lstm_np.SequenceClassifier(3, 8, 2).predict_proba(np.ones((4, 5, 3)))
+        >>> p.shape, np.allclose(p.sum(axis=1), 1)
+        ((4, 2), True)
+
         Raises ValueError for a bad x, or a batch_size below 1.
         """
-        batch_size = check_count("batch_size", batch_size, 1)
+        batch_size, x = check_count("batch_size", batch_size, 1), as_array(x, "x")
+        self._check_shape(x)
         on_device = self._on_device(x)
         if on_device is not None:
             x, _ = self._check_data(x)
@@ -378,13 +443,16 @@ class SequenceClassifier:
         xp, to_host = self.backend.xp, self.backend.to_host
         starts = range(0, len(x), batch_size)
         logits = (self.run(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
-        rows = [to_host(xp.exp(log_softmax(xp, part))).T for part in logits]
-        if not rows:
-            raise ValueError(f"x must have shape (N, T, {self.input_size}) with N >= 1, found N = 0")
-        return np.concatenate(rows)
+        return np.concatenate([to_host(xp.exp(log_softmax(xp, part))).T for part in logits])
 
     def predict(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
-        """The most probable class of each sequence, integers (N,), from x (N, T, D).  Raises ValueError for a bad x."""
+        """The most probable class of each sequence, integers (N,), from x (N, T, D).
+
+        >>> lstm_np.SequenceClassifier(3, 8, 2).predict(np.ones((4, 5, 3))).shape
+        (4,)
+
+        Raises ValueError for a bad x, or a batch_size below 1.
+        """
         return self.predict_proba(x, batch_size=batch_size).argmax(axis=1)
 
     def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512, hold: Any = None) -> Metrics:
@@ -393,10 +461,13 @@ class SequenceClassifier:
         hold  values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over all
               of x
 
+        >>> metrics = lstm_np.SequenceClassifier(3, 8, 2).evaluate(np.ones((4, 5, 3)), [0, 1, 1, 0])
+        >>> metrics.count, metrics.accuracy
+        (4, 0.5)
+
         Raises ValueError for bad ones, or a batch_size below 1.
         """
-        batch_size = check_count("batch_size", batch_size, 1)
-        x = np.asarray(x) if isinstance(x, (list, tuple)) else x
+        batch_size, x = check_count("batch_size", batch_size, 1), as_array(x, "x")
         self._check_shape(x)
         holds, shape = self.read_holds(hold), (len(x), x.shape[1], self.recurrent.hidden_size)
         on_device = None if holds else self._on_device(x)
@@ -416,7 +487,13 @@ class SequenceClassifier:
         stop  asked before each batch; True ends it with what has been measured
 
         On a GPU that can classify there by itself (as in `training_steps`) they stay there from call to call, for as
-        long as `data` is kept; otherwise as `evaluate_batches`.  Raises ValueError for ones that do not fit.
+        long as `data` is kept; otherwise as `evaluate_batches`.
+
+        >>> data = lstm_np.data.Batches(np.ones((4, 5, 3)), np.array([0, 1, 1, 0]), batch_size=2)
+        >>> lstm_np.SequenceClassifier(3, 8, 2).evaluate_data(data).count
+        4
+
+        Raises ValueError for ones that do not fit.
         """
         on_device = self._on_device(data.sequences)
         if on_device is None:
@@ -429,6 +506,10 @@ class SequenceClassifier:
 
     def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
         """Mean loss and accuracy over batches of x (B, T, D) and labels, integers (B,) or one-hot (B, K); nan for none.
+
+        >>> batches = [(np.ones((4, 5, 3)), [0, 1, 1, 0]), (np.ones((2, 7, 3)), [1, 0])]
+        >>> lstm_np.SequenceClassifier(3, 8, 2).evaluate_batches(batches).count
+        6
 
         Raises ValueError for bad ones.
         """
@@ -465,6 +546,12 @@ class SequenceClassifier:
         The steps stay on the GPU where they can (`lstm_np.device`: one LSTM layer, Adam or SGD, `Batches` that fit into
         half of the memory that is free there), and are gradients -> reduce -> check -> apply (`lstm_np.steps`)
         otherwise.
+
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> steps = model.training_steps(lstm_np.Adam(model.params), clip_norm=1.0)
+        >>> loss, correct, samples = steps.step((np.ones((4, 5, 3)), [0, 1, 1, 0]), number=1)
+        >>> samples
+        4
 
         Raises ValueError for an optimizer over other parameters, or a clip_norm that is not above 0.
         """
@@ -553,8 +640,10 @@ class SequenceClassifier:
         batch_size: int = 128,
         optimizer: Optimizer | None = None,
         validation_data: tuple[Array, Array] | None = None,
+        validation_split: float = 0.0,
         clip_norm: float | None = None,
         shuffle: bool = True,
+        verbose: int | str = "auto",
         on_epoch: Callable[[Epoch], None] | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
         checkpoint_every: str | None = None,
@@ -564,7 +653,12 @@ class SequenceClassifier:
 
         optimizer        over `self.params`; None: the model's own Adam with its defaults, kept from call to call
         validation_data  (x, labels) to evaluate after each epoch
+        validation_split the share of x and labels to evaluate on instead of training on it: the last part, as it lies,
+                         before anything is shuffled (as in Keras)
         clip_norm        upper bound of the norm of all gradients together
+        shuffle          whether each epoch has an order of its own
+        verbose          what is printed: 0 nothing; 1 a line per epoch and, in a terminal, one that shows where the
+                         epoch stands; 2 a line per epoch; "auto" is 1 in a terminal or notebook and 0 elsewhere
         on_epoch         called with the record of each epoch
         checkpoints      a folder for checkpoints, from which `resume` goes on after a crash, with the same bits
         checkpoint_every  "200" steps, or a time such as "30s" or "5m"; None: each epoch and each minute, at most one in
@@ -575,7 +669,6 @@ class SequenceClassifier:
         epochs=1 are one call with epochs=10, to the bit.  The first call after `resume` is made with the arguments of
         the one that was cut short, and finishes it: its epochs count from where that one began, its history is of both.
 
-        >>> import numpy as np, lstm_np
         >>> rng = np.random.default_rng(0)
         >>> x, labels = rng.standard_normal((60, 5, 3)), rng.integers(0, 2, 60)
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
@@ -591,13 +684,23 @@ class SequenceClassifier:
         GPU: after it).
         """
         epochs, batch_size = check_count("epochs", epochs, 1), check_count("batch_size", batch_size, 1)
+        shuffle, verbosity = options.check_bool("shuffle", shuffle), _verbosity(verbose)
+        if on_epoch is not None and not callable(on_epoch):
+            raise TypeError(f"on_epoch must be a function of an Epoch, found {on_epoch!r}")
         x, integers = self._check_data(x, labels)
-        if validation_data is not None:
+        if share := options.check_share("validation_split", validation_split):
+            if validation_data is not None:
+                raise ValueError("give validation_data or validation_split, not both")
+            cut = math.floor(len(x) * (1.0 - share))
+            if cut in (0, len(x)):
+                raise ValueError(f"validation_split {share:g} of {len(x)} samples leaves none on one side")
+            x, integers, validation_data = x[:cut], integers[:cut], (x[cut:], integers[cut:])
+        elif validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise ValueError(f"validation_data must be a pair (x, labels), found {type(validation_data).__name__}")
             validation_data = self._check_data(*validation_data, of="validation_data: ")
         batches = Batches(
-            x, integers, batch_size, seed=self.recurrent.seed, scale=1.0, dtype=self.dtype, shuffle=shuffle
+            x, integers, batch_size, seed=self.recurrent.seed, dtype=self.dtype, shuffle=shuffle, reuse=True
         )
         if optimizer is None:
             self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
@@ -606,6 +709,7 @@ class SequenceClassifier:
         start = begun = self.position if self.position.batch == 0 else self.position.next_epoch()
         history = History()
         keeper: Keeper | None = None
+        table: EpochTable | None = None
         about: dict[str, Any] = {}
         if checkpoints is not None or self._stopped is not None:
             about = {
@@ -625,8 +729,16 @@ class SequenceClassifier:
             fit = {**about, "begun": asdict(begun), "history": history.state()}
             return Checkpoint.of(steps, {"model": self.config, "notes": self.notes, "fit": fit})
 
+        def after_step(step: Step) -> None:
+            if keeper is not None:
+                keeper.on_step(step)
+            if table is not None:
+                table.step(lambda: _where(step, begun.epoch + epochs, len(batches)))
+
         def after_epoch(record: Epoch) -> None:
             nonlocal history
+            if table is not None:
+                table.epoch(record.row())
             history += (record,)
             if keeper is not None:
                 keeper.on_epoch(record)
@@ -641,12 +753,15 @@ class SequenceClassifier:
                     keeper.begin()
                 else:
                     keeper.resume(start)
+            if verbosity:
+                table = EpochTable(held=validation_data is not None, live=verbosity == 1 and is_terminal())
+                stack.callback(table.clear)
             train(
                 steps,
                 start,
                 epochs=begun.epoch + epochs,
                 validate=None if validation_data is None else self._measuring(*validation_data),
-                on_step=None if keeper is None else keeper.on_step,
+                on_step=None if keeper is None and table is None else after_step,
                 on_epoch=after_epoch,
             )
             if keeper is not None:
@@ -695,12 +810,12 @@ class SequenceClassifier:
     @classmethod
     def resume(
         cls, folder: str | os.PathLike[str], *, backend: str | Backend = "numpy", kernel: str | None = None
-    ) -> SequenceClassifier:
+    ) -> Self:
         """The model of the newest checkpoint that `fit` has written to a folder; `fit` goes on with its training.
 
         backend, kernel  as for `load`
 
-        >>> import tempfile, numpy as np, lstm_np
+        >>> import tempfile
         >>> rng, folder = np.random.default_rng(0), tempfile.mkdtemp()
         >>> x, labels = rng.standard_normal((60, 5, 3)), rng.integers(0, 2, 60)
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
@@ -726,7 +841,7 @@ class SequenceClassifier:
         """A function that evaluates checked data, which stay on a device from call to call where they can."""
         if not self._device_can(x):
             return lambda: self.evaluate(x, labels)
-        held = Batches(x, labels, len(x), scale=1.0, dtype=self.dtype, shuffle=False)
+        held = Batches(x, labels, len(x), dtype=self.dtype, shuffle=False, reuse=True)
         return lambda: self.evaluate_data(held)
 
     # ---- what comes in
@@ -738,7 +853,7 @@ class SequenceClassifier:
 
     def _convert(self, x: Array) -> Array:
         """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype; its values are not looked at."""
-        x = self.backend.from_host(x)
+        x = as_numbers(self.backend, x, "x")
         self._check_shape(x)
         if x.dtype.kind == "c" and self.dtype != "complex128":
             raise ValueError(f"x is complex, the model is {self.dtype}")
@@ -753,7 +868,7 @@ class SequenceClassifier:
 
     def _enter(self, x: Array) -> Array:
         """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it."""
-        x = self.backend.from_host(x)
+        x = as_numbers(self.backend, x, "x")
         entered = self._convert(x)
         if x.dtype.kind in "fc" and not self._is_finite(entered):
             self._refuse_values(self._is_finite(x))
@@ -773,7 +888,7 @@ class SequenceClassifier:
         Without labels those that come back are all 0.
         """
         try:
-            x = self.backend.to_host(x)
+            x = self.backend.to_host(as_array(x, "x"))
             self._check_shape(x)
             x = x.astype(np.uint8) if x.dtype.kind == "b" else x
             labels = np.zeros(len(x), np.int64) if labels is None else labels
@@ -790,13 +905,13 @@ class SequenceClassifier:
 
     def _enter_labels(self, labels: Array, B: int) -> Array:
         """Integers (B,) on the backend from integers (B,) or one-hot (B, K), checked."""
-        K, host = self.num_classes, self.backend.to_host(labels)
+        K, host = self.num_classes, self.backend.to_host(as_array(labels, "labels"))
         if host.shape == (B, K):
             ones = host == 1
             if not (ones.sum(axis=1) == 1).all() or not ((host == 0) | ones).all():
                 raise ValueError(f"one-hot labels need exactly one 1 and {K - 1} zeros in each row")
             host = host.argmax(axis=1)
-        if host.shape != (B,) or host.dtype.kind not in "iu":
+        if host.shape != (B,) or host.dtype.kind not in "iub":
             raise ValueError(f"labels must be integers ({B},) or one-hot ({B}, {K}), found {host.dtype} {host.shape}")
         integers = host.astype(np.int64, copy=False)
         if integers.view(np.uint64).max() >= K:  # a negative one is large then
@@ -813,24 +928,85 @@ class SequenceClassifier:
 
     # ---- description and storage
 
-    def copy(self, **changes: Any) -> SequenceClassifier:
-        """A model with the same parameter values and position, and other settings (dtype, kernel, backend ...)."""
+    def copy(self, **changes: Any) -> Self:
+        """A model with the same parameter values, position and notes, and other settings (dtype, kernel, backend ...).
+
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> model.copy(dtype="float64", kernel="reference")
+        SequenceClassifier(3, 8, 2, dtype='float64', kernel='reference')
+        """
         with options.silent():
             other = type(self)(**{"backend": self.backend, **self.config, **changes})
         other.params.update(
             {n: other.backend.from_host(self.backend.to_host(a).astype(other.dtype)) for n, a in self.params.items()}
         )
-        other.position = self.position
+        other.position, other.notes = self.position, dict(self.notes)
         if self._own_optimizer is not None:
             other._own_optimizer = Adam(other.params)
             other._own_optimizer.restore(self._own_optimizer.state())
         return other
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Options, arrays and the model's place in training; parameters and optimizer as the objects that they are, so
+        that an optimizer which is copied or pickled together with the model goes on belonging to it."""
+        return {
+            "config": self.config,
+            "backend": self.backend,
+            "params": self._params,
+            "position": self.position,
+            "notes": self.notes,
+            "optimizer": self._own_optimizer,
+            "own": {name: value for name, value in vars(self).items() if name not in MADE},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with options.silent():
+            self._make({**state["config"], "backend": state["backend"]})
+        self._params = state["params"]
+        self.recurrent.params = self._params.leading(len(self.recurrent.params))
+        self.position, self.notes, self._own_optimizer = state["position"], state["notes"], state["optimizer"]
+        vars(self).update(state["own"])
+
+    def __copy__(self) -> Self:
+        return deepcopy(self)  # parameters that two models shared would train both
+
+    if not TYPE_CHECKING:  # a type checker finds what is not there by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise other_names.no_attribute(self, name)
+
+    def __repr__(self) -> str:
+        return options.as_call(type(self).__name__, {**self.config, "backend": self.backend.name})
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), SUMMARY_COLUMNS, self._summary_rows(), self._size())
+
+    def _size(self) -> str:
+        return f"{self.params.flat.shape[0]:,} parameters, {self.dtype}, {self.backend.name} backend"
+
     def summary(self) -> str:
-        """A table of layers, output shapes and parameter counts, from a real pass over one sequence of two steps."""
+        """A table of layers, output shapes and parameter counts, from a real pass over one sequence of two steps.
+
+        >>> print(lstm_np.SequenceClassifier(28, 128, 10, kernel="reference").summary())
+        layer           output shape  parameters  kernel
+        --------------  ------------  ----------  ---------
+        input           (B, T, 28)
+        lstm layer 0    (B, T, 128)       80,384  reference
+        dense read-out  (B, 10)            1,290
+        81,674 parameters, float32, numpy backend
+        """
+        rows = [SUMMARY_COLUMNS, *self._summary_rows()]
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        rows.insert(1, tuple("-" * width for width in widths))
+        lines = [
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
+        ]
+        return "\n".join([*lines, self._size()])
+
+    def _summary_rows(self) -> list[tuple[str, ...]]:
         stack, xp = self.recurrent, self.backend.xp
         x = xp.zeros((self.input_size, 2, 1), dtype=self.dtype)
-        rows = [("input", f"(B, T, {x.shape[0]})", "", "")]
+        rows: list[tuple[str, ...]] = [("input", f"(B, T, {x.shape[0]})", "", "")]
         if self.config["input_projection"] is not None:
             x = self.project(x)
             count = sum(array.size for array in self.params.section("input_projection").values())
@@ -844,16 +1020,15 @@ class SequenceClassifier:
         logits = dense.forward(self.params.section("readout"), x[:, -1, :])
         count = sum(array.size for array in self.params.section("readout").values())
         rows.append(("dense read-out", f"(B, {logits.shape[0]})", f"{count:,}", ""))
-        head = ("layer", "output shape", "parameters", "kernel")
-        widths = [max(len(row[k]) for row in [head, *rows]) for k in range(4)]
-        lines = [
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
-            for row in [head, tuple("-" * width for width in widths), *rows]
-        ]
-        return "\n".join([*lines, f"{self.params.flat.size:,} parameters, {self.dtype}, {self.backend.name} backend"])
+        return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration, `notes` and weights to one safetensors file, atomically (`lstm_np.weights`).
+
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> model.save("my-model.safetensors")
+        >>> lstm_np.SequenceClassifier.load("my-model.safetensors")
+        SequenceClassifier(3, 8, 2)
 
         Raises OSError; ValueError for notes that are no plain values, or the complex numbers of a derivative check.
         """
@@ -861,10 +1036,15 @@ class SequenceClassifier:
         write_weights(path, tensors, {"model": self.config, "notes": self.notes})
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, backend: str | Backend = "numpy", kernel: str | None = None
-    ) -> SequenceClassifier:
+    def load(cls, path: str | os.PathLike[str], *, backend: str | Backend = "numpy", kernel: str | None = None) -> Self:
         """The model that `save` wrote, on `backend`; `kernel` replaces the one it was made with.
+
+        Its training starts anew, at position (0, 0, 0) with a fresh optimizer.
+
+        >>> lstm_np.SequenceClassifier(3, 8, 2).save("my-model.safetensors")
+        >>> model = lstm_np.SequenceClassifier.load("my-model.safetensors", kernel="reference")
+        >>> model.predict(np.ones((4, 5, 3))).shape
+        (4,)
 
         Raises WeightsError when the file is missing, damaged, of a newer version, not of such a model, of a cell that
         nobody registered, or has values that are not finite.
@@ -887,7 +1067,7 @@ class SequenceClassifier:
         tensors: Mapping[str, np.ndarray],
         backend: str | Backend,
         kernel: str | None,
-    ) -> SequenceClassifier:
+    ) -> Self:
         """The model that a file describes, with the values of its tensors.  Raises WeightsError."""
         config = _present_options(path, config)
         cell = config.get("cell")
@@ -917,6 +1097,11 @@ class SequenceClassifier:
 
     def load_weights(self, tensors: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:
         """Take the values of named NumPy arrays, old names included; `source` is what errors call them.
+
+        >>> model, other = lstm_np.SequenceClassifier(3, 8, 2), lstm_np.SequenceClassifier(3, 8, 2, seed=1)
+        >>> other.load_weights(model.params.to_host(), "the other model")
+        >>> (other.params.flat == model.params.flat).all()
+        np.True_
 
         Raises WeightsError, and changes nothing, when names or shapes differ or a value is not finite.
         """

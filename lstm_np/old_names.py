@@ -1,4 +1,4 @@
-"""Names that options and parameters had in earlier versions: files written with them are read for good.
+"""Names that options and parameters had in earlier versions: files written with them stay readable.
 
 This is the only list of them, used wherever something is read: weights files, recipe files, results of comparisons, and
 flags.  Python's own calls take the present names alone.

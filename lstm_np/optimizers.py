@@ -1,4 +1,4 @@
-"""Optimisers: they update parameters in place, as a few passes over one flat vector.
+"""Optimizers: they update parameters in place, as a few passes over one flat vector.
 
 The argument names are PyTorch's.  Where systems that share a name compute different things, `form` chooses.
 
@@ -24,8 +24,11 @@ from numbers import Real
 from typing import Any
 
 from lstm_np.arrays import Array
-from lstm_np.options import check_count
+from lstm_np.backends import as_numbers
+from lstm_np.options import check_bool, check_count
 from lstm_np.parameters import Parameters
+
+_DERIVED = ("xp", "_layout", "_fitting", "_gathered")  # of an optimizer: made anew from its parameters
 
 
 def global_norm(grads: Parameters) -> Array:
@@ -48,20 +51,30 @@ def clip_by_global_norm(grads: Parameters, max_norm: float, norm: Array | None =
 
 
 class Optimizer(ABC):
-    """What all optimisers share: the parameters, the step count, and slots of the parameters' length.
+    """Base class of the optimizers: the parameters, the step count, and slots of the parameters' length.
 
     params  a `Parameters`, such as `model.params`; `step` updates it in place
     lr      learning rate, may be changed between steps
     steps   updates made so far
     slots   what is gathered from step to step, by name: vectors in the order and dtype of `params.flat`
 
+    A model and its optimizer that are copied or pickled together, `copy.deepcopy((model, optimizer))`, belong together
+    as before; an optimizer that is copied alone updates a copy of the parameters.
+
+    >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+    >>> optimizer = lstm_np.Adam(model.params, lr=0.01)
+    >>> optimizer.lr /= 2
+    >>> optimizer.lr, optimizer.steps, sorted(optimizer.slots)
+    (0.005, 0, ['m', 'v'])
+
     Raises ValueError for a hyper-parameter outside its range, TypeError when params is not a `Parameters`.
     """
+
+    settings: tuple[str, ...] = ()  # what a kind of optimizer has besides lr, as `repr` shows it
 
     def __init__(self, params: Parameters, lr: float, slots: tuple[str, ...]) -> None:
         if not isinstance(params, Parameters):
             raise TypeError(f"an optimizer takes a layer's or model's params, found {type(params).__name__}")
-        _check("lr", lr, 0.0, None)
         self.params, self.xp, self.lr, self.steps = params, params.xp, lr, 0
         self.slots = {name: params.empty_vector() for name in slots}
         for slot in self.slots.values():
@@ -70,8 +83,40 @@ class Optimizer(ABC):
         self._fitting: Parameters | None = None  # gradients whose names and shapes, which are fixed, were compared
         self._gathered: Parameters | None = None
 
+    @property
+    def lr(self) -> float:
+        """The learning rate.  Raises ValueError for one that is no finite number of at least 0."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        """Checked and kept as a Python float."""
+        self._lr = _check("lr", value, 0.0, None)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("lr", *self.settings))
+        return f"{type(self).__name__}({said}) over {self.params.flat.shape[0]:,} values, {self.steps:,} steps made"
+
+    def __getstate__(self) -> dict[str, Any]:
+        slots = {name: self.params.like(vector) for name, vector in self.slots.items()}
+        return {name: value for name, value in vars(self).items() if name not in _DERIVED} | {"slots": slots}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.slots = {name: like.flat for name, like in state["slots"].items()}
+        self.xp, self._layout = self.params.xp, _layout(self.params)
+        self._fitting = self._gathered = None
+
     def step(self, grads: Mapping[str, Array]) -> None:
         """One update from gradients with the names and shapes of `params`.
+
+        >>> layer = lstm_np.LSTM(2, 3)
+        >>> optimizer = lstm_np.SGD(layer.params, lr=0.1)
+        >>> y, _, cache = layer.forward(np.ones((4, 5, 2)))
+        >>> _, _, grads = layer.backward(cache, np.ones_like(y))
+        >>> optimizer.step(grads)
+        >>> optimizer.steps
+        1
 
         Raises ValueError when names or shapes differ; the parameters and `steps` are then as they were.
         """
@@ -83,7 +128,10 @@ class Optimizer(ABC):
         if self._fitting is not None and grads is self._fitting:
             return self._fitting.flat
         if _layout(grads) != self._layout:
-            self._refuse(grads)
+            backend = self.params.backend  # lists are arrays too
+            grads = {name: as_numbers(backend, grad, f"the gradient of {name}") for name, grad in grads.items()}
+            if _layout(grads) != self._layout:
+                self._refuse(grads)
         if isinstance(grads, Parameters):
             self._fitting = grads
             return grads.flat
@@ -104,21 +152,25 @@ class Optimizer(ABC):
         """What training has changed: "lr", "steps", and "slots": for each slot its part of every parameter, by name.
 
         NumPy arrays of their own and plain values: {"lr": 0.001, "steps": 7, "slots": {"m": {"layer0.W": ...}, ...}}.
+
+        >>> lstm_np.SGD(lstm_np.LSTM(2, 3).params, lr=0.1).state()
+        {'lr': 0.1, 'steps': 0, 'slots': {}}
         """
-        to_host, params = self.params.backend.to_host, self.params
-        return {
-            "lr": float(self.lr),
-            "steps": self.steps,
-            "slots": {
-                slot: {name: to_host(array).copy() for name, array in params.like(vector).items()}
-                for slot, vector in self.slots.items()
-            },
-        }
+        slots = {slot: self.params.like(vector).to_host() for slot, vector in self.slots.items()}
+        return {"lr": self.lr, "steps": self.steps, "slots": slots}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave, of an optimizer of this kind over parameters of these names and shapes.
 
-        Values are converted to the dtype of `params`.  Raises ValueError, and changes nothing, for any other state.
+        Values are converted to the dtype of `params`.
+
+        >>> params = lstm_np.LSTM(2, 3).params
+        >>> optimizer, other = lstm_np.Adam(params), lstm_np.Adam(params, lr=0.5)
+        >>> other.restore(optimizer.state())
+        >>> other.lr
+        0.001
+
+        Raises ValueError, and changes nothing, for any other state.
         """
         own = type(self).__name__
         slots = _part(state, "slots", own)
@@ -131,9 +183,8 @@ class Optimizer(ABC):
             for name, array in self.params.items():
                 if tuple(arrays[name].shape) != tuple(array.shape):
                     raise ValueError(f"{name} of slot {slot} must have shape {array.shape}, found {arrays[name].shape}")
-        lr, steps = _part(state, "lr", own), _part(state, "steps", own)
-        _check("lr", lr, 0.0, None)
-        steps = check_count("steps", steps, 0)
+        lr = _check("lr", _part(state, "lr", own), 0.0, None)
+        steps = check_count("steps", _part(state, "steps", own), 0)
         backend, dtype = self.params.backend, self.params.flat.dtype
         for slot, vector in self.slots.items():
             self.params.like(vector).update(
@@ -155,10 +206,16 @@ class SGD(Optimizer):
 
     momentum  0 for plain SGD; the first step's velocity is the gradient itself (PyTorch)
     nesterov  look ahead along the velocity; needs momentum > 0
+
+    >>> lstm_np.SGD(lstm_np.LSTM(2, 3).params, lr=0.1, momentum=0.9)
+    SGD(lr=0.1, momentum=0.9, nesterov=False) over 72 values, 0 steps made
     """
 
+    settings = ("momentum", "nesterov")
+
     def __init__(self, params: Parameters, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False) -> None:
-        _check("momentum", momentum, 0.0, 1.0)
+        momentum = _check("momentum", momentum, 0.0, 1.0)
+        nesterov = check_bool("nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("nesterov needs momentum > 0")
         super().__init__(params, lr, ("velocity",) if momentum else ())
@@ -190,9 +247,13 @@ class Adam(Optimizer):
 
     betas  decay of the two moments
     eps    1e-8 by default; Keras uses 1e-7
+
+    >>> lstm_np.Adam(lstm_np.LSTM(2, 3).params, lr=3e-4)
+    Adam(lr=0.0003, betas=(0.9, 0.999), eps=1e-08, form='paper') over 72 values, 0 steps made
     """
 
     forms = ("paper", "hat")
+    settings = ("betas", "eps", "form")
 
     def __init__(
         self,
@@ -203,9 +264,10 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         form: str = "paper",
     ) -> None:
-        for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
-            _check(name, beta, 0.0, 1.0)
-        _check("eps", eps, 0.0, None)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be two numbers, found {betas!r}")
+        betas = (_check("betas[0]", betas[0], 0.0, 1.0), _check("betas[1]", betas[1], 0.0, 1.0))
+        eps = _check("eps", eps, 0.0, None)
         if form not in self.forms:
             raise ValueError(f"unknown form of Adam {form!r}; there are: {', '.join(self.forms)}")
         super().__init__(params, lr, ("m", "v"))
@@ -239,9 +301,13 @@ class RMSProp(Optimizer):
 
     alpha     decay of the mean square (PyTorch 0.99; Keras and TensorFlow 1 use 0.9)
     momentum  of the scaled gradient, 0 for none
+
+    >>> lstm_np.RMSProp(lstm_np.LSTM(2, 3).params)
+    RMSProp(lr=0.01, alpha=0.99, eps=1e-08, momentum=0.0, form='torch') over 72 values, 0 steps made
     """
 
     forms = ("torch", "keras", "tf1")
+    settings = ("alpha", "eps", "momentum", "form")
 
     def __init__(
         self,
@@ -253,9 +319,8 @@ class RMSProp(Optimizer):
         momentum: float = 0.0,
         form: str = "torch",
     ) -> None:
-        _check("alpha", alpha, 0.0, 1.0)
-        _check("eps", eps, 0.0, None)
-        _check("momentum", momentum, 0.0, 1.0)
+        alpha, eps = _check("alpha", alpha, 0.0, 1.0), _check("eps", eps, 0.0, None)
+        momentum = _check("momentum", momentum, 0.0, 1.0)
         if form not in self.forms:
             raise ValueError(f"unknown form of RMSProp {form!r}; there are: {', '.join(self.forms)}")
         super().__init__(params, lr, ("mean_square", "velocity") if momentum else ("mean_square",))
@@ -300,7 +365,9 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": R
 
 
 def check_optimizer(optimizer: Optimizer, params: Parameters) -> None:
-    """Raises ValueError unless the optimizer was made over these very parameters."""
+    """Raises ValueError unless the optimizer was made over these very parameters, TypeError for no optimizer at all."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be one such as lstm_np.Adam(model.params, lr=1e-3), found {optimizer!r}")
     if optimizer.params is not params:
         raise ValueError(
             "this optimizer updates other parameters than this model's (another model's, or those of one that was "
@@ -310,7 +377,9 @@ def check_optimizer(optimizer: Optimizer, params: Parameters) -> None:
 
 def check_clip_norm(clip_norm: float | None) -> None:
     """Raises ValueError unless `clip_norm` is None or a finite number above 0."""
-    if clip_norm is not None and not (isinstance(clip_norm, Real) and 0 < clip_norm < math.inf):
+    if clip_norm is None:
+        return
+    if isinstance(clip_norm, bool) or not (isinstance(clip_norm, Real) and 0 < clip_norm < math.inf):
         raise ValueError(f"clip_norm must be a finite number above 0, or None for no clipping; found {clip_norm!r}")
 
 
@@ -325,7 +394,12 @@ def _part(state: Mapping[str, Any], name: str, owner: str) -> Any:
     return state[name]
 
 
-def _check(name: str, value: float, low: float, below: float | None) -> None:
-    if not value >= low or (below is not None and not value < below) or value == math.inf:
+def _check(name: str, value: Any, low: float, below: float | None) -> float:
+    """`value`, Python's or NumPy's, as a Python float.  Raises ValueError for what is no number in the range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, found {value!r}")
+    number = float(value)
+    if not number >= low or (below is not None and not number < below) or number == math.inf:
         limit = f"at least {low:g}" + ("" if below is None else f" and below {below:g}")
         raise ValueError(f"{name} must be {limit}, found {value!r}")
+    return number

@@ -24,17 +24,31 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lstm_np.errors import LstmNpError
+from lstm_np.other_names import with_hints
 
 REQUIRED: Any = inspect.Parameter.empty  # the default of an option that has none
 Dtype = str | type | np.dtype  # what a constructor takes as dtype
 
 
 class OptionError(LstmNpError, ValueError):
-    """A value that an option cannot have, or two that do not go together; one line: what was found and expected."""
+    """A value that an option cannot have, or two that do not go together; one line: what was found and expected.
+
+    >>> lstm_np.LSTM(3, 5, bidirectional="False")
+    Traceback (most recent call last):
+    lstm_np.options.OptionError: bidirectional must be true or false, found 'False'
+    """
 
 
 class OptionWarning(UserWarning):
-    """An option that is allowed but does nothing; one line."""
+    """An option that is allowed but does nothing; one line.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     layer = lstm_np.LSTM(3, 5, dropout=0.5)
+    >>> print(caught[0].message)
+    dropout 0.5 drops nothing: it acts between layers, and there is one layer; ...
+    """
 
 
 @dataclass(frozen=True)
@@ -175,6 +189,17 @@ _PLAIN: dict[type, Callable[[Any], object]] = {
 _WORDS = {int: "a whole number", float: "a number", str: "text", tuple: "two numbers", np.dtype: "a dtype or its name",
           dict: 'numbers by name, like {"f": 1.0},', object: "something"}  # fmt: skip
 
+
+def check_bool(name: str, value: Any) -> bool:
+    """`value`, Python's or NumPy's, as a bool.  Raises OptionError for anything else, numbers and texts too."""
+    return Option(name, "", bool).check(value)
+
+
+def check_share(name: str, value: Any) -> float:
+    """`value`, Python's or NumPy's, as a float of at least 0 and below 1.  Raises OptionError for anything else."""
+    return Option(name, "", float, at_least=0, below=1).check(value)
+
+
 RECURRENT_INITIALIZERS = ("keras", "torch", "tf1")
 DENSE_INITIALIZERS = ("keras", "tf1", "torch", "normal", "truncated_normal", "small_truncated_normal")
 
@@ -194,35 +219,37 @@ OPTIONS: tuple[Option, ...] = (
            "as PyTorch has them (double)", bool, True, choices=("double",)),
     Option("bidirectional", "also read each sequence backwards", bool, False),
     Option("dropout", "probability to drop an output in training", float, 0.0, at_least=0, below=1),
-    Option("dropout_outputs", "which outputs are dropped: those between layers, or all including the top layer's", str,
-           "between", choices=("between", "all")),
+    Option("dropout_outputs", "which outputs dropout acts on: those between layers, or all, the top layer's included",
+           str, "between", choices=("between", "all")),
     Option("dropout_mask", "how often a dropout mask is drawn: at every step, or once for a sequence", str, "step",
            choices=("step", "sequence")),
-    Option("initializer", "whose initial weights", str, "keras", choices=RECURRENT_INITIALIZERS),
+    Option("initializer", "initial weights as this system draws them", str, "keras", choices=RECURRENT_INITIALIZERS),
     Option("forget_bias", "initial bias of the forget gate; none: the initializer's own", float, None, optional=True),
-    Option("forget_bias_at", "where it is kept: in the trained bias (init), or added at every step (run)", str, "init",
+    Option("forget_bias_at", "where the forget bias goes: into the trained bias (init), or added at every step (run)",
+           str, "init",
            choices=("init", "run")),
-    Option("cell_clip", "keep the cell state c within X and -X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
-           "does; none: no limit", float, None, optional=True, above=0, kernel=True),
+    Option("cell_clip", "clip the cell state c to -X ... X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
+           "does; none: no clipping", float, None, optional=True, above=0, kernel=True),
     Option("hold", "values of the cell that are held at a number at every step, in training too: f at 1 is an LSTM "
            "without a forget gate; none: nothing is held", dict, None, optional=True, kernel=True),
     Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
            optional=True, at_least=1),
-    Option("input_projection_initializer", "its initial weights; none: as initializer", str, None, optional=True,
-           choices=DENSE_INITIALIZERS),
-    Option("input_projection_bias", "its initial biases; none: the initializer's own", float, None, optional=True),
-    Option("readout_initializer", "read-out's initial weights; none: as initializer", str, None, optional=True,
-           choices=DENSE_INITIALIZERS),
-    Option("readout_bias", "read-out's initial biases; none: the initializer's own", float, None, optional=True),
+    Option("input_projection_initializer", "initial weights of the input projection; none: as initializer", str, None,
+           optional=True, choices=DENSE_INITIALIZERS),
+    Option("input_projection_bias", "initial biases of the input projection; none: the initializer's own", float, None,
+           optional=True),
+    Option("readout_initializer", "initial weights of the read-out (the output layer); none: as initializer", str, None,
+           optional=True, choices=DENSE_INITIALIZERS),
+    Option("readout_bias", "initial biases of the read-out; none: the initializer's own", float, None, optional=True),
     Option("read_out", "what the classifier reads: the state after the last step of each direction, or the output at "
            "step T", str, "final_state", choices=("final_state", "last_output")),
-    Option("loss", "what is made small; softmax_twice is a published mistake", str, "softmax",
+    Option("loss", "loss function; softmax_twice is a published mistake, to study it", str, "softmax",
            choices=("softmax", "softmax_twice")),
     Option("dtype", "floating-point type of the parameters", np.dtype, "float32",
            choices=("float32", "float64", "complex128"), private=("complex128",)),
-    Option("seed", "of the initial weights and of the dropout masks", int, 0, recipe=False),
-    Option("kernel", "what computes a layer; auto: the fastest that can", str, "auto", recipe=False),
-    Option("backend", "where it is computed: numpy, cupy or a Backend", object, "numpy", recipe=False),
+    Option("seed", "seed of the initial weights and of the dropout masks", int, 0, recipe=False),
+    Option("kernel", "kernel that computes a layer; auto: the fastest one that supports it", str, "auto", recipe=False),
+    Option("backend", "where to compute: numpy, cupy or a Backend", object, "numpy", recipe=False),
 )  # fmt: skip
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -270,6 +297,14 @@ def of_kernel(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changed(values).items() if BY_NAME[name].kernel}
 
 
+def as_call(name: str, values: Mapping[str, Any]) -> str:
+    """The call of `name` with these options, `LSTM(28, 128, num_layers=2)`; what is at its default is left out."""
+    said = changed(values)
+    sizes = [repr(value) for key, value in said.items() if BY_NAME[key].default is REQUIRED]
+    others = [f"{key}={value!r}" for key, value in said.items() if BY_NAME[key].default is not REQUIRED]
+    return f"{name}({', '.join(sizes + others)})"
+
+
 def warn_if_nothing_is_dropped(values: Mapping[str, Any]) -> None:
     """OptionWarning, at the line outside this package, where dropout falls between layers and there is one layer."""
     if values["dropout"] > 0 and values["dropout_outputs"] == "between" and values["num_layers"] == 1:
@@ -301,7 +336,11 @@ Class = TypeVar("Class", bound=type)
 
 
 def documented(cls: Class) -> Class:
-    """Class decorator: after the docstring, the options that the constructor takes, as the list explains them."""
+    """Class decorator: after the docstring, the options that the constructor takes, as the list explains them.
+
+    The constructor refuses what other libraries call such options in words (`lstm_np.other_names`).
+    """
+    with_hints(cls)
     lines = []
     for name in taken_by(cls):
         option = BY_NAME[name]

@@ -1,4 +1,4 @@
-"""Ask a trained model which digit it sees: python -m lstm_np.predict [RUN] --index 0 1 2 | --image FILE."""
+"""Classify images with a trained model: python -m lstm_np.predict [RUN] --index 0 1 2 | --image FILE."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lstm_np.training.trained import Trained, load_trained
 
 @dataclass(frozen=True)
 class Question:
-    """An image with values 0 ... 1, where it comes from, and its label where that is known."""
+    """An image to classify, with values 0 ... 1, its source, and its label if that is known."""
 
     source: str
     pixels: np.ndarray
@@ -35,10 +35,10 @@ def make_parser() -> Parser:
     parser = Parser(
         "predict",
         "[RUN] (--index N ... | --image FILE ...) [flags]",
-        "Show images with what a trained model takes them for. Test images are named by number. An image of your own "
-        "may be a photograph of any size: it is turned as its orientation mark says, uneven light is taken out of it, "
-        "and its ink, dark or light, is scaled and centred as in the data set. One of the model's size on black or "
-        "white is taken as it is.",
+        "Classify images with a trained model: test images by number, or images of your own. These may be photographs "
+        "of any size: they are rotated as their EXIF orientation says, uneven light is removed, and the ink, dark or "
+        "light, is scaled and centred as in the data set. An image of the model's size on black or white is used as it "
+        "is.",
         one="is not used",
     )
     add_run_arguments(parser)

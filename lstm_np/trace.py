@@ -37,7 +37,13 @@ SHUT, OPEN = 0.1, 0.9  # a gate counts as saturated below and above (Karpathy, J
 
 
 class TraceError(LstmNpError, ValueError):
-    """Something that a trace does not have; one line: what was asked for, and what there is."""
+    """Something that a trace does not have; one line: what was asked for, and what there is.
+
+    >>> trace = lstm_np.trace(lstm_np.SequenceClassifier(3, 5, 2), np.ones((4, 6, 3)))
+    >>> trace.gate("r")
+    Traceback (most recent call last):
+    lstm_np.trace.TraceError: ...
+    """
 
 
 def trace(
@@ -58,6 +64,12 @@ def trace(
     dropout_key  as in training, e.g. (step,); None: no dropout, as in evaluation
 
     Without labels and target there are no gradients.  A single layer is traced by `layer.forward(x, trace=True)`.
+
+    >>> model = lstm_np.SequenceClassifier(3, 5, 2)
+    >>> trace = lstm_np.trace(model, np.ones((4, 6, 3)), labels=[0, 1, 1, 0])
+    >>> trace.gate("f").shape, trace.gradient("f").shape  # (sample, step, unit)
+    ((4, 6, 5), (4, 6, 5))
+
     Raises ValueError for an x, labels or target that does not fit, HoldError for a hold that names nothing in the
     model, TypeError for what is no model.
     """
@@ -91,6 +103,12 @@ class Trace:
     logits      (B, K) of a model; None of a layer
 
     Every method that takes `layer` (from 0) and `reverse` raises TraceError where there is no such layer or direction.
+
+    >>> lstm = lstm_np.LSTM(3, 5, bidirectional=True)
+    >>> y, _, cache = lstm.forward(np.ones((4, 6, 3)), trace=True)
+    >>> trace = cache["trace"]
+    >>> np.allclose(trace.value("h", layer=0, reverse=True), y[:, :, 5:])
+    True
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from lstm_np.backends.cores import usable_cores
 from lstm_np.checkpoints import CheckpointError, Every
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, flag_of, settings_from_flags
-from lstm_np.loop import loss_in_words
+from lstm_np.display.tables import loss_in_words
 from lstm_np.training import Outcome, Place, Recipe, load_recipe, recipe_names, run
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments as optimizer_arguments
@@ -35,12 +35,12 @@ def make_parser() -> Parser:
     parser = Parser(
         "train",
         "[--recipe NAME | --resume [RUN]] [flags]",
-        "Train an LSTM on handwritten digits and test it. Without flags: the default recipe, on MNIST; where MNIST "
-        f"cannot be had, or with --dataset digits, the recipe {DIGITS} on the 8x8 digits that scikit-learn holds. Each "
-        "epoch also shows the loss and accuracy on the validation images, or, where none are held back (--validation), "
-        "on the test images: to look at, never used for a decision. Any setting of the recipe can be replaced by a "
-        "flag. A run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as "
-        "one that was not.",
+        "Train an LSTM on handwritten digits and test it. Without flags: the default recipe, on MNIST; if MNIST is not "
+        f"available, or with --dataset digits, the recipe {DIGITS} on the 8x8 digits included in scikit-learn. After "
+        "each epoch, loss and accuracy on the validation images are shown, or, if none are held out (--validation), on "
+        "the test images: for information, never used for a decision. A flag replaces the recipe's setting. "
+        "A run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as one "
+        "that was not.",
         one="training diverged",
     )
     parser.add_argument(
@@ -211,8 +211,8 @@ def _judged(outcome: Outcome, reporter: Reporter) -> int:
     if not outcome.hopeless:
         return 0
     plan = outcome.plan
-    loss, guess = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
-    found = f"the training loss ended at {loss_in_words(loss)}, that of a guess is {guess:.2f}"
+    loss, uniform = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
+    found = f"the training loss ended at {loss_in_words(loss)}, that of uniform predictions is {uniform:.2f}"
     reporter.note(f"train: training diverged: {found}; lower the learning rate (now {learning_rate(plan):g})")
     return 1
 

@@ -46,7 +46,12 @@ Arrays = dict[str, np.ndarray]
 
 
 class WeightsError(LstmNpError, ValueError):
-    """A weights, checkpoint or trace file that cannot be used; one line: which, what was found, what was expected."""
+    """A weights, checkpoint or trace file that cannot be used; one line: which, what was found, what was expected.
+
+    >>> lstm_np.SequenceClassifier.load("no-such-file.safetensors")
+    Traceback (most recent call last):
+    lstm_np.weights.WeightsError: no-such-file.safetensors: no such weights file; train writes one in its run folder
+    """
 
 
 def write_weights(

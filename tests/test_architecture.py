@@ -14,6 +14,8 @@ import lstm_np
 from lstm_np.backends import BACKENDS
 from lstm_np.cells import BUILT_IN
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(lstm_np.__file__).parent
 BENCHMARKS = PACKAGE.parent / "benchmarks"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -23,7 +25,7 @@ LEVELS = {
     name: level
     for level, names in enumerate(
         (
-            ("arrays", "errors", "startup"),
+            ("arrays", "errors", "other_names", "startup"),
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "data"),
             ("kernels", "initializers", "losses", "optimizers", "loop"),
@@ -41,12 +43,16 @@ LEVELS = {
 }
 COMMANDS = max(LEVELS.values())
 TESTS = Path(__file__).parent
-ACROSS = {"architecture", "fit", "path", "readme", "resume", "strict_backend"}  # tests of no one part
+# tests of no one part
+ACROSS = {
+    "architecture", "examples", "fit", "habits", "path", "program", "readme", "resume", "strict_backend", "words",
+}  # fmt: skip
 FOLDERS = {
     "commands": "the commands and lstm_np/cli",
     "gpu": "lstm_np/kernels/gpu, lstm_np/device and benchmarks/gpu, on a stand-in for CuPy",
     "benchmarks": "benchmarks",
     "fixtures": "files that tests read",
+    "campaigns": "long campaigns of faults, started by hand",
 }
 NAMESPACE_FREE = ("cells/", "layers/", "kernels/reference.py", "losses.py", "optimizers.py")
 

@@ -142,7 +142,7 @@ def test_in_a_backward_layer_steps_are_those_of_the_sequence():
 
 
 def test_in_the_gradient_the_last_step_comes_first():
-    """The forward pass is finite; the way back multiplies with 1e20 from step to step."""
+    """The forward pass is finite; the backward pass multiplies with 1e20 from step to step."""
     model = lstm_np.SequenceClassifier(1, 1, 2, cell="rnn", dtype="float32")
     model.params.flat[...] = 0
     model.params["layer0.U"][...] = 1e20

@@ -20,6 +20,8 @@ from lstm_np.files import append_durably, expand, remove_temporary, write_atomic
 from lstm_np.training import load_recipe, run_folder
 from lstm_np.training.recipes.compare import write_table
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

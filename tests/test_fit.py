@@ -12,6 +12,8 @@ from lstm_np import Position, SequenceClassifier
 from lstm_np.data import Batches
 from lstm_np.loop import train
 
+pytestmark = pytest.mark.quick
+
 
 def data(n=30, seed=0):
     rng = np.random.default_rng(seed)

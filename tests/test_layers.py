@@ -1,4 +1,4 @@
-"""The public door of the recurrent layers: shapes, state, dtypes, parameters, and what is refused."""
+"""The public API of the recurrent layers: shapes, state, dtypes, parameters, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import lstm_np
 from lstm_np.options import OptionWarning
+
+pytestmark = pytest.mark.quick
 
 sizes = st.integers(1, 5)
 
@@ -23,7 +25,7 @@ sizes = st.integers(1, 5)
     both=st.booleans(),
     dtype=st.sampled_from(["float32", "float64"]),
 )
-def test_shapes_and_dtypes_at_the_door(B, T, D, H, L, both, dtype):
+def test_shapes_and_dtypes_of_the_api(B, T, D, H, L, both, dtype):
     layer = lstm_np.LSTM(D, H, num_layers=L, bidirectional=both, dtype=dtype)
     rows, width = L * (2 if both else 1), H * (2 if both else 1)
     y, (h_n, c_n), cache = layer.forward(np.ones((B, T, D), np.uint8))

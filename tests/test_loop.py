@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import math
 import sys
@@ -13,6 +12,8 @@ import pytest
 import lstm_np
 from lstm_np import Metrics, Parameters, get_backend, loop
 from lstm_np.loop import Epoch, History, Position, Progress, Running, Steps, train
+
+pytestmark = pytest.mark.quick
 
 
 class Holder:
@@ -290,14 +291,7 @@ def test_what_is_said_where_curves_cannot_be_drawn(monkeypatch):
         History(epochs(1)).plot()
 
 
-# ---- what is documented
-
-
-@pytest.mark.parametrize("documented", [loop, lstm_np.model])
-def test_the_examples_run(documented):
-    found = doctest.testmod(documented)
-    assert found.attempted > 3
-    assert found.failed == 0
+# ---- batches of one's own
 
 
 def test_anybody_may_bring_batches():

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import lstm_np
 from lstm_np.losses import log_softmax, refuse_probabilities, softmax_cross_entropy
 
+pytestmark = pytest.mark.quick
+
 
 @settings(max_examples=50, deadline=None)
 @given(K=st.integers(1, 6), B=st.integers(1, 5), seed=st.integers(0, 10**6), size=st.sampled_from([1e-3, 1.0, 30.0]))

@@ -9,6 +9,8 @@ from lstm_np import old_names, options
 from lstm_np.model import SequenceClassifier
 from lstm_np.weights import WeightsError
 
+pytestmark = pytest.mark.quick
+
 
 def test_every_old_option_is_one_that_there_is_no_more():
     for old, (new, _) in old_names.OPTIONS.items():

@@ -1,4 +1,4 @@
-"""The first ten steps of every form of every optimiser, against the formulae in Python floats and against PyTorch."""
+"""The first ten steps of every form of every optimizer, against the formulae in Python floats and against PyTorch."""
 
 from __future__ import annotations
 

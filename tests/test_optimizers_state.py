@@ -10,6 +10,8 @@ from lstm_np.optimizers import SGD, Adam, RMSProp
 from lstm_np.parameters import Parameters
 from tests.plain import through_files
 
+pytestmark = pytest.mark.quick
+
 MAKERS = {
     "sgd": lambda p: SGD(p, lr=0.1),
     "momentum": lambda p: SGD(p, lr=0.1, momentum=0.9),

@@ -17,6 +17,8 @@ from lstm_np.layers import GRU, LAYERS, LSTM, RNN, Recurrent, make_layers
 from lstm_np.model import SequenceClassifier
 from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionError, OptionWarning
 
+pytestmark = pytest.mark.quick
+
 CONSTRUCTORS = (LSTM, GRU, RNN, Recurrent, SequenceClassifier)
 HINTS = {bool: "bool", int: "int", float: "float", str: "str", np.dtype: "Dtype", object: "str | Backend",
          dict: "Mapping[str, float]"}  # fmt: skip

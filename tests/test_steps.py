@@ -14,6 +14,8 @@ from lstm_np.optimizers import clip_by_global_norm
 from lstm_np.steps import ModelSteps
 from tests.strict_backend import STRICT, to_host
 
+pytestmark = pytest.mark.quick
+
 
 def batch(B=12, seed=0, dtype="float64"):
     rng = np.random.default_rng(seed)

@@ -7,6 +7,8 @@ import pytest
 
 from lstm_np import streams
 
+pytestmark = pytest.mark.quick
+
 PINNED_RAW = [12866132677665184710, 10921664237816233935, 10698319962956910343]
 PINNED_ORDER = [7, 8, 9, 6, 2, 1, 0, 5, 4, 3]
 

@@ -25,6 +25,8 @@ from lstm_np.weights import (
     write_weights,
 )
 
+pytestmark = pytest.mark.quick
+
 FLIPS = 400
 
 
@@ -86,7 +88,7 @@ def test_a_checkpoint_holds_arrays_of_every_kind(tmp_path):
         np.testing.assert_array_equal(read[name], array)
 
 
-def test_a_kind_is_not_taken_for_another(saved, tmp_path):
+def test_one_kind_is_not_read_as_another(saved, tmp_path):
     with pytest.raises(WeightsError, match=r"weights\.safetensors: a weights file, expected a checkpoint file"):
         read_file(saved, "checkpoint")
     write_file(tmp_path / "c", "checkpoint", {"a": np.ones(3)}, {})

@@ -53,7 +53,7 @@ class Eager(Contestant):
         }  # fmt: skip
 
     def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
-        """Module, data set, optimiser, and the graph where one is asked for."""
+        """Module, data set, optimizer, and the graph where one is asked for."""
         self.graph: Any = None
         self.model: Any = None
         self.optimizer: Any = None

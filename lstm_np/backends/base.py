@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lstm_np.arrays import Array, Namespace
 from lstm_np.errors import LstmNpError
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 class BackendError(LstmNpError, RuntimeError):
-    """A backend that was asked for cannot be used here; the message says what is missing and what to do."""
+    """A backend that was asked for cannot be used here; the message says what is missing and what to do.
+
+    >>> try:
+    ...     backend = lstm_np.get_backend("cupy")
+    ... except lstm_np.BackendError:
+    ...     backend = lstm_np.get_backend("numpy")
+    """
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,13 @@ class Backend:
     reads_are_free  arrays lie in host memory and work is done when a call returns, so that a number can be read at any
                     time; False: to read one waits for a device, and a loop that wants it busy reads rarely
     device_steps    the training step that stays on the device (`lstm_np.device`) runs here
+
+    Copied, it is itself; pickled, only its name and the number of cores that was asked for go along.
+
+    >>> backend = lstm_np.get_backend("numpy")
+    >>> array = backend.from_host(np.ones(3))
+    >>> backend.to_host(backend.xp.tanh(array)).shape
+    (3,)
     """
 
     name: str
@@ -49,6 +62,16 @@ class Backend:
     decided_by: str = "one core feeds the device"
     reads_are_free: bool = False
     device_steps: bool = False
+
+    def __repr__(self) -> str:
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'} ({self.decided_by})"
+        return f"<{self.name} backend: {cores}, kernels {', '.join(self.kernels)}>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def empty_vector(self, size: int, dtype: DTypeLike) -> Array:
         """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
@@ -71,8 +94,8 @@ class Backend:
         return a @ b
 
     def sweep(self, update: Callable[..., None], constants: Sequence[float], *vectors: Array) -> None:
-        """update(constants, room, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.
+        """update(constants, scratch, *vectors) on vectors of equal length, in pieces and on cores as it is fastest.
 
-        `update` works in place and on each position by itself; `room` is as long as the piece, to compute in.
+        `update` works in place and on each position by itself; `scratch` is as long as the piece, to compute in.
         """
         update(constants, self.xp.empty_like(vectors[0]), *vectors)

@@ -17,6 +17,9 @@ from lstm_np.backends.blas_threads import allowed_threads
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+BY_USER = "the user"
+
+
 class Cores(NamedTuple):
     """A number of cores to use, and what decided it, in words."""
 

@@ -11,6 +11,13 @@ from lstm_np.backends.base import Backend, BackendError
 INSTALL = 'pip install "lstm_np[cuda12]" or "lstm_np[cuda13]", whichever CUDA version your driver supports'
 
 
+class CupyBackend(Backend):
+    """CuPy's arrays on the device that is current."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_backend, ()
+
+
 def make_backend() -> Backend:
     """The CuPy backend on the current device.
 
@@ -38,7 +45,7 @@ def make_backend() -> Backend:
             f"CuPy finds a GPU but cannot compute on it ({_reason(error)}): its CUDA libraries come with {INSTALL}; "
             "or use --backend numpy"
         ) from error
-    return Backend(
+    return CupyBackend(
         name="cupy",
         xp=cupy,
         from_host=cupy.asarray,

@@ -12,17 +12,17 @@ from numpy.typing import DTypeLike
 from lstm_np.arrays import Array
 from lstm_np.backends.base import Backend
 from lstm_np.backends.blas_threads import SERIAL_DOT, SERIAL_PRODUCT, blas_threads
-from lstm_np.backends.cores import Cores, can_share_with_processes, usable_cores
+from lstm_np.backends.cores import BY_USER, Cores, can_share_with_processes, usable_cores
 
 CACHE_LINE = 64  # bytes
-PIECE = 48 << 10  # values; a core's own cache holds those of an optimiser's vectors
+PIECE = 48 << 10  # values; a core's own cache holds those of an optimizer's vectors
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An uninitialised array of this shape whose first element starts a cache line.
 
     NumPy's own start anywhere, and where each read of a vector register touches two cache lines, products of a matrix
-    with a vector and the optimisers' passes take longer (figures: docs/cpu-kernel.md).
+    with a vector and the optimizers' passes take longer (figures: docs/cpu-kernel.md).
     """
     itemsize = np.dtype(dtype).itemsize
     size = math.prod(shape)
@@ -33,6 +33,10 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 class NumpyBackend(Backend):
     """NumPy's arrays, which start at a cache line where that matters, and its loops, kept within the cache."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Unpickled, it has the cores that were asked for, or else those that the other process may use."""
+        return make_backend, (self.cores if self.decided_by == BY_USER else None,)
 
     def empty_vector(self, size: int, dtype: DTypeLike) -> np.ndarray:
         """As `Backend.empty_vector`."""
@@ -60,10 +64,10 @@ class NumpyBackend(Backend):
         """
         size, dtype = len(vectors[0]), vectors[0].dtype
         arrays = [np.array(constant, dtype) for constant in constants]
-        room = aligned((min(PIECE, size),), dtype)
+        scratch = aligned((min(PIECE, size),), dtype)
         for start in range(0, size, PIECE):
             piece = [vector[start : start + PIECE] for vector in vectors]
-            update(arrays, room[: len(piece[0])], *piece)
+            update(arrays, scratch[: len(piece[0])], *piece)
 
 
 def _nothing_to_wait_for() -> None:
@@ -72,7 +76,7 @@ def _nothing_to_wait_for() -> None:
 
 def make_backend(threads: int | None = None) -> Backend:
     """The NumPy backend on `threads` cores (None: `usable_cores`)."""
-    cores = usable_cores() if threads is None else Cores(threads, "the user")
+    cores = usable_cores() if threads is None else Cores(threads, BY_USER)
     return NumpyBackend(
         name="numpy",
         xp=np,

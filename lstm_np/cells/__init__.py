@@ -61,6 +61,24 @@ def register_cell(name: str, source: object) -> Cell:
     source  a module or object with the declarations and functions that `lstm_np.cells.declaration` describes
 
     A name of your own may be registered again, which replaces the cell for layers that are made from then on.
+
+    >>> class Leaky:  # h_t = (h_{t-1} + tanh(a)) / 2
+    ...     GATES, STATE, VALUES = ("n",), ("h",), ("n", "h")
+    ...     @staticmethod
+    ...     def forward(xp, a, state):
+    ...         n = xp.tanh(a)
+    ...         h = (state[0] + n) / 2
+    ...         return (h,), {"n": n, "h": h}
+    ...     @staticmethod
+    ...     def backward(xp, dstate, state, values):
+    ...         dh = dstate[0]
+    ...         dn = dh / 2
+    ...         return dn * (1 - values["n"] ** 2), (dh / 2,), {"n": dn, "h": dh}
+    >>> cell = lstm_np.register_cell("leaky", Leaky)
+    >>> layer = lstm_np.Recurrent(3, 5, cell="leaky")
+    >>> bool(lstm_np.gradcheck(layer))
+    True
+
     Raises CellError for a name that is taken by lstm_np or no identifier, and for a cell that lacks a declaration or
     whose step, tried on a few numbers, gives other shapes or names than it declares.
     """

@@ -1,4 +1,4 @@
-"""What a cell declares, as one structure that kernels, layers, initialisers and the gradient check read.
+"""What a cell declares, as one structure that kernels, layers, initializers and the gradient check read.
 
 A cell is a module, or any object, with two pure, elementwise functions over a given array namespace ``xp``::
 
@@ -34,7 +34,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lstm_np.arrays import Array
@@ -50,7 +50,12 @@ LAYER_PARAMETERS = ("W", "U", "b", "b_h")  # names that an own parameter cannot 
 
 
 class CellError(LstmNpError, ValueError):
-    """A cell that cannot be used; one line: which cell, what was found, what was expected."""
+    """A cell that cannot be used; one line: which cell, what was found, what was expected.
+
+    >>> lstm_np.Recurrent(3, 5, cell="peephole")
+    Traceback (most recent call last):
+    lstm_np.cells.declaration.CellError: unknown cell 'peephole'; there are: lstm, gru, ...
+    """
 
 
 class Parameter(NamedTuple):
@@ -82,8 +87,8 @@ class Cell:
     values: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     products: tuple[Product, ...]
-    forward: Callable[..., tuple[State, Values]]
-    backward: Callable[..., tuple[Array, State, Values]]
+    forward: Callable[..., tuple[State, Values]] = field(repr=False)
+    backward: Callable[..., tuple[Array, State, Values]] = field(repr=False)
     holds: bool
 
     @property

@@ -119,14 +119,14 @@ def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """--backend, --kernel (or --memory) and --threads: where and how it is computed, not what."""
-    group = parser.add_argument_group("machine (what is learnt depends on it by rounding only)")
+    group = parser.add_argument_group("machine (affects results by rounding only)")
     group.add_argument("--backend", choices=BACKENDS, default="numpy", help="numpy (CPU) or cupy (NVIDIA GPU) [numpy]")
     kernels = ("auto", *KERNELS)
     one = group.add_mutually_exclusive_group()
-    one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest that can [auto]")
-    text = "lean: of each step keep h alone and compute the gates again on the way back: --kernel lean [full]"
+    one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest one possible [auto]")
+    text = "lean: keep only h of each step and recompute the gates (gradient checkpointing): --kernel lean [full]"
     one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
-    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use [all that this process may]")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use [all that this process may use]")
 
 
 def _dashed(name: str) -> str:

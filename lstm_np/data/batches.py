@@ -1,17 +1,20 @@
 """Batches of sequences in the layout that the engine computes in.
 
-A batch costs one gather of uint8 rows and one pass that converts, scales and turns them; both write into buffers that
-are reused.  The order is a function of (seed, epoch), so that any batch of a run can be re-entered directly.
+A batch costs one gather of uint8 rows and one pass that converts, scales and turns them; both can write into buffers
+that are reused.  The order is a function of (seed, epoch), so that any batch of a run can be re-entered directly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_np import streams
+from lstm_np.backends import as_array
 from lstm_np.data.dataset import DatasetError
 
 ORDERS = ("shuffle", "sequential", "tf1")
@@ -24,7 +27,7 @@ class Batches:
     transposed view of a C-contiguous feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs
     nothing.
 
-    **The arrays of a batch are overwritten by the next one**; `reuse=False` gives fresh arrays each time.
+    Each batch has arrays of its own; with `reuse=True`, which is faster, **the next batch overwrites them**.
 
     `order` is one of
       shuffle      a new permutation each epoch, a function of (seed, epoch); the last batch of an epoch may be short
@@ -36,13 +39,18 @@ class Batches:
     `drop_last` leaves out a short last batch.  `len()` is the number of batches an epoch has.
 
     Sequences may be of any real dtype and any strides (a transposed view of a contiguous array is read without a copy).
+
+    >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.zeros(10, int), batch_size=4)
+    >>> len(batches), [x.shape for x, labels in batches.epoch(0)]
+    (3, [(4, 5, 3), (4, 5, 3), (2, 5, 3)])
+
     Raises DatasetError (a ValueError) for shapes, sizes or an order that do not fit.
     """
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
         batch_size: int,
         *,
         seed: int = 0,
@@ -51,34 +59,47 @@ class Batches:
         shuffle: bool = True,
         order: str = "shuffle",
         drop_last: bool = False,
-        reuse: bool = True,
+        reuse: bool = False,
     ) -> None:
-        if images.ndim != 3 or images.dtype.kind not in "uif":
-            raise DatasetError(f"found sequences {images.dtype} {images.shape}, expected real numbers (N, T, D)")
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
-            raise DatasetError(f"found labels {labels.dtype} {labels.shape}, expected integers ({len(images)},)")
-        if batch_size < 1:
-            raise DatasetError(f"found batch size {batch_size}, expected at least 1")
+        sequences: np.ndarray = as_array(images, "sequences")
+        classes: np.ndarray = as_array(labels, "labels")
+        if sequences.ndim != 3 or sequences.dtype.kind not in "uif":
+            raise DatasetError(f"found sequences {sequences.dtype} {sequences.shape}, expected real numbers (N, T, D)")
+        if classes.shape != sequences.shape[:1] or classes.dtype.kind not in "ui":
+            raise DatasetError(f"found labels {classes.dtype} {classes.shape}, expected integers ({len(sequences)},)")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise DatasetError(f"found batch size {batch_size!r}, expected a whole number of at least 1")
         if order not in ORDERS:
             raise DatasetError(f"unknown order {order!r}, expected one of: {', '.join(ORDERS)}")
         self.dtype = np.dtype(dtype)
         if self.dtype.kind != "f":
             raise DatasetError(f"found dtype {self.dtype}, expected a floating-point type")
-        if len(images) == 0 or (len(images) < batch_size and (drop_last or order == "tf1")):
-            raise DatasetError(f"found {len(images)} samples, too few for one batch of {batch_size}")
-        self.batch_size, self.seed, self.scale = batch_size, seed, self.dtype.type(scale)
+        if len(sequences) == 0 or (len(sequences) < batch_size and (drop_last or order == "tf1")):
+            raise DatasetError(f"found {len(sequences)} samples, too few for one batch of {batch_size}")
+        self.batch_size, self.seed, self.scale = int(batch_size), seed, self.dtype.type(scale)
         self.order = "sequential" if order == "shuffle" and not shuffle else order
         self.reuse = reuse
-        self.samples = len(images)
+        self.samples = len(sequences)
         self._whole_batches_only = drop_last or order == "tf1"
-        self._labels = np.ascontiguousarray(labels, dtype=np.int64)
+        self._labels = np.ascontiguousarray(classes, dtype=np.int64)
         # Rows are gathered from contiguous memory.  Images read by columns are a transposed view of such memory: they
         # are gathered as they lie, and turned together with the conversion.
-        self._turned = images.transpose(0, 2, 1).flags.c_contiguous and not images.flags.c_contiguous
-        self._rows = images.transpose(0, 2, 1) if self._turned else np.ascontiguousarray(images)
+        self._turned = sequences.transpose(0, 2, 1).flags.c_contiguous and not sequences.flags.c_contiguous
+        self._rows = sequences.transpose(0, 2, 1) if self._turned else np.ascontiguousarray(sequences)
         self._sizes = self._rows.shape[1:]
         self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_buffers", "_permutation")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._buffers, self._permutation = {}, lru_cache(maxsize=2)(self._draw_permutation)
+
+    def __repr__(self) -> str:
+        shape, dtype = self.sequences.shape, self.sequences.dtype
+        return f"<{len(self)} batches of {self.batch_size}, {self.order}, of {dtype} {shape} as {self.dtype}>"
 
     @property
     def sequences(self) -> np.ndarray:
@@ -104,6 +125,10 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have.
 
+        >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
+        >>> [labels.tolist() for x, labels in batches.epoch(0, start=1)]
+        [[4, 5, 6, 7], [8, 9]]
+
         `step`, how many steps a run has made before, changes nothing here: the order is a function of the epoch alone.
         """
         count = len(self)
@@ -112,13 +137,22 @@ class Batches:
         return self.steps(epoch * count + start, (epoch + 1) * count)
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of the steps start ... stop - 1, counted over the whole run; step k is reached directly."""
+        """The batches of the steps start ... stop - 1, counted over the whole run; step k is reached directly.
+
+        >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
+        >>> [labels.tolist() for x, labels in batches.steps(2, 4)]
+        [[8, 9], [0, 1, 2, 3]]
+        """
         if start < 0:
             raise DatasetError(f"found step {start}, expected at least 0")
         return (self._batch(self.indices(step)) for step in range(start, stop))
 
     def indices(self, step: int) -> np.ndarray | slice:
-        """Which samples the batch of this step holds: int64 (B,) in order, or a slice where the order is sequential."""
+        """Which samples the batch of this step holds: int64 (B,) in order, or a slice where the order is sequential.
+
+        >>> lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False).indices(1)
+        slice(4, 8, None)
+        """
         if self.order == "tf1":
             return self._from_stream(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, batch = divmod(step, len(self))

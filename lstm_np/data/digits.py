@@ -16,7 +16,12 @@ def load_digits() -> Dataset:
     """The test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI), as scikit-learn ships it.
 
     Images uint8 (N, 8, 8) with values 0 ... 16, split once and for all into 1,297 training and 500 test samples, each
-    digit with its share in both.  Raises DatasetError where scikit-learn is missing or broken.
+    digit with its share in both.
+
+    >>> lstm_np.data.load_digits().train_images.shape
+    (1297, 8, 8)
+
+    Raises DatasetError where scikit-learn is missing or broken.
     """
     try:
         datasets = load("sklearn.datasets", "data", "the 8x8 digits need", "scikit-learn")

@@ -36,6 +36,10 @@ class DownloadError(LstmNpError, OSError):
     """The files could not be fetched; `str()` is one line.
 
     `causes` holds one line for each attempt, "mirror: what went wrong"; `help()` says how to do it by hand.
+
+    >>> lstm_np.data.fetch("some-folder", mirrors=[])
+    Traceback (most recent call last):
+    lstm_np.data.download.DownloadError: no mirror is given to download from
     """
 
     def __init__(
@@ -49,7 +53,12 @@ class DownloadError(LstmNpError, OSError):
         return type(self), (self.message, self.folder, self.causes, self.files)
 
     def help(self) -> str:
-        """How to put the files there by hand: several lines."""
+        """How to put the files there by hand: several lines.
+
+        >>> print(lstm_np.data.DownloadError("no network", "some-folder").help())
+        To do it by hand, put these files into some-folder:
+          train-images-idx3-ubyte.gz  9912422 bytes  sha256 ...
+        """
         rows = "\n".join(f"  {file.name}  {file.size} bytes  sha256 {file.sha256}" for file in self.files)
         addresses = " or ".join(MIRRORS)
         return f"To do it by hand, put these files into {self.folder}:\n{rows}\nfor instance from {addresses}"
@@ -77,7 +86,15 @@ def fetch(
     read from the mirrors in turn, twice round, into a temporary file beside it that takes the name only once it is
     verified and on disk: being interrupted or killed, and other processes doing the same, leave no half file under the
     name. `progress(name, done, total)` is called as bytes arrive.  Damaged files are replaced; where the folder holds
-    whole files of another set, nothing is.  Raises DownloadError with the cause at each mirror.
+    whole files of another set, nothing is.
+
+    >>> try:
+    ...     lstm_np.data.fetch("mnist", mirrors=["file:///not/there"])
+    ... except lstm_np.data.DownloadError as error:
+    ...     print(len(error.causes) > 0)
+    True
+
+    Raises DownloadError with the cause at each mirror.
     """
     root = expand(folder)
     paths = [root / file.name for file in files]

@@ -47,6 +47,10 @@ class IDXError(LstmNpError, ValueError):
     `file` (str), `offset` (int, the byte at fault; counted in the unpacked data, except for faults of the gzip packing
     itself, and 0 where no byte is at fault), `found`, `expected` and `hint` (str) say what and where; `str()` is one
     line.
+
+    >>> lstm_np.data.read_idx("no-such-file")
+    Traceback (most recent call last):
+    lstm_np.data.idx.IDXError: no-such-file: byte 0: found no such file, expected an IDX file; check the folder ...
     """
 
     def __init__(self, file: str | os.PathLike[str], offset: int, found: str, expected: str, hint: str) -> None:
@@ -62,7 +66,15 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in an IDX file, gzip-packed or plain (told by content, not by name).
 
     Returns an array of 1 to 4 dimensions, dtype uint8, int8, int16, int32, float32 or float64 in the byte order of this
-    machine, C-contiguous and writable.  Raises IDXError, whatever is wrong with the file, and nothing else.
+    machine, C-contiguous and writable.
+
+    >>> content = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])  # uint8, 2 dimensions, 2 x 3
+    >>> with open("small.idx", "wb") as file:
+    ...     _ = file.write(content)
+    >>> lstm_np.data.read_idx("small.idx").tolist()
+    [[1, 2, 3], [4, 5, 6]]
+
+    Raises IDXError, whatever is wrong with the file, and nothing else.
     """
     file = os.fsdecode(path)
     try:

@@ -1,6 +1,6 @@
-"""A person's own image, from a picture file or a NumPy file, made into what a model was trained on.
+"""Images of the user's own, from picture or NumPy files, converted to what a model was trained on.
 
-1. A picture is turned as its orientation mark says, colours become grey (ITU-R 601-2 luma), what is transparent is
+1. A picture is rotated as its EXIF orientation says, colours become grey (ITU-R 601-2 luma), what is transparent is
    paper.
 2. Brightness is scaled to 0 ... 1.
 3. An image of the model's size whose background is black, or white (it is inverted: the data sets have light ink on
@@ -135,7 +135,7 @@ def _read_with_pillow(name: str) -> tuple[np.ndarray, list[str]]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: damaged picture ({' '.join(str(error).split())})") from None
     if (noted, mark) != (1, 1):
-        story.append("turned as its orientation mark says")
+        story.append("rotated as its EXIF orientation says")
     return image[np.newaxis], story
 
 

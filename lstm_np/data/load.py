@@ -42,6 +42,9 @@ def load_dataset(
     an error.  The cache folder is filled by download unless `offline`; where that fails too, `say` is given one line
     and the digits are returned, unless the user asked for MNIST by name (`explicit`).
 
+    >>> lstm_np.data.load_dataset("digits").name
+    'digits'
+
     Raises IDXError for a named folder that does not hold the set, DownloadError where MNIST was asked for by name and
     cannot be had, DatasetError for another name, or where the digits are needed and scikit-learn is missing.
     """

@@ -1,4 +1,4 @@
-"""MNIST: the four published files, and the contract that any set under their names must keep.
+"""MNIST: the four published files, and what any set under their names must be like.
 
 Two relatives are told by their names and read as they are meant.  EMNIST's images lie on their sides, the labels of its
 letters begin at 1 (Cohen, Afshar, Tapson and van Schaik, "EMNIST", arXiv:1702.05373); QMNIST's labels are rows of eight
@@ -79,14 +79,27 @@ FILES = (
 def load_mnist(folder: str | os.PathLike[str], files: tuple[PinnedFile, ...] = FILES) -> Dataset:
     """The Dataset in the four files of a folder, packed or plain, under the names that `lstm_np.data.folders` knows.
 
-    Any set under these names loads, if it keeps the contract: images uint8 (N, 28, 28), as many labels, each 0 ... 9,
-    at least one sample in each split.  Where the content of all four equals the published MNIST (SHA-256, computed each
-    time: a damaged file does not pass as the real one) the result is named "mnist" and `verified`; otherwise "custom",
-    and `source` says what differs.
+    Any set under these names loads, if its arrays are as MNIST's: images uint8 (N, 28, 28), as many labels, each
+    0 ... 9, at least one sample in each split.  Where the content of all four equals the published MNIST (SHA-256,
+    computed each time: a damaged file does not pass as the real one) the result is named "mnist" and `verified`;
+    otherwise "custom", and `source` says what differs.
 
-    QMNIST's labels (N, 8) are taken for their first column.  A set called emnist-PART (emnist-letters-train-images...)
+    Of QMNIST's labels (N, 8) the first column is taken.  A set called emnist-PART (emnist-letters-train-images...)
     has its images transposed, so that they stand upright, and its labels counted from 0; it has the classes of that
-    part.  Raises IDXError for a missing folder or file and for every breach of the contract.
+    part.
+
+    >>> def write(name, array):  # as an IDX file
+    ...     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    ...     with open(name, "wb") as file:
+    ...         _ = file.write(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    >>> for part in ("train", "t10k"):
+    ...     write(f"{part}-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
+    ...     write(f"{part}-labels-idx1-ubyte", np.array([7, 2, 1], np.uint8))
+    >>> dataset = lstm_np.data.load_mnist(".")
+    >>> dataset.name, dataset.train_labels.tolist(), dataset.verified
+    ('custom', [7, 2, 1], False)
+
+    Raises IDXError for a missing folder or file and for arrays of any other kind.
     """
     root = str(expand(folder))
     found = find_set(root)

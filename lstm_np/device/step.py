@@ -18,7 +18,7 @@ the products are those of cuBLAS where the library can be called directly.
 
 What changes from step to step (count, position, learning rate) lies in device memory, so that a replay reads it there.
 Everything is added in a fixed order: the same bits in every run.  The results are those of the layers, losses and
-optimisers of this package within rounding.
+optimizers of this package within rounding.
 
 The host runs ahead: an epoch is begun, steps are made and sums are asked for (`look`) without waiting, so that what the
 host does meanwhile (drawing the order of the next epoch, for one) costs no time of the device.

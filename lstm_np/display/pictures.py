@@ -1,4 +1,4 @@
-"""Pictures of what a model does: a grid of digits with what they were taken for, and a confusion matrix, as PNG."""
+"""Pictures of what a model does: a grid of digits with their predictions, and a confusion matrix, as PNG."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[i
 
 
 def confusion_matrix(confusion: np.ndarray) -> bytes:
-    """PNG bytes of counts (K, K), rows what it is, columns what it was taken for: the darker, the more of its row.
+    """PNG bytes of counts (K, K), rows the true class, columns the predicted one: the darker, the more of its row.
 
     The diagonal is left pale, so that the mistakes stand out.  Raises MissingPackageError without matplotlib.
     """
@@ -78,7 +78,7 @@ def confusion_matrix(confusion: np.ndarray) -> bytes:
     axes.set_title(
         f"{np.trace(confusion):,} of {confusion.sum():,} right ({accuracy:.2%})", loc="left", color=INK, fontsize=10
     )
-    axes.set_xlabel("taken for", color=INK)
+    axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("is", color=INK)
     axes.set_xticks(range(K))
     axes.set_yticks(range(K))

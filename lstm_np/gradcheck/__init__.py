@@ -1,4 +1,4 @@
-"""The gradient check: every gradient of a layer or model against two derivatives that know nothing of it.
+"""The gradient check: every gradient of a layer or model against two independent derivatives.
 
 Complex step     df/dv = Im f(v + i eps) / eps with eps = 1e-30: no difference is taken, so nothing cancels and the
                  derivative is exact to rounding.  It needs the forward pass alone, run in complex128.
@@ -25,6 +25,7 @@ from lstm_np import streams
 from lstm_np.cells import Cell
 from lstm_np.layers import Recurrent
 from lstm_np.model import SequenceClassifier
+from lstm_np.options import check_count
 
 COMPLEX_STEP_LIMIT = 1e-12
 SAME_LOSS_LIMIT = 1e-9
@@ -52,9 +53,13 @@ class TensorCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What was found: `ok`, the worst errors, and a line per tensor; `str` draws the table.
+    """The result of a gradient check: `ok`, the largest errors, and a line per tensor; `print` shows a table.
 
     loss_error  how far the loss of the kernel under test is from that of the cell that is read, relative to it
+
+    >>> report = lstm_np.gradcheck(lstm_np.RNN(2, 3))
+    >>> bool(report), report.worst_complex_step < 1e-12
+    (True, True)
     """
 
     subject: str
@@ -83,6 +88,9 @@ class GradientReport:
 
     def __bool__(self) -> bool:
         return self.ok
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         width = max(len("gradient of"), *(len(tensor.name) for tensor in self.tensors))
@@ -124,11 +132,18 @@ def gradcheck(
     entries            check at most so many entries of each tensor, evenly spread (None: all of them)
     dropout_key        hold the dropout masks of this key fixed (None: no dropout)
 
+    >>> print(lstm_np.gradcheck(lstm_np.LSTM(2, 3, kernel="reference"), entries=4))  # doctest: +ELLIPSIS
+    LSTM: D=2 H=3 L=1, B=3 T=4, kernel reference, numpy
+    gradient of  shape              checked  complex step   central
+    layer0.W     12x2                  4/24  ...  ok
+    ...
+    PASS: every gradient agrees
+    ...
+
     Raises ValueError for a batch_size, steps or entries below 1, TypeError for anything that is no layer or model.
     """
-    for name, value in (("batch_size", batch_size), ("steps", steps), ("entries", entries)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, found {value}")
+    batch_size, steps = check_count("batch_size", batch_size, 1), check_count("steps", steps, 1)
+    entries = None if entries is None else check_count("entries", entries, 1)
     if isinstance(subject, SequenceClassifier):
         problem: _Problem = _ModelProblem(subject, batch_size, steps, seed, dropout_key)
     elif isinstance(subject, Recurrent):

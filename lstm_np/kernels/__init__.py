@@ -13,7 +13,15 @@ __all__ = ["KERNELS", "Cut", "Kernel", "KernelWarning", "LayerSpec", "choose_ker
 
 
 class KernelWarning(UserWarning):
-    """A faster kernel that is not used, though it was made for such a layer; one line: which, and why."""
+    """A faster kernel that is not used, though it was made for such a layer; one line: which, and why.
+
+    To make an error of it, so that nothing is slow without a word:
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", lstm_np.KernelWarning)
+    ...     layer = lstm_np.LSTM(3, 5)
+    """
 
 
 # name -> (module, class); a module is imported when its kernel is asked for, since some need CuPy

@@ -94,7 +94,7 @@ class Kernel(Protocol):
     def host_values(self, T: int, B: int) -> tuple[int, int]:
         """About how many values of its dtype it has in the host's memory for a training step on B sequences of T steps.
 
-        (kept from the way forward to the way back, there only while this layer is computed), in all processes, beside
+        (kept for the backward pass, and there only while this layer is computed), in all processes, beside
         arguments and results: a run that does not fit is refused before it begins.
         """
         ...

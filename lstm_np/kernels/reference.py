@@ -47,7 +47,7 @@ class OwnShares(NamedTuple):
 
 
 class StepBack(NamedTuple):
-    """One step of the way back."""
+    """One step of the backward pass."""
 
     t: int
     da: Array  # (rows, B): this step's share of [dW dU db] is da inputs^T
@@ -79,7 +79,7 @@ class ReferenceKernel:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
         cell, D, H = self.spec.cell, self.spec.input_size, self.spec.hidden_size
         K, rows = D + H + 1, len(cell.gates) * H
-        # inputs and values of each step; on the way back da and dx, and da and the inputs of all steps side by side
+        # inputs and values of each step; backward: da and dx, and da and the inputs of all steps side by side
         return T * B * (K + len(cell.values) * H), T * B * (K + 2 * rows + 2 * D + 2 * H) + 2 * rows * K
 
     def cut(self, T: int, B: int, save: bool = True) -> Cut:

@@ -7,12 +7,14 @@ They are turned once, where they enter (as a view: the kernel's own copy does th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Self
 
-from lstm_np import initializers, options
+from lstm_np import initializers, options, other_names
 from lstm_np.arrays import Array
-from lstm_np.backends import Backend, get_backend
+from lstm_np.backends import Backend, as_numbers, get_backend
 from lstm_np.cells import get_cell
+from lstm_np.display.tables import html_table
 from lstm_np.holds import Hold, check_held_names, edits_of, read_holds
 from lstm_np.kernels import Cut, LayerSpec
 from lstm_np.kernels.reference import StepBack
@@ -21,6 +23,10 @@ from lstm_np.layers.single import Single
 from lstm_np.options import Dtype
 from lstm_np.parameters import Parameters, merge
 from lstm_np.trace import Trace, largest_difference
+
+# what a constructor makes of the options: all other attributes are the user's own, which copies and pickles keep
+MADE = {"config", "backend", "cell", "input_size", "hidden_size", "num_layers", "directions", "dtype", "dropout",
+        "seed", "_params", "singles"}  # fmt: skip
 
 
 @options.documented
@@ -33,7 +39,14 @@ class Recurrent:
              writable arrays of the backend
     config   the options that it was made with, but for the backend, as plain values
 
-    A cell of your own is known by the name that was given to `lstm_np.register_cell`.
+    A cell of your own is known by the name that was given to `lstm_np.register_cell`.  A layer can be copied and
+    pickled: its options, parameters and attributes of your own go along.  Where it is unpickled, a cell of your own has
+    to be registered first.
+
+    >>> gru = lstm_np.Recurrent(3, 5, cell="gru")
+    >>> y, h = gru(np.ones((2, 4, 3)))
+    >>> y.shape, h.shape
+    ((2, 4, 5), (1, 2, 5))
 
     Raises ValueError for a cell that nobody registered, HoldError for a value that it does not have, and as `LSTM`.
     """
@@ -142,50 +155,113 @@ class Recurrent:
         """Features of y: H, or 2H when bidirectional."""
         return self.directions * self.hidden_size
 
-    def copy(self, **changes: Any) -> Recurrent:
-        """A layer with the same parameter values and other settings (dtype, kernel, backend ...)."""
-        make: Callable[..., Recurrent] = type(self)
+    def copy(self, **changes: Any) -> Self:
+        """A layer with the same parameter values and other settings (dtype, kernel, backend ...).
+
+        >>> layer = lstm_np.LSTM(3, 5)
+        >>> layer.copy(dtype="float64")
+        LSTM(3, 5, dtype='float64')
+        """
+        make: Callable[..., Self] = type(self)
         with options.silent():
             other = make(**{"backend": self.backend, **self.config, **changes})
         for name, array in self.params.items():
             other.params[name] = other.backend.from_host(self.backend.to_host(array).astype(other.dtype))
         return other
 
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: value for name, value in vars(self).items() if name not in MADE}
+        made = {"cell": self.cell.name, "config": self.config, "backend": self.backend, "params": self.params}
+        return {**made, "own": own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with options.silent():
+            self._make(state["cell"], {**state["config"], "backend": state["backend"]})
+        self.params = state["params"]
+        vars(self).update(state["own"])
+
+    def __copy__(self) -> Self:
+        return deepcopy(self)  # parameters that two models shared would train both
+
+    if not TYPE_CHECKING:  # a type checker finds what is not there by itself
+
+        def __getattr__(self, name: str) -> Any:
+            raise other_names.no_attribute(self, name)
+
+    def __repr__(self) -> str:
+        return options.as_call(type(self).__name__, {**self.config, "backend": self.backend.name})
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{single.name}.{name}", f"{tuple(array.shape)}", f"{array.size:,}", single.kernel.name)
+            for single in self.singles
+            for name, array in single.params.items()
+        ]
+        return html_table(repr(self), ("parameter", "shape", "values", "kernel"), rows)
+
     # ---- the public API
+
+    def __call__(self, x: Array, state: Any = None, *, hold: Any = None) -> tuple[Any, Any]:
+        """(y, final state) of a batch of sequences, where no backward follows: `forward` without its cache.
+
+        >>> lstm = lstm_np.LSTM(3, 5)
+        >>> y, (h_n, c_n) = lstm(np.ones((2, 4, 3)))
+        >>> (y[:, -1] == h_n[0]).all()
+        np.True_
+
+        Arguments and errors as for `forward`.
+        """
+        y, final, _ = self.forward(x, state, hold=hold, save=False)
+        return y, final
 
     def forward(
         self,
         x: Array,
         state: Any = None,
         *,
-        dropout_key: Sequence[int | str] | None = None,
         hold: Any = None,
         trace: bool = False,
-    ) -> Any:
+        save: bool = True,
+        dropout_key: Sequence[int | str] | None = None,
+    ) -> tuple[Any, Any, Any]:
         """(y, final state, cache) of a batch of sequences.
 
-        x            (B, T, D), a NumPy array or one of the backend's; converted to the layer's dtype
+        x            (B, T, D), an array of NumPy or of the backend, or nested lists; converted to the layer's dtype
         state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
                      a cell state; None means zeros
-        dropout_key  what makes this call's dropout masks its own, e.g. (step,); None: no dropout (inference)
         hold         values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; backward goes through the
                      pass as it then is
         trace        record every value: cache["trace"] is a `lstm_np.Trace`, to which `backward` adds the gradients
+        save         False: no backward will follow, so nothing is kept for it and cache is None
+        dropout_key  what makes this call's dropout masks its own, e.g. (step,); None: no dropout (inference)
 
         y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.  With
         `hold` or `trace` the reference kernel runs.
-        Raises ValueError when a shape does not fit, HoldError for a hold that names nothing here.
+
+        >>> lstm = lstm_np.LSTM(3, 5, num_layers=2, bidirectional=True)
+        >>> y, (h_n, c_n), cache = lstm.forward(np.ones((2, 4, 3)))
+        >>> y.shape, h_n.shape, c_n.shape
+        ((2, 4, 10), (4, 2, 5), (4, 2, 5))
+        >>> y_next, _, _ = lstm.forward(np.ones((2, 7, 3)), (h_n, c_n))  # goes on where the last call ended
+
+        Raises ValueError when a shape does not fit, or for what are no numbers, HoldError for a hold that names nothing
+        here.
         """
         x = self.enter(x, "x")
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
-        entered = self.enter_state(state, x.shape[0])
+        initial, save = self.enter_state(state, x.shape[0]), options.check_bool("save", save)
+        trace = options.check_bool("trace", trace)
+        if trace and not save:
+            raise ValueError("a trace is kept in the cache, so it cannot be taken with save=False")
         holds = read_holds(hold, self.cell, self.num_layers, self.directions)
-        y, final, cache = self.run(x.transpose(2, 1, 0), entered, dropout_key=dropout_key, holds=holds, trace=trace)
+        y, final, cache = self.run(
+            x.transpose(2, 1, 0), initial, save=save, dropout_key=dropout_key, holds=holds, trace=trace
+        )
         assert y is not None  # sequence=True is the default of run
         return y.transpose(2, 1, 0), self.leave_state(final), cache
 
-    def backward(self, cache: Any, dy: Array | None = None, dstate: Any = None) -> Any:
+    def backward(self, cache: Any, dy: Array | None = None, dstate: Any = None) -> tuple[Any, Any, dict[str, Any]]:
         """(dx, gradient of the initial state, grads) of a loss whose gradients at the outputs are given.
 
         cache        from `forward`
@@ -194,8 +270,19 @@ class Recurrent:
 
         dx is (B, T, D); grads has the keys and shapes of `params`.  What `forward` was given may have changed since;
         the parameters may not: their present values are read, and the gradients are right only where those are still
-        the ones of the forward call.  Raises ValueError when a shape does not fit.
+        the ones of the forward call.
+
+        >>> lstm = lstm_np.LSTM(3, 5)
+        >>> y, _, cache = lstm.forward(np.ones((2, 4, 3)))
+        >>> dx, (dh_0, dc_0), grads = lstm.backward(cache, np.ones_like(y))  # of the loss y.sum()
+        >>> dx.shape, dh_0.shape, grads["layer0.W"].shape
+        ((2, 4, 3), (1, 2, 5), (20, 3))
+
+        Raises ValueError when a shape does not fit, or where the forward pass kept no cache.
         """
+        if not isinstance(cache, dict):
+            found = "None, as a forward with save=False gives" if cache is None else f"a {type(cache).__name__}"
+            raise ValueError(f"backward takes the cache of a forward pass, found {found}")
         B, T = cache["shape"]
         if dy is not None:
             dy = self.enter(dy, "dy")
@@ -208,9 +295,9 @@ class Recurrent:
     def enter(self, array: Array, name: str) -> Array:
         """An array of the backend in the layer's dtype; `name` is what errors call it.
 
-        Raises ValueError for complex numbers where the layer is real.
+        Raises ValueError for complex numbers where the layer is real, and for what are no numbers.
         """
-        array = self.backend.from_host(array)
+        array = as_numbers(self.backend, array, name)
         if array.dtype == self.dtype:
             return array
         if array.dtype.kind == "c" and self.dtype != "complex128":
@@ -223,9 +310,7 @@ class Recurrent:
         A part that is not given is zeros, or None with missing=None.  Raises ValueError when a shape does not fit.
         """
         L, H = len(self.singles), self.hidden_size
-        parts = (
-            (None,) * len(self.cell.state) if state is None else state if isinstance(state, (tuple, list)) else (state,)
-        )
+        parts = self._parts_of(state)
         if len(parts) != len(self.cell.state):
             raise ValueError(f"the state has the parts {', '.join(self.cell.state)}; found {len(parts)} of them")
         entered = []
@@ -239,6 +324,19 @@ class Recurrent:
                 raise ValueError(f"state part {name} must have shape {(L, B, H)}, found {tuple(part.shape)}")
             entered.append([part[k].T for k in range(L)])
         return list(zip(*entered, strict=True))
+
+    def _parts_of(self, state: Any) -> Sequence[Any]:
+        """The parts of a state in its public form."""
+        if state is None:
+            return (None,) * len(self.cell.state)
+        if not isinstance(state, (tuple, list)):
+            return (state,)
+        if len(self.cell.state) == 1:
+            only = state[0] if len(state) == 1 else ()
+            is_part = only is None or getattr(only, "ndim", 0) == 3
+            if not is_part and self.enter(state, self.cell.state[0]).ndim == 3:
+                return (state,)  # the one part as nested lists, not a list with the one part
+        return state
 
     def leave_state(self, state: list[tuple[Array, ...]]) -> Any:
         """The public form of a state per layer and direction."""
@@ -411,6 +509,13 @@ class LSTM(Recurrent):
     backwards, and outputs are concatenated.  Dropout is applied when `forward` is given a dropout_key.  For `params`,
     `config` and the methods see `Recurrent`.
 
+    >>> lstm = lstm_np.LSTM(28, 128, num_layers=2)
+    >>> y, (h_n, c_n) = lstm(np.zeros((32, 10, 28)))
+    >>> y.shape, h_n.shape
+    ((32, 10, 128), (2, 32, 128))
+    >>> lstm.params["layer0.W"].shape, lstm.params["layer1.W"].shape
+    ((512, 28), (512, 128))
+
     Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
@@ -446,6 +551,11 @@ class GRU(Recurrent):
     reset="after" also "layer0.b_n" (H,), the bias inside the candidate's recurrent product (bias="double" has it in
     "layer0.b_h" (3H,)).  The rest is as for `LSTM`.
 
+    >>> gru = lstm_np.GRU(3, 5, reset="before")
+    >>> y, h_n = gru(np.ones((2, 4, 3)))
+    >>> h_n.shape
+    (1, 2, 5)
+
     Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """
 
@@ -477,6 +587,11 @@ class RNN(Recurrent):
 
     The state is h alone.  params: "layer0.W" (H, D), "layer0.U" (H, H), "layer0.b" (H,) and, with bias="double",
     "layer0.b_h" (H,).  The rest is as for `LSTM`.
+
+    >>> rnn = lstm_np.RNN(3, 5, nonlinearity="relu")
+    >>> y, h_n = rnn(np.ones((2, 4, 3)))
+    >>> bool((y >= 0).all())
+    True
 
     Raises OptionError for a value that an option cannot have, BackendError when the backend cannot be used.
     """

@@ -48,6 +48,11 @@ class Single:
         self.kernel = choose_kernel(kernel, spec, backend)
         self._added = added
 
+    def __repr__(self) -> str:
+        D, H = self.spec.input_size, self.spec.hidden_size
+        way = ", from the end" if self.reverse else ""
+        return f"<{self.name}: {self.spec.cell.name}({D}, {H}), {self.spec.dtype}{way}, kernel {self.kernel.name}>"
+
     def zero_state(self, B: int) -> State:
         """The initial state of B samples where none is given, parts (H, B)."""
         shape = (self.spec.hidden_size, B)

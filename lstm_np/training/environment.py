@@ -111,8 +111,8 @@ def memory_of_training(model: SequenceClassifier, steps: int, batch_size: int) -
     """About how many bytes of the host's memory training takes, on batches of sequences of so many steps.
 
     Those of this process and its workers, beside what it has by now and beside the data: parameters with their
-    gradients and an optimizer's slots, what every layer keeps for the way back, what passes between layers, masks of
-    dropout, and, where there are workers, a process each.
+    gradients and an optimizer's slots, what every layer keeps for the backward pass, what passes between layers,
+    dropout masks, and, where there are workers, a process each.
     """
     stack, T, B = model.recurrent, steps, batch_size
     itemsize = model.params.flat.itemsize

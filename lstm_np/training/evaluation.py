@@ -17,7 +17,7 @@ class Evaluation:
     """What was measured.
 
     loss       the mean of the model's own loss
-    confusion  (K, K): how many images of class `row` were taken for class `column`
+    confusion  (K, K): how many images of class `row` were predicted as class `column`
     """
 
     loss: float
@@ -39,32 +39,35 @@ class Evaluation:
         return self.correct / self.count
 
     def per_class(self) -> list[dict[str, Any]]:
-        """For each class: its images, recall (share of them recognised) and precision (share of the guesses that were
-        right); None where there is nothing to share."""
+        """For each class: its images, recall and precision; None where nothing is of it, or predicted as it.
+
+        Recall is the share of its images that are recognised, precision that of its predictions that are right.
+        """
         right = np.diag(self.confusion)
-        images, guesses = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        images, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         return [
             {
                 "class": k,
                 "images": int(images[k]),
                 "recall": float(right[k] / images[k]) if images[k] else None,
-                "precision": float(right[k] / guesses[k]) if guesses[k] else None,
+                "precision": float(right[k] / predicted[k]) if predicted[k] else None,
             }
             for k in range(len(right))
         ]
 
     def table(self) -> str:
-        """Rows: what it is; columns: what it was taken for; then the images of each class, recall and precision."""
+        """Rows: the true class; columns: the predicted one; then the images of each class, recall and precision."""
         K = len(self.confusion)
         width = max(4, len(str(self.confusion.max())) + 1)
+        classes = "".join(f"{k:>{width}}" for k in range(K))
         lines = [
-            f"{'':{width + 2}}taken for",
-            f"{'is':>3}" + "".join(f"{k:>{width}}" for k in range(K)) + f"{'images':>8}{'recall':>9}{'precision':>10}",
+            f"{'':{width + 3}}predicted",
+            f"{'true':>4}{classes}{'images':>8}{'recall':>9}{'precision':>10}",
         ]
         for row, entry in zip(self.confusion, self.per_class(), strict=True):
             counts = "".join(f"{count or '.':>{width}}" for count in row.tolist())
             shares = f"{_percent(entry['recall']):>9}{_percent(entry['precision']):>10}"
-            lines.append(f"{entry['class']:>3}{counts}{entry['images']:>8,}{shares}")
+            lines.append(f"{entry['class']:>4}{counts}{entry['images']:>8,}{shares}")
         return "\n".join(line.rstrip() for line in lines)
 
 

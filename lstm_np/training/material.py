@@ -37,6 +37,7 @@ def prepare(dataset: Dataset, recipe: Recipe) -> Material:
         scale=dataset.scale,
         dtype=recipe.model.dtype,
         order=data.order,
+        reuse=True,
     )
     train: Batches | Augmented = batches
     if data.shift or data.rotate or data.zoom:
@@ -57,4 +58,4 @@ def in_order(
 ) -> Batches:
     """Batches of images as they lie, for measuring."""
     sequences = sequence_view(images, view)
-    return Batches(sequences, labels, batch_size, scale=scale, dtype=dtype, order="sequential")
+    return Batches(sequences, labels, batch_size, scale=scale, dtype=dtype, order="sequential", reuse=True)

@@ -12,7 +12,7 @@ from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Metrics, Position
 from lstm_np.training.recipes import Recipe
 
-HOPELESS = 10.0  # times the loss of a guess: no start is so bad, and what ends there has learnt nothing
+HOPELESS = 10.0  # times the loss of uniform predictions: no start is so bad, and what ends there has learnt nothing
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Outcome:
     seconds: float  # from the first step to the last measurement
     interrupted: int | None  # the signal's number
     no_curves: str | None = None  # why the curves could not be drawn, in words
-    sample: tuple[tuple[int, int], ...] = ()  # of the first test images: what each was taken for, and its label
+    sample: tuple[tuple[int, int], ...] = ()  # of the first test images: the predicted class of each, and its label
     as_published: Metrics | None = None  # on the first test images, as many as the recipe's published figure is of
 
     @property
     def hopeless(self) -> bool:
-        """Whether the training loss of the last epoch is far above that of a guess, ln K, though it is finite."""
+        """Whether the last epoch's training loss is far above that of uniform predictions, ln K, but finite."""
         return bool(self.epochs) and self.epochs[-1].train.loss > HOPELESS * math.log(self.plan.dataset.num_classes)
 
     @property

@@ -20,8 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from lstm_np.cells import FILES
 from lstm_np.data import download
 from lstm_np.data.progress import download_bars
+from lstm_np.display.tables import loss_in_words
 from lstm_np.files import discard_buffered, quoted
-from lstm_np.loop import Epoch, Step, loss_in_words
+from lstm_np.loop import Epoch, Step
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.optimizer import arguments
 from lstm_np.training.recipes import Recipe
@@ -214,7 +215,7 @@ class LineReporter(Reporter):
             self._parts("", [f"({published.source})"])
         if outcome.sample:
             predictions, labels = (" ".join(map(str, row)) for row in zip(*outcome.sample, strict=True))
-            self._line(f"        the first {len(outcome.sample)}: taken for {predictions}")
+            self._line(f"        the first {len(outcome.sample)}: predicted {predictions}")
             self._line(f"{'':8}{'':<{len(f'the first {len(outcome.sample)}')}}  labels    {labels}")
         self._line(f"time    {outcome.seconds:,.1f} s for {_count(outcome.steps, 'step')}, tests included")
 

@@ -437,10 +437,10 @@ class _Run:
         return self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
 
     def sample(self) -> tuple[tuple[int, int], ...]:
-        """What the first test images are taken for, each beside its label."""
+        """The predicted classes of the first test images, each beside its label."""
         x, labels = next(iter(self.material.test.epoch(0)))
-        guesses = self.model.predict(x[:SAMPLE])
-        return tuple(zip(guesses.tolist(), labels[:SAMPLE].tolist(), strict=True))
+        predicted = self.model.predict(x[:SAMPLE])
+        return tuple(zip(predicted.tolist(), labels[:SAMPLE].tolist(), strict=True))
 
     def save(self, name: str) -> None:
         with run_folder.writing(self.folder / name):

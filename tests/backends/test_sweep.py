@@ -1,4 +1,4 @@
-"""The CPU backend's sweep over an optimiser's vectors: the same bits, every value once; aligned vectors."""
+"""The CPU backend's sweep over an optimizer's vectors: the same bits, every value once; aligned vectors."""
 
 import numpy as np
 import pytest
@@ -41,15 +41,15 @@ def test_pieces_change_no_bit(make, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, SIZE])
-def test_every_value_is_visited_once_with_room_and_constants_to_fit(size):
+def test_every_value_is_visited_once_with_scratch_and_constants_to_fit(size):
     count, other = np.zeros(size, "float32"), np.arange(size, dtype="float32")
     seen = []
 
-    def update(constants, room, piece, more):
-        assert len(room) == len(piece) == len(more) <= 64
-        assert room.dtype == piece.dtype
+    def update(constants, scratch, piece, more):
+        assert len(scratch) == len(piece) == len(more) <= 64
+        assert scratch.dtype == piece.dtype
         assert [(c.dtype, c.item()) for c in constants] == [(piece.dtype, 0.5), (piece.dtype, 2.0)]
-        room[...] = 7  # may be written anywhere
+        scratch[...] = 7  # may be written anywhere
         piece += 1
         seen.extend(more)
 

@@ -1,4 +1,4 @@
-"""The README's table is the committed result file's, and nothing else's."""
+"""The tables of README.md and docs/race.md are the committed result file's, and nothing else's."""
 
 import argparse
 
@@ -8,9 +8,19 @@ from benchmarks import race, results, table
 from tests.benchmarks.test_race import document
 
 
-def test_the_readme_shows_what_was_measured():
+@pytest.mark.parametrize("document", [table.README, table.RACE], ids=lambda path: path.name)
+def test_a_document_shows_what_was_measured(document):
     """`python -m benchmarks table --write` makes them equal."""
-    assert table.shown_in(table.README.read_text(encoding="utf-8")) == table.rendered_results()
+    assert table.shown_in(document.read_text(encoding="utf-8")) == table.rendered_results()[document]
+
+
+def test_the_readme_has_the_means_and_the_largest_table_has_all_cases():
+    short, long = table.rendered_results()[table.README], table.rendered_results()[table.RACE]
+    rows = {text: [row for row in text.splitlines() if row.startswith("|")] for text in (short, long)}
+    assert set(rows[short]) < set(rows[long])
+    means = [row for row in rows[long] if row.startswith("| geometric mean")]
+    assert means == rows[short][-len(means) :]
+    assert len(rows[short]) == 2 + len(table.FIRST) + len(means)
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +48,35 @@ def test_refused_and_marked_entries_are_shown_as_such():
 
 
 def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    readme, race_page = tmp_path / "README.md", tmp_path / "race.md"
+    for path in (readme, race_page):
+        path.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     results.write(document(), tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(table, "MORE_PEERS", tmp_path / "more")
-    assert table.run(argparse.Namespace(write=True), readme) == 0
-    text = readme.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("\nafter\n")
-    assert table.shown_in(text) == table.render(document() | {"date": results.read("cpu")["date"]})
-    assert table.insert(text, table.rendered_results()) == text
+    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "RACE", race_page)
+    assert table.run(argparse.Namespace(write=True)) == 0
+    for path, shown in ((readme, table.FIRST), (race_page, table.SHOWN)):
+        text = path.read_text()
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+        assert table.shown_in(text) == table.render(document() | {"date": results.read("cpu")["date"]}, shown)
+        assert table.insert(text, table.rendered_results()[path]) == text
     results.write(document(), tmp_path / "more")
-    assert table.rendered_results().count("geometric mean, training") == 2
+    assert table.rendered_results()[race_page].count("geometric mean, training") == 2
+    assert table.rendered_results()[readme].count("geometric mean, training") == 1
+
+
+def test_nothing_is_written_where_a_document_lacks_its_markers(tmp_path, monkeypatch):
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(f"{table.BEGIN}\nold\n{table.END}\n")
+    bad.write_text("no markers")
+    monkeypatch.setattr(table, "README", good)
+    monkeypatch.setattr(table, "RACE", bad)
+    with pytest.raises(results.ResultError):
+        table.run(argparse.Namespace(write=True))
+    assert "old" in good.read_text()
 
 
 @pytest.mark.parametrize("text", ["", table.BEGIN, f"{table.END}{table.BEGIN}", f"{table.BEGIN * 2}{table.END}"])

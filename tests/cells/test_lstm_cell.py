@@ -10,6 +10,8 @@ import pytest
 
 from lstm_np.cells import lstm
 
+pytestmark = pytest.mark.quick
+
 
 def plain_step(a, c_before):
     """One unit, one sample, in Python floats: the equations (2) to (5) with exp instead of tanh."""

@@ -13,6 +13,8 @@ from lstm_np.cells import BUILT_IN, CELLS, FILES, get_cell, register_cell_file
 from tests.cells.own_cells import CIFG, PEEPHOLE, TWO_PRODUCTS, changed
 from tests.kernels.test_named_values import LIMIT, make_case, worst_error
 
+pytestmark = pytest.mark.quick
+
 OWN = {"cifg": CIFG, "peephole": PEEPHOLE, "two_products": TWO_PRODUCTS}
 
 

@@ -22,19 +22,19 @@ def test_numbers_are_those_of_the_library(invoke, trained):
     result = invoke("evaluate", trained, "--json")
     assert result.status == 0
     summary = json.loads(result.out)
-    model, digits, guesses = of_the_library(trained)
+    model, digits, predicted = of_the_library(trained)
     metrics = model.evaluate(digits.test_images * np.float32(digits.scale), digits.test_labels)
     assert summary["test_accuracy"] == metrics.accuracy > 0.8
     assert summary["test_loss"] == pytest.approx(metrics.loss, rel=1e-5)
     assert summary["test_images"] == 500
     confusion = np.zeros((10, 10), int)
-    for label, guess in zip(digits.test_labels, guesses, strict=True):
-        confusion[label, guess] += 1
+    for label, prediction in zip(digits.test_labels, predicted, strict=True):
+        confusion[label, prediction] += 1
     assert summary["confusion"] == confusion.tolist()
     threes = summary["per_class"][3]
     assert threes["images"] == (digits.test_labels == 3).sum()
-    assert threes["recall"] == pytest.approx((guesses == 3)[digits.test_labels == 3].mean())
-    assert threes["precision"] == pytest.approx((digits.test_labels == 3)[guesses == 3].mean())
+    assert threes["recall"] == pytest.approx((predicted == 3)[digits.test_labels == 3].mean())
+    assert threes["precision"] == pytest.approx((digits.test_labels == 3)[predicted == 3].mean())
 
 
 def test_the_table(invoke, trained):
@@ -44,19 +44,19 @@ def test_the_table(invoke, trained):
     assert lines[1].startswith("accuracy ")
     assert "of 500 test images), loss " in lines[1]
     table = lines[-11:]
-    assert table[0].split() == ["is", *"0123456789", "images", "recall", "precision"]
-    _, digits, guesses = of_the_library(trained)
+    assert table[0].split() == ["true", *"0123456789", "images", "recall", "precision"]
+    _, digits, predicted = of_the_library(trained)
     row = table[4].split()
     assert row[0] == "3"
-    hits = int(((guesses == 3) & (digits.test_labels == 3)).sum())
+    hits = int(((predicted == 3) & (digits.test_labels == 3)).sum())
     assert row[4] == str(hits)
     assert max(map(len, table)) < 80
 
 
 def test_best(invoke, trained):
-    _, digits, guesses = of_the_library(trained, "best")
+    _, digits, predicted = of_the_library(trained, "best")
     summary = json.loads(invoke("evaluate", trained, "--best", "--json").out)
-    assert summary["test_accuracy"] == pytest.approx((guesses == digits.test_labels).mean())
+    assert summary["test_accuracy"] == pytest.approx((predicted == digits.test_labels).mean())
     assert summary["weights"].endswith("best.safetensors")
 
 
@@ -81,7 +81,7 @@ def test_batches_kernels_and_threads_do_not_change_the_result(invoke, trained, f
     assert other["confusion"] == plain["confusion"]
 
 
-def test_classes_that_nothing_is_taken_for():
+def test_classes_that_are_never_predicted():
     from lstm_np.training.evaluation import Evaluation
 
     table = Evaluation(1.0, np.array([[3, 0, 0], [2, 0, 0], [0, 0, 0]])).table().splitlines()

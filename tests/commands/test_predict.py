@@ -48,8 +48,8 @@ def test_what_a_person_sees(invoke, trained, digits):
 
 def test_a_wrong_answer_is_said_to_be_wrong(invoke, trained, digits):
     model = lstm_np.SequenceClassifier.load(trained / "weights.safetensors")
-    guesses = model.predict(digits.test_images * np.float32(digits.scale))
-    index = int(np.flatnonzero(guesses != digits.test_labels)[0])
+    predicted = model.predict(digits.test_images * np.float32(digits.scale))
+    index = int(np.flatnonzero(predicted != digits.test_labels)[0])
     result = invoke("predict", trained, "--index", index)
     assert f"which is wrong: the label is {digits.test_labels[index]}" in result.out
 

@@ -317,7 +317,7 @@ def test_a_loss_far_above_that_of_a_guess_is_a_training_that_diverged(invoke):
     assert max(map(len, result.out.splitlines())) < 80
     (line,) = result.err.splitlines()
     assert re.fullmatch(
-        r"train: training diverged: the training loss ended at \d\.\d\de\+\d\d, that of a guess is 2\.30; "
+        r"train: training diverged: the training loss ended at \d\.\d\de\+\d\d, that of uniform predictions is 2\.30; "
         r"lower the learning rate \(now 1e\+30\)",
         line,
     )

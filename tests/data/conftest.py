@@ -1,4 +1,4 @@
-"""What the tests of the data room share: small sets in the MNIST form, written without the code under test."""
+"""What the tests of the data package share: small sets in the MNIST form, written without the code under test."""
 
 import gzip
 import hashlib

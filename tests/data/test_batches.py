@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from lstm_np.data import Batches, DatasetError, sequence_view
 
+pytestmark = pytest.mark.quick
+
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (23, 4, 3), dtype=np.uint8)
 LABELS = np.arange(23)
@@ -54,12 +56,12 @@ def test_the_sizes_of_batches(arguments, sizes):
     assert {len(labels) for _, labels in made.epoch(1)} == set(sizes)
 
 
-def test_buffers_are_reused_unless_told_otherwise():
-    first, second = (x for x, _ in batches().steps(0, 2))
+def test_buffers_are_reused_where_that_is_asked_for():
+    first, second = (x for x, _ in batches(reuse=True).steps(0, 2))
     assert np.shares_memory(first, second)
-    kept = list(batches(reuse=False).epoch(0))
+    kept = list(batches().epoch(0))
     assert not any(np.shares_memory(a[0], b[0]) or np.shares_memory(a[1], b[1]) for a, b in pairwise(kept))
-    for (kept_x, kept_labels), (x, labels) in zip(kept, batches().epoch(0), strict=True):
+    for (kept_x, kept_labels), (x, labels) in zip(kept, batches(reuse=True).epoch(0), strict=True):
         np.testing.assert_array_equal(kept_x, x)
         np.testing.assert_array_equal(kept_labels, labels)
 

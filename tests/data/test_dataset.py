@@ -7,6 +7,8 @@ import pytest
 
 from lstm_np.data import Dataset, DatasetError, load_digits, sequence_view
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def dataset():

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from lstm_np.data import IDXError, read_idx
 
+pytestmark = pytest.mark.quick
+
 CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 

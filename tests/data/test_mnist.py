@@ -1,4 +1,4 @@
-"""load_mnist: what keeps the contract loads, every breach is refused, only the published bytes are "verified"."""
+"""load_mnist: arrays like MNIST's load, all others are refused, only the published bytes are "verified"."""
 
 import gzip
 import os

@@ -58,7 +58,7 @@ def test_an_orientation_mark_is_followed(tmp_path, digits, turn):
             stored(tmp_path, digits[0], replace(scene, turn=turn)),
         )
         assert alike(read(turned).pixels, upright.pixels) > 0.98
-        assert "300x400, turned as its orientation mark says" in read(turned).story
+        assert "300x400, rotated as its EXIF orientation says" in read(turned).story
         assert "turned" not in upright.story
 
 

@@ -4,7 +4,7 @@
 It is stricter than CuPy, and than a GPU:
 
 - arrays are a type of their own, and all memory is watched (`host_memory.py`, `host_shim/cuda_on_host.h`);
-- streams are queues that are worked off in a drawn order (`host_streams.py`): what does not wait is wrong;
+- streams are queues that run in a random order (`host_streams.py`): what does not wait is wrong;
 - launches must keep the device's limits, on each of several devices (`host_kernels.py`);
 - while a stream captures, CuPy's cuBLAS, allocation, loading and reading back raise; launches are recorded, not run.
 """

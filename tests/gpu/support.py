@@ -79,7 +79,7 @@ def _run(kernel: Any, case: Case, given: dict[str, Any], move: Any) -> dict[str,
 
 
 def reference(case: Case, given: dict[str, Any]) -> dict[str, Any]:
-    """The law's answer, computed in float64 from the same numbers."""
+    """The reference kernel's answer, computed in float64 from the same numbers."""
     spec = LayerSpec(lstm, case.D, case.H, case.bias, "float64")
     return _run(ReferenceKernel(spec, get_backend("numpy")), case, given, lambda array: array.astype("float64"))
 

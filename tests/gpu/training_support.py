@@ -20,7 +20,7 @@ TOLERANCE = {"float32": 2e-4, "float64": 1e-10}  # of the change of the paramete
 
 
 def rule_of(optimizer: Optimizer, max_norm: float | None) -> Update:
-    """The device step's update for one of the optimisers."""
+    """The device step's update for one of the optimizers."""
     if isinstance(optimizer, Adam):
         return Update(f"adam {optimizer.form}", optimizer.lr, optimizer.betas, optimizer.eps, max_norm)
     assert isinstance(optimizer, SGD)

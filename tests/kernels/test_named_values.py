@@ -170,7 +170,7 @@ KERNEL_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", list(KERNEL_FAULTS))
-def test_a_fault_in_the_way_back_is_found(fault):
+def test_a_fault_in_the_backward_pass_is_found(fault):
     broken = with_fault(reference, *KERNEL_FAULTS[fault]).ReferenceKernel
     assert not worst_error(make_case("lstm", kernel_class=broken)) <= LIMIT
 

@@ -10,6 +10,8 @@ from lstm_np.cells import get_cell
 from lstm_np.layers import LSTM
 from lstm_np.model import SequenceClassifier
 
+pytestmark = pytest.mark.quick
+
 gru, gru_reset_before, lstm, rnn = map(get_cell, ("gru", "gru_reset_before", "lstm", "rnn"))
 
 

@@ -1,4 +1,4 @@
-"""What the tutorial systems ask of layers and model: certificates for all of it, and what each option means."""
+"""What the tutorial systems ask of layers and model: a gradient check of all of it, and what each option means."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_gru_reads_one_sequence_in_two_halves():
     B=st.integers(1, 4), T=st.integers(1, 4), D=st.integers(1, 4), H=st.integers(1, 4),
     L=st.integers(1, 2), both=st.booleans(), reset=st.sampled_from(["after", "before"]),
 )  # fmt: skip
-def test_shapes_at_the_door_of_a_gru(B, T, D, H, L, both, reset):
+def test_shapes_of_a_gru(B, T, D, H, L, both, reset):
     layer = GRU(D, H, num_layers=L, bidirectional=both, reset=reset)
     rows = L * (2 if both else 1)
     y, h_n, cache = layer.forward(np.ones((B, T, D)), np.ones((rows, B, H)))

@@ -70,7 +70,7 @@ def test_lines_in_the_rhythm_of_the_original(tmp_path, capsys):
 def test_ten_predictions_beside_ten_labels(tmp_path, capsys):
     assert train([*SMALL, "--max-steps", "2", "--out", str(tmp_path / "r")]) == 0
     out = capsys.readouterr().out
-    predicted = next(line for line in out.splitlines() if "the first 10: taken for" in line)
+    predicted = next(line for line in out.splitlines() if "the first 10: predicted" in line)
     labels = next(line for line in out.splitlines() if line.split()[:1] == ["labels"])
     assert len(predicted.split()[-10:]) == len(labels.split()[1:]) == 10
     assert predicted.index(predicted.split()[-10]) > 0

@@ -18,7 +18,8 @@ from lstm_np import data
 from lstm_np.data.images import read_pictures
 from lstm_np.data.progress import download_bars
 from lstm_np.display import text
-from lstm_np.loop import Epoch, History, Metrics, Position, Step, loss_in_words
+from lstm_np.display.tables import loss_in_words
+from lstm_np.loop import Epoch, History, Metrics, Position, Step
 from lstm_np.training import curves, reporters
 from lstm_np.training.recipes import load_recipe, recipe_names
 from lstm_np.training.records import Best, Outcome, Plan

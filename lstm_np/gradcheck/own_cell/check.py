@@ -94,6 +94,16 @@ def check_cell(
     seed       of everything random here
     known      keys of reasons (`Reason.key`) to be tried before others: those of the step that a sequence calls
 
+    >>> def step_forward(x, h_prev, W, U, b):  # (D, B), (H, B), (H, D), (H, H), (H, 1)
+    ...     h = np.tanh(W @ x + U @ h_prev + b)
+    ...     return h, (x, h_prev, W, U, h)
+    >>> def step_backward(dh, cache):
+    ...     x, h_prev, W, U, h = cache
+    ...     da = dh * (1 - h)  # a square is missing
+    ...     return W.T @ da, U.T @ da, da @ x.T, da @ h_prev.T, da.sum(axis=1, keepdims=True)
+    >>> bool(lstm_np.check_cell(step_forward, step_backward))
+    False
+
     Raises CheckError, a ValueError with one line, for a cell that cannot be checked: an exception in it (with the line
     of its file), results of other number or shape, nan, and arrays that it was given and changes.
     """

@@ -65,6 +65,17 @@ class CellReport:
     places       sentences that say where a gradient that no reason explains is wrong
     notes        what else is worth knowing: gradients that are not returned, an order that surprises
     wrong_da     (step, gates) wherever what reaches the gates' pre-activations is wrong, if that can be had
+
+    >>> def step_forward(x, h_prev, W, U, b):
+    ...     h = np.tanh(W @ x + U @ h_prev + b)
+    ...     return h, (x, h_prev, W, U, h)
+    >>> def step_backward(dh, cache):
+    ...     x, h_prev, W, U, h = cache
+    ...     da = dh * (1 - h**2)
+    ...     return W.T @ da, U.T @ da, da @ x.T, da @ h_prev.T, da.sum(axis=1, keepdims=True)
+    >>> report = lstm_np.check_cell(step_forward, step_backward)
+    >>> bool(report), report.method, report.reasons
+    (True, 'complex step', ())
     """
 
     subject: str

@@ -21,7 +21,12 @@ from lstm_np.errors import LstmNpError
 
 
 class CheckError(LstmNpError, ValueError):
-    """A cell that cannot be checked; one line: what was found, where, and what is expected."""
+    """A cell that cannot be checked; one line: what was found, where, and what is expected.
+
+    >>> lstm_np.check_cell(print, print, layout="diagonal")
+    Traceback (most recent call last):
+    lstm_np.gradcheck.own_cell.user_code.CheckError: layout must be one of rows, ..., found 'diagonal'
+    """
 
 
 class NotComplexError(Exception):

@@ -45,15 +45,15 @@ MODEL = _model_settings()
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What is learnt from."""
+    """The training data."""
 
-    dataset: str = setting("which images", choices=DATASETS)
+    dataset: str = setting("data set", choices=DATASETS)
     view: str = setting("how an image is read as a sequence", choices=VIEWS)
-    validation: int = setting("hold back the first N training images for validation", at_least=0)
+    validation: int = setting("hold out the first N training images for validation", at_least=0)
     limit_train: int | None = setting("train on the first N of the remaining images only", at_least=1)
     order: str = setting("the order of the images within an epoch", choices=ORDERS)
     shift: int = setting("move each training image by up to N pixels each way", at_least=0)
-    rotate: float = setting("turn each training image by up to X degrees", at_least=0, below=180)
+    rotate: float = setting("rotate each training image by up to X degrees", at_least=0, below=180)
     zoom: float = setting("enlarge or shrink each training image by up to a share of X", at_least=0, below=1)
 
 
@@ -75,31 +75,31 @@ class OptimizerSettings:
     """An optimizer and its arguments; none: the optimizer's own default (the arguments have PyTorch's names)."""
 
     name: str = setting(
-        "update rule; another than the recipe's starts from its own defaults",
+        "optimizer; one other than the recipe's starts from its own defaults",
         flag="optimizer",
         choices=tuple(OPTIMIZERS),
     )
-    learning_rate: float | None = setting("step size", above=0)
-    momentum: float | None = setting("sgd, rmsprop: share of the last step that is kept", at_least=0, below=1)
+    learning_rate: float | None = setting("learning rate", above=0)
+    momentum: float | None = setting("sgd, rmsprop: fraction of the last update that is kept", at_least=0, below=1)
     nesterov: bool | None = setting("sgd: look ahead along the momentum")
     betas: tuple[float, float] | None = setting("adam: decay of the two moments", at_least=0, below=1)
     alpha: float | None = setting("rmsprop: decay of the mean square", at_least=0, below=1)
-    eps: float | None = setting("adam, rmsprop: what keeps the division finite", at_least=0)
+    eps: float | None = setting("adam, rmsprop: added to the denominator", at_least=0)
     form: str | None = setting("adam: paper or hat; rmsprop: torch, keras or tf1")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and in which portions."""
+    """How long to train, and in which batches."""
 
     epochs: int = setting("passes over the training images", at_least=1)
-    max_steps: int | None = setting("stop after N steps, wherever that is", at_least=1)
+    max_steps: int | None = setting("stop after N steps, even within an epoch", at_least=1)
     batch_size: int = setting("images per step (B)", at_least=1)
     clip_norm: float | None = setting("upper bound of the norm of all gradients together", above=0)
-    schedule: str = setting("how the learning rate goes on after the warm-up", choices=tuple(SHAPES))
-    warmup_steps: int = setting("let the learning rate grow to its full size over the first N steps", at_least=0)
-    print_every: int | None = setting("a line about the batch just learnt from at step 1 and every N steps", at_least=1)
-    seed: int = setting("of initial weights, order, dropout and augmentation")
+    schedule: str = setting("learning rate schedule after the warm-up", choices=tuple(SHAPES))
+    warmup_steps: int = setting("raise the learning rate linearly over the first N steps", at_least=0)
+    print_every: int | None = setting("print loss and accuracy of the batch at step 1 and every N steps", at_least=1)
+    seed: int = setting("seed of initial weights, order, dropout and augmentation")
 
 
 TABLES: dict[str, type] = {

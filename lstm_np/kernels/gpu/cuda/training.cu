@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // theta, one thread per parameter: W (4H, D), U (4H, H), b (4H,), then the read-out's.  The gradient is the sum of
 // `parts` partial ones, then `read_out`; with norm_blocks > 0 it is scaled so that its norm is at most
-// max_norm.  `first` and `second` are the optimiser's moments (`first` the velocity); `transposed` (H, 4H) is U^T
+// max_norm.  `first` and `second` are the optimizer's moments (`first` the velocity); `transposed` (H, 4H) is U^T
 // for the next step.
 extern "C" __global__ void __launch_bounds__(256)
     update_parameters(int count, int recurrent, int parts, int norm_blocks, int rule, int D, int H, real max_norm,

@@ -1,0 +1,68 @@
+"""What other libraries call what is here, so that who types it from habit is told in one line what it is called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+# arguments of layers and models in PyTorch and Keras
+ARGUMENTS = {
+    "activation": "activations are part of a cell: RNN has nonlinearity, and register_cell takes a cell of your own",
+    "batch_first": "arrays are batch-first, (B, T, D), always",
+    "device": "it is called backend: backend='cupy' is a GPU",
+    "go_backwards": "bidirectional=True reads both ways; for one, pass x[:, ::-1]",
+    "input_shape": "say input_size, the features of a time step; a batch may have any number of steps",
+    "kernel_initializer": "it is called initializer, for all of a layer's weights",
+    "proj_size": "there is no projection of the state; input_projection of a model is a dense layer before the cell",
+    "recurrent_activation": "activations are part of a cell; register_cell takes a cell of your own",
+    "recurrent_dropout": "dropout acts on outputs only (dropout_outputs, dropout_mask), never on the state",
+    "return_sequences": "a layer gives the outputs of all steps, and the final state",
+    "return_state": "a layer gives the outputs of all steps, and the final state",
+    "stateful": "pass the final state to the next call: y, state = layer(x, state)",
+    "unit_forget_bias": "it is called forget_bias, which is 1 by default",
+    "units": "it is called hidden_size",
+    "use_bias": "it is called bias",
+}
+
+# attributes of modules in PyTorch and of models in Keras
+ATTRIBUTES = {
+    "compile": "pass the optimizer to fit; the loss is an option of the model",
+    "cpu": "copy(backend='numpy') is the same thing on the CPU",
+    "cuda": "copy(backend='cupy') is the same thing on a GPU",
+    "double": "copy(dtype='float64') is the same thing in float64",
+    "eval": "dropout acts in fit, or where forward is given a dropout_key, and nowhere else",
+    "get_weights": "params.to_host() gives the parameters as NumPy arrays by name",
+    "load_state_dict": "params.update(arrays) sets parameters by name",
+    "named_parameters": "params.items() gives names and arrays",
+    "parameters": "params is a dict of arrays; optimizers take it whole",
+    "set_weights": "params.update(arrays) sets parameters by name",
+    "state_dict": "params is a dict of arrays by name; params.to_host() gives NumPy arrays of their own",
+    "to": "copy(backend=..., dtype=...) is the same thing elsewhere",
+    "train": "fit trains a model; dropout acts there, or where forward is given a dropout_key",
+    "trainable_variables": "params is a dict of arrays; optimizers take it whole",
+    "weights": "params is a dict of arrays by name",
+    "zero_grad": "gradients are results of backward, and are never added up",
+}
+
+
+def with_hints(cls: type) -> None:
+    """Let the constructor of `cls` refuse arguments of other libraries with a line that says what they are here."""
+    constructor: Callable[..., None] = cls.__init__  # type: ignore[misc]
+    own = inspect.signature(constructor).parameters
+
+    @functools.wraps(constructor)
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        for name in options:
+            if name in ARGUMENTS and name not in own:
+                raise TypeError(f"{cls.__name__} has no argument {name!r}: {ARGUMENTS[name]}")
+        constructor(self, *arguments, **options)
+
+    cls.__init__ = init  # type: ignore[misc]
+
+
+def no_attribute(owner: object, name: str) -> AttributeError:
+    """What to raise for an attribute that `owner` does not have."""
+    hint = f": {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=owner)
