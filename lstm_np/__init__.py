@@ -30,9 +30,12 @@ Read `lstm_np/cells/lstm.py` first: the gate math of one time step, forward and 
 documentation begin with the two imports above.
 """
 
+import lstm_np.startup  # noqa: F401  before all else, since it acts where a command starts
+
+# isort: split
+
 from importlib.metadata import PackageNotFoundError, version
 
-import lstm_np.startup  # noqa: F401  first, since it acts where a command starts
 from lstm_np import data, plot
 from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.cells import CellError, register_cell

@@ -1,15 +1,14 @@
-"""What must happen before anything else is imported when a command starts (`python -m lstm_np.train`)."""
+"""What must happen before anything else is imported when a command starts (`python -m lstm_np.train`).
+
+Nothing is imported at the top but what every interpreter has loaded, or nearly: until `prepare` has run, Ctrl-C prints
+a traceback.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import itertools
 import signal
 import sys
-import threading
-from typing import NoReturn
 
 COMMANDS_NEED = ("numpy", "rich", "safetensors", "threadpoolctl")  # the engine itself needs NumPy alone
 
@@ -31,8 +30,9 @@ def prepare() -> None:
     name = command_name(sys.orig_argv)
     if name is None or sys.argv[:1] != ["-m"]:  # which Python replaces when the command's own module begins to run
         return
-    if threading.current_thread() is threading.main_thread():
-        take_default(signal.default_int_handler, signal.SIG_DFL)
+    take_default(signal.default_int_handler, signal.SIG_DFL)
+    import importlib.util
+
     missing = [package for package in COMMANDS_NEED if importlib.util.find_spec(package) is None]
     if missing:
         fail(f"{name}: needs {' and '.join(missing)}: pip install {' '.join(missing)}")
@@ -45,17 +45,25 @@ def prepare() -> None:
             fail(f"{name}: needs {package}, which is installed but cannot be imported ({found}); repair it: {cure}")
 
 
-def fail(line: str) -> NoReturn:
-    """End the command with status 2 and one line on stderr."""
+def fail(line: str) -> None:
+    """End the command with status 2 and one line on stderr: raises SystemExit."""
+    import contextlib
+
     with contextlib.suppress(OSError, AttributeError):  # it may be closed, or not be there
         print(line, file=sys.stderr)
     raise SystemExit(2)
 
 
 def take_default(of: object, handler: object) -> None:
-    """Set SIGINT's handler, if it is `of` now: nobody else's handler is replaced."""
-    if signal.getsignal(signal.SIGINT) is of:
-        signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    """Set SIGINT's handler, if it is `of` now: nobody else's handler is replaced.
+
+    Outside the main thread, which alone may set handlers, nothing is done.
+    """
+    try:
+        if signal.getsignal(signal.SIGINT) is of:
+            signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]
+    except ValueError:
+        return  # another thread
 
 
 prepare()

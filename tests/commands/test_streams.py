@@ -127,9 +127,10 @@ def test_a_terminal_that_is_gone(start):
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams(closed):
     root = str(lstm_np.__file__).rsplit("/", 2)[0]
-    command = f"{sys.executable} -m lstm_np.train {' '.join(map(str, SHORT))} --quiet {closed}"
-    done = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": root}, timeout=60)
-    assert done.returncode == 0
+    command = f"{sys.executable} -m lstm_np.train {' '.join(map(str, SHORT))} {closed}"
+    done = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": root}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"test    accuracy" in done.stdout) == (closed in ("2>&-", "<&-"))
     assert epochs_of() == 2
     for path in Path("run").rglob("*"):  # no descriptor of a closed stream became a file of the run
         assert path.suffix != ".json" or json.loads(path.read_text())
@@ -281,12 +282,13 @@ def test_the_engine_computes_with_numpy_alone(tmp_path):
     )
 
 
-def test_ctrl_c_during_the_imports_is_silent(start, tmp_path):
+@pytest.mark.parametrize("module", ["importlib.metadata", "numpy", "lstm_np.model"])
+def test_ctrl_c_during_the_imports_is_silent(start, tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
         "class Slow:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'lstm_np.model':\n"
+        f"        if name == {module!r}:\n"
         "            print('importing', flush=True)\n"
         "            time.sleep(30)\n"
         "sys.meta_path.insert(0, Slow())\n"
