@@ -50,7 +50,7 @@ def forward(xp, a, state, hold=as_computed):
     o = hold("o", sigmoid(xp, a[2 * H : 3 * H, :]))  # (2)
     g = hold("g", xp.tanh(a[3 * H : 4 * H, :]))  # (3)
     c = hold("c", f * c_before + i * g)  # (4)
-    tanh_c = hold("tanh_c", xp.tanh(c))
+    tanh_c = hold("tanh_c", xp.tanh(c))  # (5)
     h = hold("h", o * tanh_c)  # (5)
     return (h, c), {"i": i, "f": f, "o": o, "g": g, "c": c, "tanh_c": tanh_c, "h": h}
 
@@ -67,5 +67,5 @@ def backward(xp, dstate, state, values, hold=as_computed):
     da_g = dg * (1 - g * g)  # undoes (3)
     da_i, da_f, da_o = di * i * (1 - i), df * f * (1 - f), do * o * (1 - o)  # undoes (2)
     da = xp.concat((da_i, da_f, da_o, da_g), axis=0)
-    before = (0, dc * f)  # h_{t-1} is reached only through (1)
+    before = (0, dc * f)  # undoes (4); h_{t-1} is reached only through (1)
     return da, before, {"i": di, "f": df, "o": do, "g": dg, "c": dc, "tanh_c": dtanh_c, "h": dh}
