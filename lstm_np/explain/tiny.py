@@ -53,7 +53,8 @@ def worked_example() -> str:
     Raises ValueError where the gradients are not the complex-step derivatives, to 1e-12.
     """
     example = _Example()
-    return "\n".join([*_paragraphs(_HEAD.format(given=example.given())), *example.forward(), *example.backward()])
+    parts = [*_paragraphs(_HEAD.format(given=example.given())), *example.forward(), *example.backward()]
+    return "\n".join(parts).rstrip()
 
 
 class _Example:
