@@ -330,7 +330,13 @@ def _whole_arrays(
         what = what or _clipped(gradients, name, found, right)
         if what:
             told.setdefault(what, []).append(name)
+    first_alone, zero = ([what for what in told if what[0] == key] for key in ("= for +=", "zero"))
+    if first_alone and zero and shares is not None:  # of what multiplies an h_0 of 0, the first step's share is 0
+        told[first_alone[0]] += [name for name in told[zero[0]] if name in shares and not shares[name][0].any()]
+        told[zero[0]] = [name for name in told[zero[0]] if name not in told[first_alone[0]]]
     for (key, said), arrays in told.items():
+        if not arrays:
+            continue
         yield Reason(key, said, "", (), tuple(arrays))
 
 
