@@ -19,6 +19,7 @@ from lstm_np.explain.export import Other, record, report
 from lstm_np.explain.page import page_within
 from lstm_np.explain.provenance import facts_of
 from lstm_np.explain.samples import samples_of
+from lstm_np.explain.tiny import worked_example
 from lstm_np.files import write_atomically
 from lstm_np.training.run_folder import RunFolderError
 from lstm_np.training.trained import Trained, load_trained
@@ -30,7 +31,7 @@ def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "explain",
-        "[RUN] [--index N ...] [--out FILE] [flags]",
+        "[RUN] [--index N ...] [--out FILE] [flags] | --tiny",
         "See inside a trained model. Writes a page that a browser opens from disk, in which it reads test images: "
         "every gate of every unit at every step, and the sum that makes each number.",
         one="is not used",
@@ -45,12 +46,21 @@ def make_parser() -> Parser:
     )
     add_machine_flags(parser)
     _add_page_flags(parser)
+    text = "instead, print a worked example: two units, two steps, every number with the line of code that computes it"
+    parser.add_argument("--tiny", action="store_true", help=text)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_command(make_parser(), argv, _page)
+    return run_command(make_parser(), argv, lambda arguments: (_tiny if arguments.tiny else _page)(arguments))
+
+
+def _tiny(arguments: argparse.Namespace) -> int:
+    if arguments.run is not None:
+        raise ValueError(f"--tiny has numbers of its own and takes no RUN, found {arguments.run}")
+    emit(worked_example())
+    return 0
 
 
 def _load(arguments: argparse.Namespace, backend: Any) -> Trained:

@@ -30,6 +30,8 @@ def test_the_page_is_what_is_printed(text):
 
 def test_the_command_prints_it(text, invoke):  # noqa: F811
     assert invoke("explain", "--tiny") == (0, f"{text}\n", "")
+    said = "explain: --tiny has numbers of its own and takes no RUN, found runs/1\n"
+    assert invoke("explain", "runs/1", "--tiny") == (2, "", said)
 
 
 def test_it_fits_a_terminal(text):

@@ -72,6 +72,18 @@ def test_the_program_in_the_docs_runs():
     assert names["report"].ok is False
 
 
+def test_a_sum_over_steps_that_is_set_is_so_named_where_h_0_is_0(tmp_path):
+    """dWh then has the first step's share alone, which is 0."""
+    source = (LEARNERS / "scratch_class.py").read_text(encoding="utf-8")
+    assert source.count("total += grad") == 1
+    (tmp_path / "mine.py").write_text(source.replace("total += grad", "total[...] = grad"), encoding="utf-8")
+    reports = check_file(tmp_path / "mine.py", **SIZES).reports
+    assert [[(reason.key, reason.gradients) for reason in report.reasons] for report in reports] == [
+        [],
+        [("= for +=", ("dWx", "dWh", "db"))],
+    ]
+
+
 GRU = LEARNERS / "gru_after.py"
 GRU_MISTAKES = {
     "da_n * m * r": ("da_n * r", "dr: without m"),

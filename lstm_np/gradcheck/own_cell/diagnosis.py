@@ -337,7 +337,7 @@ def _whole_arrays(
     for (key, said), arrays in told.items():
         if not arrays:
             continue
-        yield Reason(key, said, "", (), tuple(arrays))
+        yield Reason(key, said, "", (), tuple(name for name in names if name in arrays))
 
 
 def _swapped(gradients: Gradients, predicted: Mapping[str, Array], name: str) -> tuple[str, str] | None:
