@@ -45,7 +45,8 @@ COMMANDS = max(LEVELS.values())
 TESTS = Path(__file__).parent
 # tests of no one part
 ACROSS = {
-    "architecture", "docs", "examples", "fit", "habits", "path", "program", "readme", "resume", "strict_backend", "words",
+    "architecture", "docs", "examples", "fit", "habits", "path", "program", "readme", "resume", "strict_backend",
+    "words",
 }  # fmt: skip
 FOLDERS = {
     "commands": "the commands and lstm_np/cli",
