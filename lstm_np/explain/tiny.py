@@ -158,7 +158,7 @@ class _Example:
     def gradients(self) -> Iterator[str]:
         """(1') summed over steps, every number of dW, dU and db."""
         das = {step.t: step.da[:, 0] for step in self.back}
-        reads = {
+        reads: dict[str, tuple[str, list[tuple[str, list[float] | None]]]] = {
             "dW = sum over steps of da x": ("W", [("", [self.x[0, t, 0] for t in range(T)])]),
             "dU = sum over steps of da h_before": (
                 "U",
@@ -181,7 +181,8 @@ class _Example:
         """How many gradients are the complex-step derivatives of the loss.  Raises ValueError where one is not."""
         kernel, count = _kernel("complex128"), 0
         arrays = {**self.params, "x": self.x}
-        found = {**self.grads, "x": np.stack([step.dx for step in reversed(self.back)], axis=1)}
+        dxs: list[Any] = [step.dx for step in reversed(self.back)]
+        found = {**self.grads, "x": np.stack(dxs, axis=1)}
         for name, array in arrays.items():
             for where in np.ndindex(array.shape):
                 moved = {key: value.astype(complex) for key, value in arrays.items()}
