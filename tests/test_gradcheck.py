@@ -12,8 +12,6 @@ from lstm_np.gradcheck import COMPLEX_STEP_LIMIT
 from lstm_np.kernels import reference
 from tests.faults import with_fault
 
-pytestmark = pytest.mark.quick
-
 CONFIGURATIONS = 60
 
 

@@ -415,9 +415,7 @@ REFUSED = {
     "nesterov must be true or false, found 'yes'": lambda: lstm_np.SGD(PARAMS, momentum=0.9, nesterov="yes"),
     "threads must be a whole number of at least 1, found '2'": lambda: lstm_np.get_backend("numpy", threads="2"),
     "threads must be a whole number of at least 1, found 1.5": lambda: lstm_np.get_backend("numpy", threads=1.5),
-    "batch_size must be an integer of at least 1, found 2.5": lambda: lstm_np.gradcheck(
-        lstm_np.RNN(2, 3), batch_size=2.5
-    ),
+    "batch_size must be a whole number, found 2.5": lambda: lstm_np.gradcheck(lstm_np.RNN(2, 3), batch_size=2.5),
     "found batch size 2.5, expected a whole number of at least 1": lambda: Batches(X, LABELS, 2.5),
     "labels must be numbers, found text, such as ['a']": lambda: SequenceClassifier(3, 5, 3).evaluate(X, ["a"] * 20),
     "parameter 'readout.b' must be numbers, found a dict": lambda: PARAMS.update({"readout.b": {}}),

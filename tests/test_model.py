@@ -9,8 +9,6 @@ import lstm_np
 from lstm_np.cells import get_cell
 from lstm_np.kernels import KERNELS, LayerSpec, kernel_class
 
-pytestmark = pytest.mark.quick
-
 
 def toy(n=200, seed=0):
     """Sequences whose class is the position (0, 1 or 2) of their largest first feature."""

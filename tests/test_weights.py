@@ -25,8 +25,6 @@ from lstm_np.weights import (
     write_weights,
 )
 
-pytestmark = pytest.mark.quick
-
 FLIPS = 400
 
 
