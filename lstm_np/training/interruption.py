@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,16 +34,20 @@ class Interruption:
         self.requested: int | None = None
         self._held = False
         self._before: dict[int, Any] = {}
+        self._hook: Callable[[Any], object] = sys.unraisablehook
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             wanted = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._handle) for number in wanted}
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if sys.unraisablehook == self._unraisable:
+            sys.unraisablehook = self._hook
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -62,6 +67,11 @@ class Interruption:
     def asked(self) -> bool:
         """Whether a signal asks to come to an end."""
         return self.requested is not None
+
+    def _unraisable(self, lost: Any) -> None:
+        """Say nothing of a signal whose exception is lost, as in callbacks of weak references: `held` raises it."""
+        if not isinstance(lost.exc_value, Interrupted):
+            self._hook(lost)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         first, self.requested = self.requested is None, number

@@ -63,6 +63,7 @@ def signals(campaign: Campaign) -> None:
     os.chdir(campaign.folder)
     os.environ.update(XDG_CACHE_HOME=str(campaign.folder / "cache"))
     os.environ.pop("LSTM_NP_DATA", None)
+    load_digits()  # what it imports is imported once, or most signals would come then
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     mirrors = (f"http://127.0.0.1:{server.server_address[1]}/",)
     serving = fork(server.serve_forever)  # type: ignore[arg-type]

@@ -7,8 +7,10 @@ import csv
 import json
 import os
 import signal
+import sys
 import threading
 import tracemalloc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +149,23 @@ def test_a_signal_whose_exception_is_lost_is_not_lost():
         with pytest.raises(Interrupted) as caught, interruption.held():
             pytest.fail("entered")
         assert caught.value.number == signal.SIGTERM
+
+
+def test_a_signal_in_a_callback_is_no_traceback(capsys):
+    """Python ignores the exceptions of callbacks of weak references, and says so."""
+
+    class Thing:
+        pass
+
+    before = sys.unraisablehook
+    with Interruption() as interruption:
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del thing
+        assert reference() is None
+        assert interruption.requested == signal.SIGTERM
+    assert sys.unraisablehook is before
+    assert capsys.readouterr().err == ""
 
 
 def test_interruption_does_nothing_in_another_thread():
