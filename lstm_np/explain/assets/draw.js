@@ -53,6 +53,7 @@ function openDrawing() {
 function closeDrawing() {
   DRAWING.open = false;
   byId("drawing").hidden = true;
+  show(true);
   byId("draw").focus();
 }
 

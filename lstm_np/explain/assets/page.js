@@ -96,6 +96,7 @@ function drawAll() {
   byId("held").hidden = !STATE.hold;
   if (STATE.hold) byId("held-words").replaceChildren("What if: ", el("strong", {}, holdInWords(STATE.hold)), ". All that is shown is computed in the page; pale curves are the recorded pass.");
   panels.forEach((panel) => panel.draw(now));
+  if (DRAWING.open) return; // what stands below the score follows when the drawing is done
   drawSaturation(now.layer);
   drawTensors(now);
 }
