@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.processes import ROOT
 from lstm_np.backends.blas_threads import libraries
-from lstm_np.training.environment import cpu_name
+from lstm_np.backends.cores import cpu_name
 
 FORMAT = "lstm_np benchmark 2"
 

@@ -1,9 +1,10 @@
-"""How many cores to use: all that this process may, unless the user says how many."""
+"""The processor, and how many of its cores to use: all that this process may, unless the user says how many."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,18 @@ def usable_cores(root: Path = cgroups.ROOT, environment: Mapping[str, str] = os.
     if not can_start_processes():
         return Cores(1, "this Python cannot start worker processes")
     return min(_bounds(root, environment), key=lambda cores: cores.number)
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it, with its family and model where it does: names can be vague."""
+    try:
+        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+        told = {name.strip(): value.strip() for name, _, value in pairs}
+    except OSError:
+        told = {}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    family, model = told.get("cpu family"), told.get("model")
+    return name if family is None or model is None else f"{name} (family {family}, model {model})"
 
 
 def can_start_processes() -> bool:

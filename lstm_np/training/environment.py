@@ -13,6 +13,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
+from lstm_np.backends.cores import cpu_name
 from lstm_np.backends.memory import available_memory
 from lstm_np.cells import get_cell
 from lstm_np.kernels.cpu import cut
@@ -48,18 +49,6 @@ def describe_machine() -> dict[str, Any]:
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
         **commit(),
     }
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it, with its family and model where it does: names can be vague."""
-    try:
-        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
-        told = {name.strip(): value.strip() for name, _, value in pairs}
-    except OSError:
-        told = {}
-    name = told.get("model name") or platform.processor() or platform.machine()
-    family, model = told.get("cpu family"), told.get("model")
-    return name if family is None or model is None else f"{name} (family {family}, model {model})"
 
 
 @functools.cache

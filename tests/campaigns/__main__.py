@@ -23,10 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lstm_np.backends.cores import cpu_name
 from lstm_np.data import load
 from lstm_np.files import write_atomically
 from lstm_np.training import curves
-from lstm_np.training.environment import commit, cpu_name
+from lstm_np.training.environment import commit
 from tests.campaigns.flips import flips
 from tests.campaigns.io_faults import io_faults
 from tests.campaigns.kills import kills

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 import lstm_np
+from lstm_np.backends.cores import cpu_name
 from lstm_np.checkpoints import DEFAULT, Checkpoint, Checkpoints, Keeper
 from lstm_np.files import write_atomically
 from lstm_np.steps import ModelSteps
-from lstm_np.training.environment import commit, cpu_name
+from lstm_np.training.environment import commit
 
 T, D, K = 28, 28, 10
 GRID = [(B, H) for H in (16, 32, 64, 128, 256, 512) for B in (1, 16, 128, 512)]

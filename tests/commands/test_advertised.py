@@ -91,7 +91,7 @@ def test_the_search_finds_what_is_not_there():
 
 def test_flags_in_messages_are_flags_of_a_command():
     known = {flag for name in COMMANDS for flag in flags_of(name)}
-    known |= {"--force-reinstall", "--logdir"}  # of pip, of tensorboard
+    known |= {"--force-reinstall", "--logdir", "--porcelain"}  # of pip, tensorboard, git
     for path in SOURCES:
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", messages(path)):
             assert flag in known, f"{path.relative_to(ROOT)}: {flag}"

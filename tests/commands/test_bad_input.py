@@ -27,7 +27,7 @@ def refused(result, line):
         (("--hidden-size", 0), "--hidden-size must be at least 1, found 0"),
         (("--layers", 0), "--layers must be at least 1, found 0"),
         (("--epochs", -3), "--epochs must be at least 1, found -3"),
-        (("--max-steps", 0), "--max-steps must be an integer of at least 1, found 0"),
+        (("--max-steps", 0), "--max-steps must be at least 1, found 0"),
         (("--batch-size", 0), "--batch-size must be at least 1, found 0"),
         (("--limit-train", 0), "--limit-train must be at least 1, found 0"),
         (("--dropout", 1), "--dropout must be at least 0 and below 1, found 1.0"),
@@ -402,7 +402,7 @@ def test_pictures_without_pillow(invoke, trained, tmp_path, monkeypatch):
     ("flags", "line"),
     [
         (("--hidden-size", 0), "--hidden-size must be at least 1, found 0"),
-        (("--steps", 0), "steps must be an integer of at least 1, found 0"),
+        (("--steps", 0), "steps must be at least 1, found 0"),
         (("--configurations", 0), "--configurations must be at least 1, found 0"),
     ],
 )
