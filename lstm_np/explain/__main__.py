@@ -1,24 +1,30 @@
-"""See inside a trained model: python -m lstm_np.explain [RUN] --index 0 18 247."""
+"""See inside a trained model: python -m lstm_np.explain [RUN] --index 0 18 247; --term for the terminal."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from lstm_np import options
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
-from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
-from lstm_np.data.load import DATASETS
+from lstm_np.cli.flags import CELL_VALUES, add_data_flags, add_machine_flags, cell_argument
+from lstm_np.data.load import DATASETS, load_dataset
 from lstm_np.data.progress import download_bars
+from lstm_np.display.text import can_show
+from lstm_np.explain import without
 from lstm_np.explain.export import Other, record, report
 from lstm_np.explain.page import page_within
 from lstm_np.explain.provenance import facts_of
-from lstm_np.explain.samples import samples_of
+from lstm_np.explain.samples import samples_of, trace_of
+from lstm_np.explain.terminal import Choice, Look, terminal_view
 from lstm_np.explain.tiny import worked_example
 from lstm_np.files import write_atomically
 from lstm_np.training.run_folder import RunFolderError
@@ -31,29 +37,48 @@ def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "explain",
-        "[RUN] [--index N ...] [--out FILE] [flags] | --tiny",
+        "[RUN] [--index N ...] [--out FILE | --term | --without GATE] [flags] | --tiny",
         "See inside a trained model. Writes a page that a browser opens from disk, in which it reads test images: "
-        "every gate of every unit at every step, and the sum that makes each number.",
+        "every gate of every unit at every step, and the sum that makes each number. With --term: the same as text.",
         one="is not used",
     )
     add_run_arguments(parser)
-    add_cell_file_flag(parser)
-    parser.add_argument("--out", default="explain.html", metavar="FILE", help="the file [explain.html]")
+    text = "the cell of a run that was trained with one of your own; with --without: which cell [lstm]"
+    parser.add_argument("--cell", type=cell_argument, metavar=CELL_VALUES, help=text)
+    views = parser.add_argument_group("what is shown").add_mutually_exclusive_group()
+    views.add_argument("--out", default="explain.html", metavar="FILE", help="a page, in this file [explain.html]")
+    views.add_argument("--term", action="store_true", help="a test image being read, in the terminal")
+    text = "a worked example: two units, two steps, every number with the line of code that computes it"
+    views.add_argument("--tiny", action="store_true", help=text)
+    views.add_argument(
+        "--without",
+        metavar="GATE",
+        help="train with and without a gate, on images and on a task that needs memory, and compare; GATE=X says what "
+        "it is held at",
+    )
     parser.add_argument("--index", type=int, nargs="+", default=[0], metavar="N", help="test images, from 0 [0]")
     group = add_data_flags(parser)
     group.add_argument(
-        "--dataset", choices=DATASETS, help="test images of this data set [the one the run was trained on]"
+        "--dataset", choices=DATASETS, help="images of this data set [that of the run; with --without: mnist]"
     )
     add_machine_flags(parser)
     _add_page_flags(parser)
-    text = "instead, print a worked example: two units, two steps, every number with the line of code that computes it"
-    parser.add_argument("--tiny", action="store_true", help=text)
+    _add_terminal_flags(parser)
+    _add_without_flags(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return run_command(make_parser(), argv, lambda arguments: (_tiny if arguments.tiny else _page)(arguments))
+    return run_command(make_parser(), argv, _view)
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    if arguments.tiny:
+        return _tiny(arguments)
+    if arguments.without is not None:
+        return _without(arguments)
+    return _term(arguments) if arguments.term else _page(arguments)
 
 
 def _tiny(arguments: argparse.Namespace) -> int:
@@ -141,6 +166,95 @@ def _command(arguments: argparse.Namespace) -> str:
     words += ["--compare", arguments.compare] if arguments.compare else []
     words += ["--megabytes", f"{arguments.megabytes:g}"] if arguments.megabytes else []
     return shlex.join(words)
+
+
+# ---- --term
+
+
+def _add_terminal_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("with --term")
+    group.add_argument("--gate", metavar="NAME", help="whose map is drawn, or another value of the cell [f]")
+    group.add_argument("--value", metavar="NAME", help="print every term of the sums that make this value")
+    group.add_argument("--step", type=int, default=0, metavar="N", help="at this step, from 0 [0]")
+    group.add_argument("--unit", type=int, default=0, metavar="N", help="of this unit, from 0 [0]")
+    group.add_argument("--layer", type=int, default=0, metavar="N", help="in this layer, from 0 [0]")
+    group.add_argument("--reverse", action="store_true", help="in the direction that reads backwards")
+    group.add_argument("--ascii", action="store_true", help="no block characters [where the terminal has none]")
+
+
+def _term(arguments: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    colour = console.is_terminal and console.color_system not in (None, "standard")
+    look = Look(console.width, not arguments.ascii and can_show("█", console), colour)
+    choice = Choice(arguments.layer, arguments.reverse, arguments.gate, arguments.value, arguments.step, arguments.unit)
+    with backend_of(arguments) as backend:
+        trained = _load(arguments, backend)
+        with download_bars(False) as progress:
+            dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
+        views = [
+            terminal_view(trained, sample, trace_of(trained, sample), choice, look)
+            for sample in samples_of(dataset, arguments.index)
+        ]
+    for number, lines in enumerate(views):
+        if number:
+            emit("")
+        for line in lines:
+            if console.is_terminal:
+                console.print(line, soft_wrap=True)
+            else:
+                emit(line.plain)
+    return 0
+
+
+# ---- --without
+
+
+def _add_without_flags(parser: Parser) -> None:
+    standard = without.Sizes()
+    group = parser.add_argument_group("with --without")
+    group.add_argument(
+        "--hidden-size", type=int, default=standard.hidden_size, metavar="N", help=f"units [{standard.hidden_size}]"
+    )
+    group.add_argument(
+        "--epochs", type=int, default=standard.epochs, metavar="N", help=f"of training [{standard.epochs}]"
+    )
+    group.add_argument("--seeds", type=int, default=3, metavar="N", help="so many of each [3]")
+    group.add_argument("--limit-train", type=int, default=10_000, metavar="N", help="sequences of each task [10000]")
+    group.add_argument("--memory-steps", type=int, default=50, metavar="N", help="length of the memory task [50]")
+    group.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def _without(arguments: argparse.Namespace) -> int:
+    for name in ("hidden_size", "epochs", "seeds", "limit_train"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(arguments, name)}")
+    if arguments.memory_steps < without.MARKS:
+        raise ValueError(f"--memory-steps must be at least {without.MARKS}, found {arguments.memory_steps}")
+    sizes = dataclasses.replace(
+        without.Sizes(), cell=arguments.cell or "lstm", hidden_size=arguments.hidden_size, epochs=arguments.epochs
+    )
+    without.held_at(arguments.without, sizes.cell)  # refused before the data are fetched
+    with backend_of(arguments) as backend:
+        with download_bars(arguments.json) as progress:
+            name = arguments.dataset or "mnist"
+            dataset = load_dataset(
+                name,
+                arguments.data_dir,
+                arguments.offline,
+                say,
+                explicit=arguments.dataset is not None,
+                progress=progress,
+            )
+        tasks = [
+            without.rows_task(dataset, arguments.limit_train),
+            without.memory_task(arguments.limit_train, arguments.memory_steps),
+        ]
+        results = without.compare(arguments.without, tasks, sizes, range(arguments.seeds), backend, say)
+    if arguments.json:
+        emit(json.dumps(without.as_json(arguments.without, tasks, sizes, results)))
+    else:
+        emit(without.table(arguments.without, tasks, sizes, results))
+    return 0
 
 
 if __name__ == "__main__":

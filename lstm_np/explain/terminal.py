@@ -1,0 +1,310 @@
+"""A trained model reading one image, as text: what it would answer after every step, a map of one gate, the sums behind
+one value, and the tensors on their way, for a terminal of any width, with colours or without, in ASCII if need be.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from lstm_np.data import sequence_view
+from lstm_np.explain.arithmetic import Sum, backward_sums, forward_sums
+from lstm_np.explain.samples import STEPS, Sample
+from lstm_np.trace import Trace
+from lstm_np.training.trained import Trained
+
+RAMP = " .:-=+*#%@"  # from the low end of a scale to the high one
+UNITS = 20  # of a map
+MINDS = 8  # answers in a row that are told one by one
+LINES = 40  # of a table over time: more steps are shown every so many
+WIDEST_ROW = 40  # features of a step that are drawn
+# colours of a scale from its low end to its high one, told apart without telling red from green
+SEQUENTIAL = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
+DIVERGING = ((33, 102, 172), (247, 247, 247), (178, 24, 43))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What can be shown: characters in a line, whether block characters are among them, and colours."""
+
+    width: int = 80
+    blocks: bool = True
+    colour: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is shown of a trace: one layer and direction, one gate's map, and the sums of one value, or of none."""
+
+    layer: int = 0
+    reverse: bool = False
+    gate: str | None = None
+    value: str | None = None
+    t: int | None = None
+    unit: int | None = None
+
+
+def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice, look: Look) -> list[Text]:
+    """All lines about one sample; `trace` is that of the sample alone.
+
+    Raises TraceError for a layer, gate or value that there is not, ValueError for a step or unit.
+    """
+    gate = choice.gate or ("f" if "f" in trace.gates and "f" in trace.values else trace.values[0])
+    unit_map = _map(trace, gate, choice, trained.view, look)
+    sums = _sums(trained, trace, choice, look) if choice.value is not None else _hint(gate)
+    sections = (_reading(trained, sample, trace, look), unit_map, sums, _flow(trained, trace))
+    lines = [_heading(sample, trace)]
+    for section in sections:
+        lines += [Text(), *section]
+    for line in () if look.colour else lines:  # a space may have a colour
+        line.rstrip()
+    return lines
+
+
+# ---- what it answers after every step
+
+
+def _heading(sample: Sample, trace: Trace) -> Text:
+    p = trace.probabilities[0, -1]
+    guess = int(p.argmax())
+    verdict = ""
+    if sample.label is not None:
+        right = guess == sample.label
+        verdict = f", which is right (label {guess})" if right else f", which is wrong: the label is {sample.label}"
+    return Text(f"{sample.name}: {guess} ({p[guess]:.2%}){verdict}", style="bold")
+
+
+def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list[Text]:
+    """A line for each step: what is read, and what the read-out makes of the state after it."""
+    p, step = trace.probabilities[0], STEPS.get(trained.view, "step")
+    x = sequence_view(sample.image[np.newaxis], trained.view)[0].astype(float)
+    drawn = x.shape[1] <= WIDEST_ROW
+    width = max(x.shape[1], len("is read")) if drawn else 0
+    first = max(len(step), len(str(trace.steps - 1)))
+    name = len(str(p.shape[1] - 1))  # of a class
+    space = look.width - (first + 2 + (width + 2 if drawn else 0) + 2 * len(f"{'':{name}} 100.00%") + 4)
+    bar = max(0, min(24, space))
+    head = f"{step:>{first}}  " + (f"{'is read':<{width}}  " if drawn else "")
+    lines = [Text(f"{head}{'answer after it':<{max(16, name + 12 + bar)}}next", style="bold")]
+    every = -(-trace.steps // LINES)
+    for t in range(trace.steps):
+        if t % every and t != trace.steps - 1:
+            continue
+        order = np.argsort(-p[t], kind="stable")
+        best, second = int(order[0]), int(order[1])
+        line = Text(f"{t:>{first}}  ")
+        if drawn:
+            line.append_text(_cells(x[t], 0.0, 1.0, SEQUENTIAL, 1, look))
+            line.append(" " * (width - len(x[t]) + 2))
+        block = "█" if look.blocks else "#"
+        line.append(f"{best:>{name}} {p[t, best]:7.2%}  {block * round(bar * float(p[t, best])):<{bar}}  ")
+        line.append(f"{second:>{name}} {p[t, second]:7.2%}")
+        lines.append(line)
+    if every > 1:
+        lines.append(Text(f"(every {every} {step}s, and the last)"))
+    lines += _wrapped(f"Its answer: {change_of_mind(p.argmax(axis=1).tolist(), step)}.", look)
+    probe = f"The read-out was trained on the last {step} alone; what it makes of earlier states is a probe."
+    if trace.about["directions"] == 2 and trained.model.read_out == "final_state":
+        probe += f" It reads both directions, after as many {step}s of each."
+    return lines + _wrapped(probe, look)
+
+
+def change_of_mind(answers: Sequence[int], step: str) -> str:
+    """ "5 until row 16, 8 from row 17, 3 at the last row" from the answer after every step."""
+    runs = [(answer, len(list(group))) for answer, group in groupby(answers)]
+    if len(runs) == 1:
+        return f"{runs[0][0]} from the first {step} on"
+    if len(runs) > MINDS:
+        return f"{answers[-1]} from {step} {len(answers) - runs[-1][1]} on, after {len(runs) - 1} changes of mind"
+    words, start = [], 0
+    for answer, length in runs:
+        last = start + length - 1
+        if start == 0:
+            words.append(f"{answer} until {step} {last}")
+        elif last == len(answers) - 1:
+            words.append(f"{answer} at the last {step}" if length == 1 else f"{answer} from {step} {start} on")
+        else:
+            words.append(f"{answer} at {step} {start}" if length == 1 else f"{answer} from {step} {start}")
+        start += length
+    return ", ".join(words)
+
+
+# ---- a map of one value: time to the right, units down
+
+
+def _map(trace: Trace, name: str, choice: Choice, view: str, look: Look) -> list[Text]:
+    array = trace.value(name, layer=choice.layer, reverse=choice.reverse)[0].astype(float)  # (T, H)
+    order = np.argsort(array.min(axis=0) - array.max(axis=0), kind="stable")[:UNITS].tolist()
+    low, high, colours = _scale(array)
+    step, T = STEPS.get(view, "step"), len(array)
+    label = max(4, len(str(array.shape[1] - 1)))
+    binned, size = _binned(array[:, order], look.width - label - 1)
+    wide = max(1, (look.width - label - 1) // len(binned))
+    where = f"layer {choice.layer}" + (" reverse" if choice.reverse else "")
+    which = f"the {len(order)} of {array.shape[1]} units that change most" if array.shape[1] > UNITS else "all units"
+    lines = _wrapped(f"{name} of {where}: time to the right, {which} from the top", look, "bold")
+    lines.append(_legend(low, high, colours, look))
+    for k, unit in enumerate(order):
+        line = Text(f"{unit:>{label}} ")
+        lines.append(line.append_text(_cells(binned[:, k], low, high, colours, wide, look)))
+    lines.append(Text(" " * (label + 1) + _axis(len(binned), size, wide)))
+    per = f"; a column is the mean of up to {size} {step}s" if size > 1 else ""
+    return [*lines, *_wrapped(f"{step}s 0 to {T - 1}{per}", look)]
+
+
+def _scale(array: np.ndarray) -> tuple[float, float, tuple[tuple[int, int, int], ...]]:
+    """The limits of a map and its colours: 0 ... 1 for what lies there, else around 0."""
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0, SEQUENTIAL
+    most = 1.0 if max(-low, high) <= 1 else float(np.ceil(max(-low, high)))
+    return -most, most, DIVERGING
+
+
+def _binned(array: np.ndarray, space: int) -> tuple[np.ndarray, int]:
+    """(columns, units) of at most `space` columns, and how many steps each is the mean of."""
+    size = -(-len(array) // space)
+    return np.stack([array[start : start + size].mean(axis=0) for start in range(0, len(array), size)]), size
+
+
+def _cells(
+    values: np.ndarray, low: float, high: float, colours: Sequence[tuple[int, int, int]], wide: int, look: Look
+) -> Text:
+    """A line of cells, each `wide` characters: more or less ink, or a colour."""
+    shares = np.clip((values - low) / (high - low), 0.0, 1.0)
+    if look.colour:
+        return Text.assemble(*((" " * wide, _background(float(share), colours)) for share in shares))
+    return Text("".join(RAMP[min(int(share * len(RAMP)), len(RAMP) - 1)] * wide for share in shares))
+
+
+def _background(share: float, colours: Sequence[tuple[int, int, int]]) -> Style:
+    place = share * (len(colours) - 1)
+    k = min(int(place), len(colours) - 2)
+    red, green, blue = (round(a + (b - a) * (place - k)) for a, b in zip(colours[k], colours[k + 1], strict=True))
+    return Style(bgcolor=Color.from_rgb(red, green, blue))
+
+
+def _legend(low: float, high: float, colours: Sequence[tuple[int, int, int]], look: Look) -> Text:
+    line = Text(f"scale: {low:g} ")
+    line.append_text(_cells(np.linspace(low, high, len(RAMP)), low, high, colours, 1, look))
+    return line.append(f" {high:g}")
+
+
+def _axis(columns: int, size: int, wide: int) -> str:
+    """Numbers of steps under their columns, as far apart as they need."""
+    apart = -(-(len(str(columns * size)) + 1) // wide)
+    apart = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, apart) if nice >= apart)
+    return "".join(f"{column * size:<{apart * wide}}" for column in range(0, columns, apart))[: columns * wide]
+
+
+# ---- the sums behind one value
+
+
+def _hint(gate: str) -> list[Text]:
+    return [Text(f"The sums behind a value: --value {gate} --step 5 --unit 0")]
+
+
+def _sums(trained: Trained, trace: Trace, choice: Choice, look: Look) -> list[Text]:
+    t, unit = choice.t, choice.unit
+    name = choice.value
+    assert name is not None
+    assert t is not None
+    assert unit is not None
+    where = {"layer": choice.layer, "reverse": choice.reverse, "t": t, "unit": unit}
+    layer = f"layer {choice.layer}" + (" reverse" if choice.reverse else "")
+    lines = [Text(f"{name} of unit {unit} at {STEPS.get(trained.view, 'step')} {t}, {layer}: forward", style="bold")]
+    for each in forward_sums(trained.model, trace, name, **where):
+        lines += _sum(each, look)
+    if trace.has_gradients:
+        lines += [Text(), Text("backward: the gradient of this sample's loss", style="bold")]
+        for each in backward_sums(trained.model, trace, name, **where):
+            lines += _sum(each, look)
+    return lines
+
+
+def _sum(found: Sum, look: Look) -> list[Text]:
+    """The equation, every term, and the engine's number beside the sum of what is printed."""
+    many = len(found.terms) > 4
+    lines = _wrapped(found.title, look)
+    words = [f"{term.label} = {_factors(term.factors)}" for term in found.terms]
+    if many:
+        each = max(map(len, words))
+        columns = max(1, look.width // (each + 2))
+        for start in range(0, len(words), columns):
+            lines.append(Text("".join(f"  {word:<{each}}" for word in words[start : start + columns])))
+    else:
+        lines += [Text(f"  {word}") for word in words]
+    what = f"sum of {len(words)} terms" if len(words) > 1 else "this"
+    what = what if found.function is None else f"{found.function} of {'it' if len(words) == 1 else 'the sum'}"
+    summed = f"  {what}: {found.total:+.9g}" if words else "  no terms: nothing follows"
+    lines += _wrapped(
+        f"{summed}, the engine's {found.result} = {found.engine:+.9g}, rounding {found.engine - found.total:+.1e}", look
+    )
+    return lines
+
+
+def _factors(factors: Sequence[float]) -> str:
+    if len(factors) == 1:
+        return f"{factors[0]:+.6f}"
+    product = float(np.prod(factors)) + 0.0  # no -0
+    return " * ".join(f"{factor:+.4f}" for factor in factors) + f" = {product:+.6f}"
+
+
+# ---- the tensors on their way
+
+
+def _flow(trained: Trained, trace: Trace) -> list[Text]:
+    """Every tensor of the recorded pass in the order in which they come about: shape, bytes and range."""
+    head = ("tensor", "shape", "bytes", "min", "mean", "max")
+    rows = [head]
+    for name, array in _tensors(trained, trace):
+        numbers = [f"{float(number):.4f}" for number in (array.min(), array.mean(), array.max())]
+        rows.append((name, " x ".join(map(str, array.shape)), f"{array.nbytes:,}", *numbers))
+    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+    lines = [
+        Text("  ".join(f"{cell:{'<' if k < 2 else '>'}{widths[k]}}" for k, cell in enumerate(row))) for row in rows
+    ]
+    lines[0].stylize("bold")
+    title = Text(f"From the input to the answer, one sample in {trace.about['dtype']}; parameters begin with >", "bold")
+    return [title, *lines]
+
+
+def _tensors(trained: Trained, trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
+    model = trained.model
+    host = model.backend.to_host
+    params = {name: host(array) for name, array in model.params.items()}
+
+    def of(section: str) -> Iterator[tuple[str, np.ndarray]]:
+        return ((f"> {name}", array) for name, array in params.items() if name.startswith(f"{section}."))
+
+    yield "x", trace.x()[0]
+    if "input_projection.W" in params:
+        yield from of("input_projection")
+        yield "projected", trace.x(0)[0]
+    for layer, reverse in trace.layers:
+        single = f"layer{layer}" + ("_reverse" if reverse else "")
+        yield from of(single)
+        a = [trace.pre_activation(gate, layer=layer, reverse=reverse)[0] for gate in trace.gates]
+        yield f"{single} a", np.concatenate(a, axis=1)
+        for name in trace.values:
+            yield f"{single} {name}", trace.value(name, layer=layer, reverse=reverse)[0]
+    yield from of("readout")
+    assert trace.logits is not None
+    yield "logits", trace.logits[0]
+    yield "probabilities", trace.probabilities[0, -1]
+
+
+def _wrapped(text: str, look: Look, style: str = "") -> list[Text]:
+    """Words in lines that are not too long, each after the first set in."""
+    lead = len(text) - len(text.lstrip())
+    made = textwrap.wrap(
+        text.strip(), look.width, initial_indent=" " * lead, subsequent_indent=" " * (lead + 2), break_long_words=False
+    )
+    return [Text(line, style=style) for line in made]
