@@ -220,7 +220,7 @@ def _add_without_flags(parser: Parser) -> None:
     )
     group.add_argument("--seeds", type=int, default=3, metavar="N", help="so many of each [3]")
     group.add_argument("--limit-train", type=int, default=10_000, metavar="N", help="sequences of each task [10000]")
-    group.add_argument("--memory-steps", type=int, default=50, metavar="N", help="length of the memory task [50]")
+    group.add_argument("--memory-steps", type=int, default=25, metavar="N", help="length of the memory task [25]")
     group.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 

@@ -64,9 +64,9 @@ class Sizes:
 
     cell: str = "lstm"
     hidden_size: int = 64
-    epochs: int = 2
+    epochs: int = 5
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
 
 
 def held_at(gate: str, cell: str) -> dict[str, float]:

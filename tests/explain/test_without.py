@@ -72,7 +72,13 @@ def test_both_are_trained_from_every_seed_and_only_the_gate_differs():
     assert len(heard) == 4
     assert heard[1].startswith("memory, seed 0, without it: ")
     plain = lstm_np.SequenceClassifier(9, 5, 8, hold={"f": 1.0}, seed=1)
-    plain.fit(*task.train, epochs=1, batch_size=10, optimizer=lstm_np.Adam(plain.params, lr=2e-3), clip_norm=1.0)
+    plain.fit(
+        *task.train,
+        epochs=1,
+        batch_size=10,
+        optimizer=lstm_np.Adam(plain.params, lr=sizes.learning_rate),
+        clip_norm=1.0,
+    )
     assert plain.evaluate(*task.test).loss == results[3].loss
 
 
