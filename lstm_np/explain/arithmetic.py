@@ -164,8 +164,8 @@ class _Place:
         }  # fmt: skip
         if (self.cell, name) in sums:
             return [sums[self.cell, name]()]
-        terms = [("(1 - z) * n", 1 - value("z"), value("n")), ("z * h_{t-1}", value("z"), self.before("h"))]
-        return [self.short("h = (1 - z) * n + z * h_{t-1}", "h", terms)]
+        parts = [("(1 - z) * n", 1 - value("z"), value("n")), ("z * h_{t-1}", value("z"), self.before("h"))]
+        return [self.short("h = (1 - z) * n + z * h_{t-1}", "h", parts)]
 
     def gate(self, name: str) -> list[Sum]:
         """The pre-activation of a gate, and the gate."""
@@ -181,7 +181,8 @@ class _Place:
             equation += f" + b_{name}"
         a = float(self.trace.pre_activation(name, **self.where)[0, self.t, self.unit])
         summed = Sum(f"a_{name} = {equation}", f"a_{name}", a, tuple(terms))
-        function, inner = ACTIVATIONS[self.cell][name], [(f"a_{name}", a)]
+        function = ACTIVATIONS[self.cell][name]
+        inner: list[tuple[Any, ...]] = [(f"a_{name}", a)]
         if own:
             inner.append(("r * m", self.value("r"), self.value("m")) if self.cell == "gru" else ("m", self.value("m")))
         called = " + ".join(label for label, *_ in inner)
@@ -190,7 +191,8 @@ class _Place:
 
     def short(self, title: str, name: str, terms: Sequence[tuple[Any, ...]], function: str | None = None) -> Sum:
         """A sum of a few terms that makes a value."""
-        return Sum(title, name, self.value(name), tuple(Term(label, factors) for label, *factors in terms), function)
+        made = tuple(Term(label, tuple(factors)) for label, *factors in terms)
+        return Sum(title, name, self.value(name), made, function)
 
     # ---- backward
 

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from rich.color import Color
@@ -217,7 +218,7 @@ def _sums(trained: Trained, trace: Trace, choice: Choice, look: Look) -> list[Te
     assert name is not None
     assert t is not None
     assert unit is not None
-    where = {"layer": choice.layer, "reverse": choice.reverse, "t": t, "unit": unit}
+    where: dict[str, Any] = {"layer": choice.layer, "reverse": choice.reverse, "t": t, "unit": unit}
     layer = f"layer {choice.layer}" + (" reverse" if choice.reverse else "")
     lines = [Text(f"{name} of unit {unit} at {STEPS.get(trained.view, 'step')} {t}, {layer}: forward", style="bold")]
     for each in forward_sums(trained.model, trace, name, **where):
@@ -263,7 +264,7 @@ def _factors(factors: Sequence[float]) -> str:
 def _flow(trained: Trained, trace: Trace) -> list[Text]:
     """Every tensor of the recorded pass in the order in which they come about: shape, bytes and range."""
     head = ("tensor", "shape", "bytes", "min", "mean", "max")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for name, array in _tensors(trained, trace):
         numbers = [f"{float(number):.4f}" for number in (array.min(), array.mean(), array.max())]
         rows.append((name, " x ".join(map(str, array.shape)), f"{array.nbytes:,}", *numbers))
