@@ -197,7 +197,9 @@ def _answer(name: str, tasks: Sequence[Task], results: Sequence[Result]) -> list
                 pairs.setdefault(result.seed, {})[result.held] = result.accuracy
         lost = [pair[False] - pair[True] for pair in pairs.values()]
         mean = float(np.mean(lost))
-        if all(difference > 0 for difference in lost):
+        if not any(lost):
+            words = f"without {name} it is as good from every seed; the losses say the rest"
+        elif all(difference > 0 for difference in lost):
             words = f"without {name} it is worse from every seed, by {mean:.2%} on average"
         elif all(difference < 0 for difference in lost):
             words = f"without {name} it is better from every seed, by {-mean:.2%} on average"
