@@ -70,12 +70,8 @@ def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) ->
 
 def _plain_values(optimizer: Optimizer) -> dict[str, Any]:
     """The arguments of an optimizer, as JSON has them."""
-    plain = {name: value for name, value in vars(optimizer).items() if not name.startswith("_") and name != "steps"}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in plain.items()
-        if isinstance(value, (bool, int, float, str, tuple))
-    }
+    values = {name: getattr(optimizer, name) for name in ("lr", *optimizer.settings)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _warn(text: str) -> None:

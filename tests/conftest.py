@@ -1,10 +1,18 @@
-"""`python -m pytest -m quick`: only the files that have quick tests are imported, and a few processes are enough."""
+"""What all tests share; `python -m pytest -m quick` imports only files with quick tests, and needs few processes."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Signals as a terminal's programs have them: a shell lets what it starts in the background ignore some."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _only_quick(config: pytest.Config) -> bool:

@@ -62,6 +62,8 @@ def make_parser() -> Parser:
         "--dataset", choices=DATASETS, help="images of this data set [that of the run; with --without: mnist]"
     )
     add_machine_flags(parser)
+    text = "print one JSON object: the file and its size, or with --without the figures"
+    parser.add_argument("--json", action="store_true", help=text)
     _add_page_flags(parser)
     _add_terminal_flags(parser)
     _add_without_flags(parser)
@@ -74,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _view(arguments: argparse.Namespace) -> int:
+    if arguments.json and (arguments.tiny or arguments.term):
+        raise ValueError("--json: --term and --tiny print text; a page and --without have figures for a program")
     if arguments.tiny:
         return _tiny(arguments)
     if arguments.without is not None:
@@ -141,6 +145,9 @@ def _page(arguments: argparse.Namespace) -> int:
     held = "" if units == H else f", {units} of {H} units of each layer"
     if units < H and others:
         held += " and no second weights; --megabytes says how large the file may be"
+    if arguments.json:
+        emit(json.dumps({"file": arguments.out, "bytes": len(content), "units": units, "hidden_size": H}))
+        return 0
     emit(f"{arguments.out}: {len(content) / 1e6:.2f} MB{held}; open it in a browser")
     return 0
 
@@ -221,7 +228,6 @@ def _add_without_flags(parser: Parser) -> None:
     group.add_argument("--seeds", type=int, default=3, metavar="N", help="so many of each [3]")
     group.add_argument("--limit-train", type=int, default=10_000, metavar="N", help="sequences of each task [10000]")
     group.add_argument("--memory-steps", type=int, default=25, metavar="N", help="length of the memory task [25]")
-    group.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
 def _without(arguments: argparse.Namespace) -> int:

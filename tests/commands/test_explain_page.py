@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pytest
 
 import lstm_np
 from lstm_np.explain.export import unpacked
@@ -35,6 +38,20 @@ def test_a_page_of_a_run(invoke, trained, tmp_path):
     assert facts["training"].startswith("recipe ")
     assert "SHA-256" in facts["weights"]
     assert str(tmp_path) not in facts["weights"]
+
+
+def test_a_program_is_told_the_file(invoke, trained, tmp_path):
+    result = invoke("explain", trained, "--json")
+    assert json.loads(result.out) == {
+        "file": "explain.html", "bytes": (tmp_path / "explain.html").stat().st_size, "units": 16, "hidden_size": 16,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("view", ["--term", "--tiny"])
+def test_text_is_not_for_programs(invoke, view):
+    result = invoke("explain", view, "--json")
+    assert result.status == 2
+    assert result.err.startswith("explain: --json: --term and --tiny print text")
 
 
 def test_it_is_explain_html_of_the_first_image_where_nothing_is_said(invoke, trained, tmp_path):
