@@ -43,7 +43,7 @@ def test_a_page_of_a_run(invoke, trained, tmp_path):
 def test_a_program_is_told_the_file(invoke, trained, tmp_path):
     result = invoke("explain", trained, "--json")
     assert json.loads(result.out) == {
-        "file": "explain.html", "bytes": (tmp_path / "explain.html").stat().st_size, "units": 16, "hidden_size": 16,
+        "file": "explain.html", "bytes": (tmp_path / "explain.html").stat().st_size, "units": 48, "hidden_size": 48,
     }  # fmt: skip
 
 
