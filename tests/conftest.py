@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lstm_np.backends.cores import usable_cores
+
 
 def pytest_configure() -> None:
     """Signals as a terminal's programs have them: a shell lets what it starts in the background ignore some."""
@@ -28,5 +30,5 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Each process imports for a second before it tests anything."""
-    return 2 if _only_quick(config) else None
+    """One process more than cores, since many tests wait; few for quick tests, since each imports for a second."""
+    return 2 if _only_quick(config) else usable_cores().number + 1

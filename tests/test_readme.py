@@ -38,6 +38,7 @@ LIMITS = {
     "explain": "",
 }
 MORE_LIMITS = {
+    "explain --term --index 0 --value f": "--unit 3",  # the run that the tests train has four
     "gradcheck --configurations": "--configurations 1",
     "recipes compare": "torch-lstm128 --data-dir mnist --seeds 1 --max-steps 1 --threads 1",
 }
