@@ -1,6 +1,6 @@
 """How long a value takes from one core to another and back.
 
-A library that hands work to its threads some hundred times in a step pays that time as often.  Cores that share a cache
+A library that hands work to its threads many times in a step pays that time as often.  Cores that share a cache
 answer within 100 ns, cores that do not need several times as long, up to a microsecond; in a virtual machine the host
 decides which cores its two are, and may do so anew every second.  A race between a system that hands over often and one
 that does so rarely then has more than one outcome.  `Nearness` tells when the cores are near.
