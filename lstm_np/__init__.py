@@ -50,6 +50,7 @@ from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, 
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, Optimizer, RMSProp
 from lstm_np.options import OptionError, OptionWarning
+from lstm_np.packing import Packed, pack, pad, unpad
 from lstm_np.trace import Trace, TraceError, trace
 from lstm_np.weights import WeightsError
 
@@ -84,6 +85,7 @@ __all__ = [
     "Optimizer",
     "OptionError",
     "OptionWarning",
+    "Packed",
     "Parameters",
     "Position",
     "RMSProp",
@@ -98,7 +100,10 @@ __all__ = [
     "get_backend",
     "gradcheck",
     "load",
+    "pack",
+    "pad",
     "plot",
     "register_cell",
     "trace",
+    "unpad",
 ]

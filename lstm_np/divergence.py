@@ -7,7 +7,7 @@ which it comes about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from lstm_np.backends import Backend
 from lstm_np.kernels.protocol import Array
 from lstm_np.kernels.reference import ReferenceKernel
+from lstm_np.packing import Packing
 
 NAMED = 8  # samples that a message names at most
 BLOCKS = ("W", "U", "b", "b_h")  # parameters with a block of rows for each gate
@@ -79,13 +80,19 @@ class Watch:
         self._backend = backend
         self.first: NotFinite | None = None
 
-    def note(self, what: str, array: Array) -> None:
-        """Look at an array whose last axis is samples; `what` says what it is, in words."""
+    def note(
+        self, what: str | Callable[[int], str], array: Array, samples_of: Callable[[int], int] = lambda column: column
+    ) -> None:
+        """Look at an array whose last axis is samples; `what` says what it is, in words, or does so for a column.
+
+        `samples_of` gives the sample that a column is.
+        """
         if self.first is None:
             bad = ~np.isfinite(self._backend.to_host(array))
             if bad.any():
-                samples = np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))
-                self.first = NotFinite(f"{what}, in {{samples}}", tuple(map(int, samples)))
+                columns = [int(column) for column in np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))]
+                words = what if isinstance(what, str) else what(columns[0])
+                self.first = NotFinite(f"{words}, in {{samples}}", tuple(sorted(map(samples_of, columns))))
 
     def over(self, kernel: ReferenceKernel, layer: str, *, reverse: bool) -> WatchedKernel:
         """A kernel that computes the same as this one and shows all of its values."""
@@ -99,19 +106,29 @@ class WatchedKernel(ReferenceKernel):
         super().__init__(kernel.spec, kernel.backend)
         self._layer, self._reverse, self._watch, self._gates = layer, reverse, watch, kernel.spec.cell.gates
 
-    def _called(self, name: str, t: int, T: int) -> str:
+    def _note(self, of: str, name: str, t: int, T: int, array: Array) -> None:
         kind = "gate " if name in self._gates and len(self._gates) > 1 else ""
-        return f"{kind}{name} of {self._layer} at time step {T - 1 - t if self._reverse else t}"
+        packing = self._packing
+        if packing is None:
+            at = f"at time step {T - 1 - t if self._reverse else t}"
+            self._watch.note(f"{of}{kind}{name} of {self._layer} {at}", array)
+        else:
+            self._watch.note(
+                lambda column: f"{of}{kind}{name} of {self._layer} at time step {packing.step_of(t, column)[0]}",
+                array,
+                lambda column: packing.step_of(t, column)[1],
+            )
 
     def forward(self, *given: Any, **more: Any) -> Any:
         """As `ReferenceKernel.forward`."""
+        self._packing: Packing | None = more.get("packing")
         result = super().forward(*given, **{**more, "save": True})
         saved = result[2]
         assert saved is not None  # since save=True
         T = len(saved.values)
         for t, values in enumerate(saved.values):
             for name in self.spec.cell.values:
-                self._watch.note(self._called(name, t, T), values[name])
+                self._note("", name, t, T, values[name])
         return result
 
     def steps_back(self, params: Any, saved: Any, *given: Any, **more: Any) -> Any:
@@ -119,5 +136,5 @@ class WatchedKernel(ReferenceKernel):
         T = len(saved.values)
         for step in super().steps_back(params, saved, *given, **more):
             for name in reversed(self.spec.cell.values):
-                self._watch.note(f"the gradient of {self._called(name, step.t, T)}", step.gradients[name])
+                self._note("the gradient of ", name, step.t, T, step.gradients[name])
             yield step

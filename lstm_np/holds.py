@@ -18,6 +18,7 @@ from lstm_np.backends import Backend
 from lstm_np.cells import Cell
 from lstm_np.errors import LstmNpError
 from lstm_np.kernels.reference import Edit
+from lstm_np.packing import Packing
 
 Edits = tuple[Edit, Edit]  # what the reference kernel's forward and its backward are given as `edit`
 AXES = ("samples", "steps", "units")  # of a value (B, T, H)
@@ -157,33 +158,40 @@ def edits_of(
     shape: tuple[int, int, int],
     backend: Backend,
     dtype: str,
+    packing: Packing | None = None,
 ) -> Edits | None:
     """What the reference kernel is given for one layer and direction: what puts the values there, and what stops the
     gradients; None where nothing is held.
 
     shape    (B, T, H)
     reverse  whether it reads the sequence backwards: its steps are counted as it makes them
+    packing  of the batch as it lies, where its samples have unequal lengths
 
     Raises HoldError for an index or an array that does not fit.
     """
     xp = backend.xp
+    own = packing if packing is None or not reverse else packing.reversed
     held: dict[str, list[tuple[Array, Array]]] = {}
     for hold in holds:
         if hold.applies_to(layer, reverse):
-            pair = (hold.mask(shape), hold.numbers(shape, dtype))
-            mask, value = (backend.from_host(_by_step(array, reverse)) for array in pair)
+            arrays = hold.mask(shape), hold.numbers(shape, dtype)
+            if own is None:
+                steps = [_by_step(array, reverse) for array in arrays]
+            else:
+                steps = [own.packed_host(np.broadcast_to(array, (*shape[:2], array.shape[2]))) for array in arrays]
+            mask, value = map(backend.from_host, steps)
             held.setdefault(hold.name, []).append((mask, value))
     if not held:
         return None
 
     def put(t: int, name: str, value: Array) -> Array:
         for mask, number in held.get(name, ()):
-            value = xp.where(_at(mask, t), _at(number, t), value)
+            value = xp.where(_at(mask, t, value), _at(number, t, value), value)
         return value
 
     def stop(t: int, name: str, gradient: Array) -> Array:
         for mask, _ in held.get(name, ()):
-            gradient = xp.where(_at(mask, t), xp.zeros_like(gradient), gradient)
+            gradient = xp.where(_at(mask, t, gradient), xp.zeros_like(gradient), gradient)
         return gradient
 
     return put, stop
@@ -195,6 +203,6 @@ def _by_step(array: np.ndarray, reverse: bool) -> np.ndarray:
     return np.ascontiguousarray(array[::-1] if reverse else array)
 
 
-def _at(array: Array, t: int) -> Array:
-    """Step t of (T, H, B), where T may be 1 for one that is the same at all."""
-    return array[t if array.shape[0] > 1 else 0]
+def _at(array: Array, t: int, value: Array) -> Array:
+    """Step t of (T, H, B) for the columns of `value`; T and B may be 1 for what is the same in all."""
+    return array[t if array.shape[0] > 1 else 0][:, : value.shape[1]]

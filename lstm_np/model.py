@@ -38,6 +38,7 @@ from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype, check_count
+from lstm_np.packing import Packing, Real, as_mask, check, named, read
 from lstm_np.parameters import merge
 from lstm_np.steps import BatchGradients, ModelSteps
 from lstm_np.trace import Trace
@@ -228,6 +229,7 @@ class SequenceClassifier:
         self,
         x: Array,
         *,
+        packing: Packing | None = None,
         save: bool = True,
         dropout_key: Sequence[int | str] | None = None,
         holds: Sequence[Hold] = (),
@@ -235,16 +237,17 @@ class SequenceClassifier:
     ) -> tuple[Array, Array, Any]:
         """(logits (K, B), what was read out (H, B), cache) from x (D, T, B).
 
-        `holds` and `trace` as for `lstm_np.layers.Recurrent.run`.
+        `packing`, `holds` and `trace` as for `lstm_np.layers.Recurrent.run`.  With `packing` what is read out is what
+        there is after each sequence's own last step, and x must be 0 at steps that it does not have.
         """
         stack, xp = self.recurrent, self.backend.xp
         if self.config["input_projection"] is not None:
             x = self.project(x)
         sequence = self.read_out == "last_output"
         flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
-        y, final, cache = stack.run(x, sequence=sequence, **flags)
+        y, final, cache = stack.run(x, packing=packing, sequence=sequence, **flags)
         if y is not None:
-            h = y[:, -1, :]
+            h = y[:, -1, :] if packing is None else packing.at_last(y)
         else:
             parts = [state[0] for state in final[-stack.directions :]]
             h = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
@@ -263,6 +266,7 @@ class SequenceClassifier:
         labels: Array,
         into: Parameters | None = None,
         *,
+        packing: Packing | None = None,
         dropout_key: Sequence[int | str] | None = None,
         check: Callable[[Array], None] | None = None,
         holds: Sequence[Hold] = (),
@@ -272,7 +276,7 @@ class SequenceClassifier:
         x (D, T, B) of the model's dtype; labels (B,) integers.  The gradients are written to `into` when it is given.
         `check`, when given, sees the logits (K, B) before the loss does, and may raise.
         """
-        logits, h, cache = self.run(x, save=True, dropout_key=dropout_key, holds=holds)
+        logits, h, cache = self.run(x, packing=packing, save=True, dropout_key=dropout_key, holds=holds)
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(self.backend.xp, logits, labels)
@@ -293,7 +297,9 @@ class SequenceClassifier:
         nothing = (None,) * len(stack.cell.state)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy = None
-        if self.read_out == "last_output":
+        if self.read_out == "last_output" and cache["packing"] is not None:
+            dy = cache["packing"].from_last(dh)
+        elif self.read_out == "last_output":
             dy = xp.zeros((dh.shape[0], *x.shape[1:]), dtype=self.dtype)
             dy[:, -1, :] = dh
         else:
@@ -319,6 +325,8 @@ class SequenceClassifier:
         labels: Array | None = None,
         target: Any = None,
         *,
+        lengths: Any = None,
+        mask: Any = None,
         hold: Any = None,
         dropout_key: Sequence[int | str] | None = None,
     ) -> Trace:
@@ -329,12 +337,12 @@ class SequenceClassifier:
         """
         if labels is not None and target is not None:
             raise ValueError("gradients are either of the loss of labels or of the logit of a target; found both")
-        x, xp, to_host = self._enter(x), self.backend.xp, self.backend.to_host
-        B = x.shape[2]
+        x, packing = self._enter(x, lengths, mask)
+        xp, to_host, B = self.backend.xp, self.backend.to_host, x.shape[2]
         truth = None if labels is None else self._enter_labels(labels, B)
         wanted = None if target is None else self._enter_target(target, B)
         holds = self.read_holds(hold)
-        logits, h, cache = self.run(x, dropout_key=dropout_key, holds=holds, trace=True)
+        logits, h, cache = self.run(x, packing=packing, dropout_key=dropout_key, holds=holds, trace=True)
         recorded = cache["trace"]
         if self.config["input_projection"] is not None:
             recorded.add("x", x)
@@ -358,15 +366,21 @@ class SequenceClassifier:
 
     def _step_logits(self, cache: Any, logits: Array) -> Array:
         """(K, T, B): what the read-out makes of every step of a pass that is traced; `logits` (K, B) after the last."""
-        xp, outputs = self.backend.xp, cache["outputs"]
+        xp, outputs, packing = self.backend.xp, cache["outputs"], cache["packing"]
         if self.read_out == "last_output":
             read = outputs[0] if len(outputs) == 1 else xp.concat(outputs, axis=0)
             read = read if cache["masks"][-1] is None else read * cache["masks"][-1]
         else:  # the states after as many steps, whichever way they are read
-            read = outputs[0] if len(outputs) == 1 else xp.concat((outputs[0], outputs[1][:, ::-1, :]), axis=0)
+            if len(outputs) == 2:
+                second = outputs[1][:, ::-1, :] if packing is None else packing.mirrored(outputs[1])
+                outputs = [outputs[0], second]
+            read = outputs[0] if len(outputs) == 1 else xp.concat(outputs, axis=0)
             read = read * cache["read_out"][:, None, :] if "read_out" in cache else read
         _, T, B = read.shape
         found = dense.forward(self.params.section("readout"), read.reshape(-1, T * B)).reshape(-1, T, B)
+        if packing is not None:  # behind a sequence the answer stands
+            before = dense.forward(self.params.section("readout"), xp.zeros_like(read[:, 0, :]))
+            return packing.carried(xp.where(packing.is_last, logits[:, None, :], found), before)
         return xp.concat((found[:, :-1, :], logits[:, None, :]), axis=1)
 
     def read_holds(self, hold: Any) -> tuple[Hold, ...]:
@@ -387,13 +401,16 @@ class SequenceClassifier:
         x: Array,
         labels: Array,
         *,
+        lengths: Any = None,
+        mask: Any = None,
         check_logits: bool = False,
         dropout_key: Sequence[int | str] | None = None,
         hold: Any = None,
     ) -> tuple[float, Parameters]:
         """(mean loss, gradients with the names and shapes of `params`) of a batch.
 
-        x (B, T, D); labels integers (B,) or one-hot (B, K).  `check_logits` refuses logits that look like
+        x (B, T, D) or a list of arrays (T_i, D); labels integers (B,) or one-hot (B, K).  `lengths` (B,) or a `mask`
+        (B, T): the steps that the sequences have, as for `LSTM.forward`.  `check_logits` refuses logits that look like
         probabilities.  `hold`: values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes
         through them.
 
@@ -404,56 +421,70 @@ class SequenceClassifier:
         Raises ValueError when a shape does not fit, x is not finite, a label is not below K, or a hold names nothing
         in the model.
         """
-        x, labels = self._enter(x), self._enter_labels(labels, len(x))
+        x, packing = self._enter(x, lengths, mask)
+        labels = self._enter_labels(labels, x.shape[2])
         check = (lambda logits: refuse_probabilities(self.backend, logits)) if check_logits else None
         loss, _, grads = self.backpropagate(
-            x, labels, dropout_key=dropout_key, check=check, holds=self.read_holds(hold)
+            x, labels, packing=packing, dropout_key=dropout_key, check=check, holds=self.read_holds(hold)
         )
         return self.backend.to_host(loss).item(), grads
 
-    def logits(self, x: Array, *, hold: Any = None) -> Array:
+    def logits(self, x: Array, *, lengths: Any = None, mask: Any = None, hold: Any = None) -> Array:
         """(B, K), an array of the backend, from x (B, T, D): the log-probabilities, up to a constant of each sample.
 
         >>> lstm_np.SequenceClassifier(3, 8, 2).logits(np.ones((4, 5, 3))).shape
         (4, 2)
 
-        `hold` as for `loss_and_gradients`.  Raises ValueError for a bad x or hold.
+        `lengths`, `mask` and `hold` as for `loss_and_gradients`.  Raises ValueError for a bad x, lengths or hold.
         """
-        return self.run(self._enter(x), save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
+        x, packing = self._enter(x, lengths, mask)
+        return self.run(x, packing=packing, save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
 
-    def predict_proba(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
-        """The probability of each class, a NumPy array (N, K), from x (N, T, D).
+    def predict_proba(self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512) -> np.ndarray:
+        """The probability of each class, a NumPy array (N, K), from x (N, T, D) or a list of arrays (T_i, D).
+
+        `lengths` (N,) or a `mask` (N, T): the steps that the sequences have, as for `LSTM.forward`.
 
         >>> p = lstm_np.SequenceClassifier(3, 8, 2).predict_proba(np.ones((4, 5, 3)))
         >>> p.shape, np.allclose(p.sum(axis=1), 1)
         ((4, 2), True)
 
-        Raises ValueError for a bad x, or a batch_size below 1.
+        Raises ValueError for a bad x or lengths, or a batch_size below 1.
         """
-        batch_size, x = check_count("batch_size", batch_size, 1), as_array(x, "x")
-        self._check_shape(x)
-        on_device = self._on_device(x)
+        batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
+        on_device = self._on_device(x) if real is None else None
         if on_device is not None:
-            x, _ = self._check_data(x)
+            x, _, _ = self._check_data(x)
             return on_device.measure(on_device.data(rows_on_device(x, self.dtype))).predict_proba()
         xp, to_host = self.backend.xp, self.backend.to_host
-        starts = range(0, len(x), batch_size)
-        logits = (self.run(self._enter(x[k : k + batch_size]), save=False, dropout_key=None)[0] for k in starts)
+        parts = (slice(start, start + batch_size) for start in range(0, len(x), batch_size))
+        entered = (self._enter_real(x[part], None if real is None else real[part]) for part in parts)
+        logits = (self.run(part, packing=packing, save=False, dropout_key=None)[0] for part, packing in entered)
         return np.concatenate([to_host(xp.exp(log_softmax(xp, part))).T for part in logits])
 
-    def predict(self, x: Array, *, batch_size: int = 512) -> np.ndarray:
-        """The most probable class of each sequence, integers (N,), from x (N, T, D).
+    def predict(self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512) -> np.ndarray:
+        """The most probable class of each sequence, integers (N,); arguments as for `predict_proba`.
 
         >>> lstm_np.SequenceClassifier(3, 8, 2).predict(np.ones((4, 5, 3))).shape
         (4,)
 
-        Raises ValueError for a bad x, or a batch_size below 1.
+        Raises ValueError for a bad x or lengths, or a batch_size below 1.
         """
-        return self.predict_proba(x, batch_size=batch_size).argmax(axis=1)
+        return self.predict_proba(x, lengths=lengths, mask=mask, batch_size=batch_size).argmax(axis=1)
 
-    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 512, hold: Any = None) -> Metrics:
-        """Mean loss and accuracy over x (N, T, D) and labels, integers (N,) or one-hot (N, K).
+    def evaluate(
+        self,
+        x: Array,
+        labels: Array,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        batch_size: int = 512,
+        hold: Any = None,
+    ) -> Metrics:
+        """Mean loss and accuracy over x (N, T, D) or a list of arrays (T_i, D), and labels, integers (N,) or one-hot.
 
+        lengths, mask  (N,) or (N, T): the steps that the sequences have, as for `LSTM.forward`
         hold  values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over all
               of x
 
@@ -463,18 +494,17 @@ class SequenceClassifier:
 
         Raises ValueError for bad ones, or a batch_size below 1.
         """
-        batch_size, x = check_count("batch_size", batch_size, 1), as_array(x, "x")
-        self._check_shape(x)
+        batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
         holds, shape = self.read_holds(hold), (len(x), x.shape[1], self.recurrent.hidden_size)
-        on_device = None if holds else self._on_device(x)
+        on_device = None if holds or real is not None else self._on_device(x)
         if on_device is not None:
-            x, integers = self._check_data(x, labels)
+            x, integers, _ = self._check_data(x, labels)
             return mean_of(*on_device.measure(on_device.data(rows_on_device(x, self.dtype), integers)).sums())
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
         ranges = [(start, min(start + batch_size, len(x))) for start in range(0, len(x), batch_size)]
         return self._measure(
-            (x[a:b], integers[a:b], [hold.part(a, b, shape) for hold in holds])  # each batch its own samples' holds
-            for a, b in ranges
+            ((x[a:b], integers[a:b], None if real is None else real[a:b]), [hold.part(a, b, shape) for hold in holds])
+            for a, b in ranges  # each batch its own samples' holds
         )
 
     def evaluate_data(self, data: Batches, *, stop: Callable[[], bool] | None = None) -> Metrics:
@@ -491,7 +521,7 @@ class SequenceClassifier:
 
         Raises ValueError for ones that do not fit.
         """
-        on_device = self._on_device(data.sequences)
+        on_device = self._on_device(data.sequences) if data.real is None else None
         if on_device is None:
             batches = data.epoch(0)
             return self.evaluate_batches(batches if stop is None else takewhile(lambda _: not stop(), batches))
@@ -500,8 +530,10 @@ class SequenceClassifier:
             self._kept_on_device[data] = on_device.data(rows, data.labels, float(data.scale))
         return mean_of(*on_device.measure(self._kept_on_device[data]).sums())
 
-    def evaluate_batches(self, batches: Iterable[tuple[Array, Array]]) -> Metrics:
+    def evaluate_batches(self, batches: Iterable[tuple[Array, ...]]) -> Metrics:
         """Mean loss and accuracy over batches of x (B, T, D) and labels, integers (B,) or one-hot (B, K); nan for none.
+
+        A batch may have a third part: lengths (B,), or a mask (B, T).
 
         >>> batches = [(np.ones((4, 5, 3)), [0, 1, 1, 0]), (np.ones((2, 7, 3)), [1, 0])]
         >>> lstm_np.SequenceClassifier(3, 8, 2).evaluate_batches(batches).count
@@ -509,15 +541,16 @@ class SequenceClassifier:
 
         Raises ValueError for bad ones.
         """
-        return self._measure((x, labels, ()) for x, labels in batches)
+        return self._measure((batch, ()) for batch in batches)
 
-    def _measure(self, batches: Iterable[tuple[Array, Array, Sequence[Hold]]]) -> Metrics:
+    def _measure(self, batches: Iterable[tuple[tuple[Array, ...], Sequence[Hold]]]) -> Metrics:
         """`evaluate_batches`, each batch with what is held in it."""
         running = Running(self.backend)
         with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
-            for x, labels, holds in batches:
-                entered, truth = self._enter(x), self._enter_labels(labels, len(x))
-                logits, _, _ = self.run(entered, save=False, dropout_key=None, holds=holds)
+            for batch, holds in batches:
+                x, labels, real = self._parts(batch)
+                (entered, packing), truth = self._enter_real(x, real), self._enter_labels(labels, len(x))
+                logits, _, _ = self.run(entered, packing=packing, save=False, dropout_key=None, holds=holds)
                 loss, _, correct = self.loss(self.backend.xp, logits, truth)
                 running.add(loss, correct, len(labels))
         return running.read()
@@ -535,7 +568,7 @@ class SequenceClassifier:
         """What `lstm_np.loop.train` runs: steps on `batches` by this model and an optimizer over its `params`.
 
         batches    of (x (B, T, D), labels (B,) integers or one-hot (B, K)), such as `lstm_np.data.Batches`; None:
-                   `step` is called by hand
+                   `step` is called by hand.  A batch may have a third part, lengths (B,) or a mask (B, T)
         clip_norm  upper bound of the norm of all gradients together
         rate       what the learning rate is multiplied with at a step (its number, from 1)
 
@@ -558,6 +591,7 @@ class SequenceClassifier:
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
             isinstance(optimizer, (Adam, SGD))
+            and batches.real is None
             and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
             and self._device_can(batches.sequences)
         )
@@ -587,20 +621,24 @@ class SequenceClassifier:
             self._inference[T] = DeviceInference(self.backend, self.params.flat, sizes)
         return self._inference[T]
 
-    def batch_gradients(self, batch: tuple[Array, Array], number: int, into: Parameters) -> BatchGradients:
+    def batch_gradients(self, batch: tuple[Array, ...], number: int, into: Parameters) -> BatchGradients:
         """Loss, correct answers and gradients, written to `into`, of a batch (x, labels) as in `loss_and_gradients`.
+
+        The batch may have a third part, lengths (B,) or a mask (B, T).
 
         `number`, the step's, from 1, is what its dropout masks are keyed by.  Nothing waits for a device.
         Raises ValueError when a shape does not fit or a label is not below K.
         """
-        x, labels = batch
+        x, labels, real = self._parts(batch)
         truth = self._enter_labels(labels, len(x))
-        loss, correct, grads = self.backpropagate(self._convert(x), truth, into, dropout_key=(number,))
+        x, packing = self._convert(x, real)
+        loss, correct, grads = self.backpropagate(x, truth, into, packing=packing, dropout_key=(number,))
         return BatchGradients(loss, correct, len(labels), grads)
 
-    def not_finite_before(self, batch: tuple[Array, Array]) -> divergence.NotFinite | None:
+    def not_finite_before(self, batch: tuple[Array, ...]) -> divergence.NotFinite | None:
         """What is not finite before anything is computed: x of a batch, in the model's dtype, or a parameter."""
-        bad = divergence.in_input(self.backend.to_host(self._convert(batch[0])), self.dtype)
+        x, _, real = self._parts(batch)
+        bad = divergence.in_input(self.backend.to_host(self._convert(x, real)[0]), self.dtype)
         return bad or self.not_finite_in(self.params, "{name} was not finite already")
 
     def not_finite_in(self, arrays: Parameters, what: str) -> divergence.NotFinite | None:
@@ -608,21 +646,22 @@ class SequenceClassifier:
         gates = {single.name: self.recurrent.cell.gates for single in self.recurrent.singles}
         return divergence.in_arrays({n: self.backend.to_host(a) for n, a in arrays.items()}, what, gates)
 
-    def not_finite_within(self, batch: tuple[Array, Array], number: int) -> divergence.NotFinite | None:
+    def not_finite_within(self, batch: tuple[Array, ...], number: int) -> divergence.NotFinite | None:
         """The first value that is not finite when the step `number` is computed on a batch, by the reference kernel."""
-        x, labels = batch
+        x, labels, real = self._parts(batch)
         copy, watch = self.copy(kernel="reference"), divergence.Watch(self.backend)
         for single in copy.recurrent.singles:
             assert isinstance(single.kernel, ReferenceKernel)
             single.kernel = watch.over(single.kernel, single.name, reverse=single.reverse)
-        entered, truth, xp = copy._convert(x), copy._enter_labels(labels, len(x)), self.backend.xp
+        truth, xp = copy._enter_labels(labels, len(x)), self.backend.xp
+        entered, packing = copy._convert(x, real)
 
         def check(logits: Array) -> None:
             watch.note("the logits", logits)
             one_by_one = [self.loss(xp, logits[:, k : k + 1], truth[k : k + 1])[0] for k in range(len(x))]
             watch.note("the loss", xp.stack(one_by_one))
 
-        loss, _, grads = copy.backpropagate(entered, truth, dropout_key=(number,), check=check)
+        loss, _, grads = copy.backpropagate(entered, truth, packing=packing, dropout_key=(number,), check=check)
         if watch.first is None and not self._is_finite(loss):
             return divergence.NotFinite(f"the loss: the sum of the samples' own is beyond the range of {self.dtype}")
         return watch.first or copy.not_finite_in(grads, "the first is the gradient of {name}")
@@ -632,10 +671,13 @@ class SequenceClassifier:
         x: Array,
         labels: Array,
         *,
+        lengths: Any = None,
+        mask: Any = None,
         epochs: int = 1,
         batch_size: int = 128,
+        bucket: int | None = None,
         optimizer: Optimizer | None = None,
-        validation_data: tuple[Array, Array] | None = None,
+        validation_data: tuple[Array, ...] | None = None,
         validation_split: float = 0.0,
         clip_norm: float | None = None,
         shuffle: bool = True,
@@ -647,8 +689,12 @@ class SequenceClassifier:
     ) -> History:
         """Train for `epochs` more epochs on x (N, T, D) and labels, integers (N,) or one-hot (N, K); their `History`.
 
+        x may be a list of arrays (T_i, D) as well.
+
+        lengths, mask    (N,) or (N, T): the steps that the sequences have, as for `LSTM.forward`
+        bucket           form batches of sequences of about the same length, see `lstm_np.data.Batches`
         optimizer        over `self.params`; None: the model's own Adam with its defaults, kept from call to call
-        validation_data  (x, labels) to evaluate after each epoch
+        validation_data  (x, labels) to evaluate after each epoch, or (x, labels, lengths or mask)
         validation_split the share of x and labels to evaluate on instead of training on it: the last part, as it lies,
                          before anything is shuffled (as in Keras)
         clip_norm        upper bound of the norm of all gradients together
@@ -683,20 +729,31 @@ class SequenceClassifier:
         shuffle, verbosity = options.check_bool("shuffle", shuffle), _verbosity(verbose)
         if on_epoch is not None and not callable(on_epoch):
             raise TypeError(f"on_epoch must be a function of an Epoch, found {on_epoch!r}")
-        x, integers = self._check_data(x, labels)
+        x, integers, real = self._check_data(x, labels, lengths, mask)
         if share := options.check_share("validation_split", validation_split):
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
             cut = math.floor(len(x) * (1.0 - share))
             if cut in (0, len(x)):
                 raise ValueError(f"validation_split {share:g} of {len(x)} samples leaves none on one side")
-            x, integers, validation_data = x[:cut], integers[:cut], (x[cut:], integers[cut:])
+            validation_data = (x[cut:], integers[cut:], None if real is None else real[cut:])
+            x, integers, real = x[:cut], integers[:cut], None if real is None else real[:cut]
         elif validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise ValueError(f"validation_data must be a pair (x, labels), found {type(validation_data).__name__}")
-            validation_data = self._check_data(*validation_data, of="validation_data: ")
+            held_x, held_labels, *more = validation_data
+            own = named(more[0] if more else None)
+            validation_data = self._check_data(held_x, held_labels, of="validation_data: ", **own)
         batches = Batches(
-            x, integers, batch_size, seed=self.recurrent.seed, dtype=self.dtype, shuffle=shuffle, reuse=True
+            x,
+            integers,
+            batch_size,
+            **named(real),
+            bucket=bucket,
+            seed=self.recurrent.seed,
+            dtype=self.dtype,
+            shuffle=shuffle,
+            reuse=True,
         )
         if optimizer is None:
             self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
@@ -710,11 +767,14 @@ class SequenceClassifier:
         if checkpoints is not None or self._stopped is not None:
             about = {
                 "batch_size": batch_size,
+                "bucket": bucket,
                 "clip_norm": clip_norm,
                 "shuffle": bool(shuffle),
                 "optimizer": {"name": type(optimizer).__name__, **_plain_values(optimizer)},
-                "x and labels": fingerprint((x, integers)),
-                "validation_data": None if validation_data is None else fingerprint(validation_data),
+                "x and labels": fingerprint(part for part in (x, integers, real) if part is not None),
+                "validation_data": None
+                if validation_data is None
+                else fingerprint(part for part in validation_data if part is not None),
             }
         resumed = self._stopped
         if resumed is not None:
@@ -833,10 +893,10 @@ class SequenceClassifier:
         model._stopped, model._checkpoints_in = checkpoint, kept.folder.absolute()
         return model
 
-    def _measuring(self, x: np.ndarray, labels: np.ndarray) -> Callable[[], Metrics]:
+    def _measuring(self, x: np.ndarray, labels: np.ndarray, real: Real | None) -> Callable[[], Metrics]:
         """A function that evaluates checked data, which stay on a device from call to call where they can."""
-        if not self._device_can(x):
-            return lambda: self.evaluate(x, labels)
+        if real is not None or not self._device_can(x):
+            return lambda: self.evaluate(x, labels, **named(real))
         held = Batches(x, labels, len(x), dtype=self.dtype, shuffle=False, reuse=True)
         return lambda: self.evaluate_data(held)
 
@@ -847,8 +907,24 @@ class SequenceClassifier:
         if len(shape) != 3 or shape[2] != D or 0 in shape:
             raise ValueError(f"x must have shape (B, T, {D}) with B, T >= 1, found {shape}")
 
-    def _convert(self, x: Array) -> Array:
-        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype; its values are not looked at."""
+    def _read(self, x: Any, lengths: Any, mask: Any) -> tuple[Array, Real | None]:
+        """(x (N, T, D) of its own dtype, which steps are real) of what people pass, their shapes checked."""
+        x, real = read(x, lengths, mask, self.backend.to_host)
+        x = as_array(x, "x")
+        self._check_shape(x)
+        if real is not None:
+            check(real, *x.shape[:2])
+        return x, real
+
+    def _parts(self, batch: tuple[Any, ...]) -> tuple[Array, Array, Real | None]:
+        """x, labels and which steps are real, of a batch (x, labels) or (x, labels, lengths or mask)."""
+        x, labels, *more = batch
+        x, real = read(x, **named(more[0] if more else None), to_host=self.backend.to_host)
+        return x, labels, real
+
+    def _convert(self, x: Array, real: Real | None = None) -> tuple[Array, Packing | None]:
+        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, 0 at steps that are not real; its values are
+        not looked at."""
         x = as_numbers(self.backend, x, "x")
         self._check_shape(x)
         if x.dtype.kind == "c" and self.dtype != "complex128":
@@ -856,19 +932,25 @@ class SequenceClassifier:
         if x.dtype != self.dtype:
             with np.errstate(over="ignore"):
                 x = x.astype(self.dtype)
-        return x.transpose(2, 1, 0)
+        packing = self.recurrent.packing(real, x.shape[0], x.shape[1])
+        x = x.transpose(2, 1, 0)
+        return x if packing is None else packing.cleaned(x), packing
 
     def _is_finite(self, array: Array) -> bool:
         """Whether all values are finite numbers; waits for a device."""
         return bool(self.backend.to_host(self.backend.xp.isfinite(array).all()))
 
-    def _enter(self, x: Array) -> Array:
-        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it."""
+    def _enter(self, x: Any, lengths: Any = None, mask: Any = None) -> tuple[Array, Packing | None]:
+        """`_enter_real` of what people pass."""
+        return self._enter_real(*read(x, lengths, mask, self.backend.to_host))
+
+    def _enter_real(self, x: Array, real: Real | None) -> tuple[Array, Packing | None]:
+        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it where steps are real."""
         x = as_numbers(self.backend, x, "x")
-        entered = self._convert(x)
+        entered, packing = self._convert(x, real)
         if x.dtype.kind in "fc" and not self._is_finite(entered):
-            self._refuse_values(self._is_finite(x))
-        return entered
+            self._refuse_values(self._is_finite(x if packing is None else packing.cleaned(x.transpose(2, 1, 0))))
+        return entered, packing
 
     def _refuse_values(self, finite_before: bool) -> None:
         if finite_before:
@@ -878,26 +960,31 @@ class SequenceClassifier:
             )
         raise ValueError("x has values that are not finite (NaN or infinity); clean the data before it enters")
 
-    def _check_data(self, x: Array, labels: Array | None = None, of: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """A whole data set as NumPy arrays, x (N, T, D) and integer labels (N,), checked; `of` goes before an error.
+    def _check_data(
+        self, x: Array, labels: Array | None = None, lengths: Any = None, mask: Any = None, of: str = ""
+    ) -> tuple[np.ndarray, np.ndarray, Real | None]:
+        """A whole data set as NumPy arrays, x (N, T, D) and integer labels (N,), checked, and which steps are real.
 
-        Without labels those that come back are all 0.
+        `of` goes before an error.  Without labels those that come back are all 0.
         """
         try:
-            x = self.backend.to_host(as_array(x, "x"))
-            self._check_shape(x)
+            x, real = self._read(x, lengths, mask)
+            x = self.backend.to_host(x)
             x = x.astype(np.uint8) if x.dtype.kind == "b" else x
             labels = np.zeros(len(x), np.int64) if labels is None else labels
             integers = self.backend.to_host(self._enter_labels(labels, len(x)))
             rows = max(1, CHECKED_AT_ONCE // (x.shape[1] * x.shape[2]))
             for start in range(0, len(x), rows) if x.dtype.kind == "f" else ():
                 with np.errstate(over="ignore"):
-                    part = x[start : start + rows].astype(self.dtype, copy=False)
+                    own = x[start : start + rows]
+                    if real is not None:
+                        own = np.where(as_mask(real[start : start + rows], x.shape[1])[:, :, None], own, 0)
+                    part = own.astype(self.dtype, copy=False)
                 if not np.isfinite(part).all():
-                    self._refuse_values(bool(np.isfinite(x[start : start + rows]).all()))
+                    self._refuse_values(bool(np.isfinite(own).all()))
         except ValueError as error:
             raise ValueError(f"{of}{error}") from None
-        return x, integers
+        return x, integers, real
 
     def _enter_labels(self, labels: Array, B: int) -> Array:
         """Integers (B,) on the backend from integers (B,) or one-hot (B, K), checked."""

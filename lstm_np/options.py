@@ -223,6 +223,9 @@ OPTIONS: tuple[Option, ...] = (
            str, "between", choices=("between", "all")),
     Option("dropout_mask", "how often a dropout mask is drawn: at every step, or once for a sequence", str, "step",
            choices=("step", "sequence")),
+    Option("masked_outputs", "outputs at steps that a sequence does not have, behind its length or where its mask is "
+           "false: zero, as in PyTorch and ONNX, or those of the step before (held), as in Keras", str, "zero",
+           choices=("zero", "held"), recipe=False),
     Option("initializer", "initial weights as this system draws them", str, "keras", choices=RECURRENT_INITIALIZERS),
     Option("forget_bias", "initial bias of the forget gate; none: the initializer's own", float, None, optional=True),
     Option("forget_bias_at", "where the forget bias goes: into the trained bias (init), or added at every step (run)",
@@ -312,7 +315,7 @@ def warn_if_nothing_is_dropped(values: Mapping[str, Any]) -> None:
             f"dropout {values['dropout']:g} drops nothing: it acts between layers, and there is one layer; "
             'add a layer, or drop "all" outputs (dropout_outputs)',
             OptionWarning,
-            stacklevel=_depth_of_caller(),
+            stacklevel=depth_of_caller(),
         )
 
 
@@ -324,7 +327,7 @@ def silent() -> Iterator[None]:
         yield
 
 
-def _depth_of_caller() -> int:
+def depth_of_caller() -> int:
     """The stack level, for a warning of the calling function, of the first frame outside lstm_np."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lstm_np":

@@ -29,6 +29,7 @@ from lstm_np.cells import Cell
 from lstm_np.errors import LstmNpError
 from lstm_np.files import write_atomically
 from lstm_np.kernels.reference import Saved, State, StepBack
+from lstm_np.packing import Packing
 from lstm_np.weights import WeightsError, read_file, write_file
 
 KEYS = {"cell", "gates", "values", "state", "products", "own_parameters", "parameters", "layers", "directions", "units",
@@ -52,14 +53,17 @@ def trace(
     labels: Array | None = None,
     target: Any = None,
     *,
+    lengths: Any = None,
+    mask: Any = None,
     hold: Any = None,
     dropout_key: Sequence[int | str] | None = None,
 ) -> Trace:
-    """The `Trace` of a model's pass over x (B, T, D), a NumPy array or one of the model's backend.
+    """The `Trace` of a model's pass over x (B, T, D), a NumPy array or one of the model's backend, or a list of arrays.
 
     labels       integers (B,) or one-hot (B, K): gradients are those of the mean loss over the batch, as in training
                  (of one sample's own loss where B is 1)
     target       a class, or one for each sample (B,): gradients are those of each sample's logit of that class
+    lengths      (B,), or a mask (B, T): the steps that the sequences have, as for `LSTM.forward`
     hold         values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`
     dropout_key  as in training, e.g. (step,); None: no dropout, as in evaluation
 
@@ -78,7 +82,7 @@ def trace(
             f"trace takes a SequenceClassifier, found {type(model).__name__}; a layer is traced by "
             "layer.forward(x, trace=True)"
         )
-    return model.trace(x, labels, target, hold=hold, dropout_key=dropout_key)
+    return model.trace(x, labels, target, lengths=lengths, mask=mask, hold=hold, dropout_key=dropout_key)
 
 
 def largest_difference(backend: Backend, pairs: Iterable[tuple[Array, Array]]) -> float:
@@ -112,11 +116,17 @@ class Trace:
     """
 
     def __init__(
-        self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], backend: Backend | None = None
+        self,
+        about: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        backend: Backend | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self.about: dict[str, Any] = dict(about)
-        self._backend = backend  # while it is recorded
+        self._backend, self._packing = backend, packing  # while it is recorded
         self._arrays: dict[str, np.ndarray] = {}
+        if packing is not None:
+            self._keep("mask", packing.real.T.astype(np.uint8))
         for name, array in arrays.items():
             self._keep(name, array)
 
@@ -131,6 +141,14 @@ class Trace:
     def steps(self) -> int:
         """T."""
         return self._arrays["layer0.x"].shape[1]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(B, T) booleans: which steps the samples have.  At the others values and gradients are 0, and a state is the
+        one that was carried there."""
+        if "mask" not in self._arrays:
+            return np.ones((self.samples, self.steps), bool)
+        return self._arrays["mask"].astype(bool)
 
     @property
     def units(self) -> int:
@@ -374,6 +392,7 @@ class Trace:
         for layer, reverse in self.layers:
             for name in self.values:
                 array = np.real(self.value(name, layer=layer, reverse=reverse))
+                array = array if "mask" not in self._arrays else array[self.mask]
                 low, high = float(array.min()), float(array.max())
                 numbers = [f"{low:.4f}", f"{array.mean():.4f}", f"{high:.4f}"]
                 shares = ["", ""]
@@ -428,8 +447,9 @@ class Trace:
         backend: Backend,
         kernels: Sequence[str],
         held: bool = False,
+        packing: Packing | None = None,
     ) -> Trace:
-        """An empty trace, for a pass that is about to begin; `kernels` are the layers' own."""
+        """An empty trace, for a pass that is about to begin; `kernels` are the layers' own, `packing` the batch's."""
         about = {
             "cell": cell.name,
             "gates": list(cell.gates),
@@ -450,7 +470,7 @@ class Trace:
             "classes": None,
             "held": held,
         }
-        return cls(about, {}, backend)
+        return cls(about, {}, backend, packing)
 
     def add_forward(
         self, name: str, parameters: Iterable[str], reverse: bool, x: Array, saved: Saved, final: State
@@ -464,17 +484,24 @@ class Trace:
         self.about["parameters"][name] = list(parameters)
         layer = name.removesuffix("_reverse")
         if f"{layer}.x" not in self._arrays:
-            self.add(f"{layer}.x", x)
+            self.add(f"{layer}.x", x if self._packing is None else self._packing.cleaned(x))
         for value in self.values:
             self._add_steps(f"{name}.value.{value}", [values[value] for values in saved.values], reverse)
         self._add_rows(f"{name}.pre_activation", saved.pre_activations, reverse)
         for k, part in enumerate(self.states):
-            self._add_steps(f"{name}.state.{part}", [state[k] for state in (*saved.states, final)], reverse)
+            between = [state[k] for state in (*saved.states, final)]
+            if self._packing is None:
+                self._add_steps(f"{name}.state.{part}", between, reverse)
+            else:
+                self._add_states(f"{name}.state.{part}", between, reverse)
         for k, (value, _, _) in enumerate(self.about["products"]):
             self._add_steps(f"{name}.operand.{value}", [operands[k] for operands in saved.operands], reverse)
 
-    def add_backward(self, name: str, reverse: bool, steps_back: Sequence[StepBack]) -> None:
-        """Its backward pass, as the reference kernel handed it out, last step first."""
+    def add_backward(
+        self, name: str, reverse: bool, steps_back: Sequence[StepBack], dstate: tuple[Array | None, ...]
+    ) -> None:
+        """Its backward pass, as the reference kernel handed it out, last step first; `dstate` is the gradient of the
+        final state that it was given."""
         self.about["gradients_of"] = self.about["gradients_of"] or "outputs"
         steps = steps_back[::-1]
         for value in self.values:
@@ -482,7 +509,11 @@ class Trace:
         self._add_rows(f"{name}.pre_activation_gradient", [step.da for step in steps], reverse)
         for k, part in enumerate(self.states):
             after = [step.gradients[part] if part in self.values else step.arriving[k] for step in steps]
-            self._add_steps(f"{name}.state_gradient.{part}", [steps[0].dstate[k], *after], reverse)
+            if self._packing is None:
+                self._add_steps(f"{name}.state_gradient.{part}", [steps[0].dstate[k], *after], reverse)
+            else:
+                before = [step.dstate[k] for step in steps]
+                self._add_state_gradients(f"{name}.state_gradient.{part}", before, after, dstate[k], reverse)
         for k, (value, _, _) in enumerate(self.about["products"]):
             self._add_steps(f"{name}.product_gradient.{value}", [step.own.dms[k] for step in steps], reverse)
         for parameter, _ in self.about["own_parameters"]:
@@ -499,8 +530,55 @@ class Trace:
     def _add_steps(self, name: str, steps: Sequence[Array], reverse: bool) -> None:
         """(H, B) of each step that the layer made."""
         assert self._backend is not None
+        if self._packing is not None:
+            self._keep(name, np.ascontiguousarray(self._unpacked(steps, reverse).transpose(2, 1, 0)))
+            return
         host = self._host(self._backend.xp.stack(steps))
         self._keep(name, np.ascontiguousarray((host[::-1] if reverse else host).transpose(2, 0, 1)))
+
+    # of samples of unequal length a step has the columns of those that make it
+
+    def _unpacked(self, steps: Sequence[Array], reverse: bool) -> np.ndarray:
+        """(H, T, B) of the batch, 0 where a sample has no step, from (H, n) of each step that the layer made."""
+        packing = self._own_packing(reverse)
+        packed = np.zeros((steps[0].shape[0], packing.T, packing.B), self.about["dtype"])
+        for t, step in enumerate(steps):
+            packed[:, t, : step.shape[1]] = self._host(step)
+        return self._host(packing.unpack(packing.backend.from_host(packed)))
+
+    def _add_states(self, name: str, between: Sequence[Array], reverse: bool) -> None:
+        """`state` of a part from (H, n) before each step and, last, the final one (H, B) of all samples."""
+        packing, final = self._own_packing(reverse), self._host(between[-1])
+        whole = final[:, packing.order]  # who has ended has the final state
+        packed = np.stack([whole] * (packing.T + 1), axis=1)
+        for t, state in enumerate(between[:-1]):
+            packed[:, t, : state.shape[1]] = self._host(state)
+        start, after = (packing.backend.from_host(np.ascontiguousarray(part)) for part in (packed[:, 0], packed[:, 1:]))
+        start = packing.samples(start)
+        carried = self._host(packing.carried(packing.unpack(after), start))
+        self._keep_between(name, self._host(start), carried, reverse)
+
+    def _add_state_gradients(
+        self, name: str, before: Sequence[Array], after: Sequence[Array], given: Array | None, reverse: bool
+    ) -> None:
+        """`state_gradient` of a part from those before and after each step (H, n) and that given at the end (H, B)."""
+        packing = self._own_packing(reverse)
+        arrived, left = self._unpacked(after, reverse), self._unpacked(before, reverse)
+        gradient = np.zeros_like(arrived[:, 0]) if given is None else self._host(given)
+        for t in range(packing.T) if reverse else reversed(range(packing.T)):
+            real = packing.real[t]
+            arrived[:, t] = np.where(real, arrived[:, t], gradient)  # carried on, it is the same state
+            gradient = np.where(real, left[:, t], gradient)
+        self._keep_between(name, gradient, arrived, reverse)
+
+    def _keep_between(self, name: str, start: np.ndarray, after: np.ndarray, reverse: bool) -> None:
+        """(B, T + 1, H) from what is before the first step read (H, B) and after each step (H, T, B)."""
+        parts = [after, start[:, None]] if reverse else [start[:, None], after]
+        self._keep(name, np.ascontiguousarray(np.concatenate(parts, axis=1).transpose(2, 1, 0)))
+
+    def _own_packing(self, reverse: bool) -> Packing:
+        assert self._packing is not None
+        return self._packing.reversed if reverse else self._packing
 
     def _add_rows(self, name: str, steps: Sequence[Array], reverse: bool) -> None:
         """(rows, B) of each step, cut into gates."""

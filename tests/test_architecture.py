@@ -27,8 +27,8 @@ LEVELS = {
         (
             ("arrays", "errors", "other_names", "startup"),
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
-            ("display", "parameters", "cells", "weights", "data"),
-            ("kernels", "initializers", "losses", "optimizers", "loop"),
+            ("display", "parameters", "cells", "weights", "packing"),
+            ("data", "kernels", "initializers", "losses", "optimizers", "loop"),
             ("divergence", "holds", "trace", "device", "checkpoints", "distributed"),
             ("steps",),
             ("layers",),

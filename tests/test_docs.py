@@ -125,7 +125,7 @@ def test_arguments_that_the_tables_name_exist():
     """In the second column: what stands before = or alone in backticks is an option of the layer."""
     text = (DOCS / "from-frameworks.md").read_text(encoding="utf-8")
     tables = text.split("argument by argument")[1:]
-    options = set(lstm_np.options.BY_NAME) | {"state", "x"}
+    options = set(lstm_np.options.BY_NAME) | {"state", "x", "lengths", "mask"}
     for row in re.findall(r"^\|[^|]+\|([^|]+)\|", "\n".join(tables).split("## The same program")[0], re.MULTILINE):
         for name in re.findall(r"`([a-z_]+)=", row):
             assert name in options, row

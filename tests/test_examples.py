@@ -20,7 +20,7 @@ WITH_METHODS = {"LSTM", "GRU", "RNN", "Recurrent", "SequenceClassifier", "Parame
 # what serves other packages of lstm_np, or classes of one's own that take the place of ours
 INSIDE = {
     "Recurrent.enter", "Recurrent.enter_state", "Recurrent.leave_state", "Recurrent.run", "Recurrent.run_backward",
-    "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts",
+    "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts", "Recurrent.packing",
     "SequenceClassifier.run", "SequenceClassifier.backpropagate", "SequenceClassifier.project",
     "SequenceClassifier.batch_gradients", "SequenceClassifier.read_holds", "SequenceClassifier.not_finite_before",
     "SequenceClassifier.not_finite_in", "SequenceClassifier.not_finite_within",

@@ -85,7 +85,7 @@ KERNEL_FAULTS = {
     "upstream dy ignored": ("if dy is not None:", "if False:"),
     "only the last dy counts": ("if dy is not None:", "if dy is not None and t == dy.shape[1] - 1:"),
     "gradient of the final state ignored": ("nothing if part is None else part", "nothing"),
-    "nothing flows back through U": ("before[0] + own.U.T @ da", "before[0] + 0 * nothing"),
+    "nothing flows back through U": ("before[0] + own.U.T @ da", "before[0] + 0 * (own.U.T @ da)"),
     "steps in forward order": ("for t in reversed(range(len(saved.inputs)))", "for t in range(len(saved.inputs))"),
     "dx of the step before": ("das[step.t], dxs[step.t]", "das[step.t], dxs[step.t - 1]"),
     "the state of the step after": ("saved.states[t], saved.values[t]", "saved.states[t - 1], saved.values[t]"),

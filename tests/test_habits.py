@@ -379,7 +379,8 @@ def test_truth_values_are_classes():
 NO_ARRAYS = {
     "x must be numbers, found text, such as ['a']": [[["a", "b", "c"]]],
     "x must be numbers, found an array of dtype object": [[[None, 1, 2]]],
-    "x is a list of unequal lengths": [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]],
+    "x is a list of unequal lengths": [[[1, 2, 3]], [[1, 2]]],
+    "sequence 1 is a list of unequal lengths": [[[1, 2, 3]], [[1, 2], [4, 5, 6]]],
     "x is a masked array with 1 masked entries, whose mask would be lost": np.ma.masked_invalid([[[np.nan, 1.0, 2.0]]]),
     "x must be numbers, found a NoneType": None,
     "x must be numbers, found a dict": {},

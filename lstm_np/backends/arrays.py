@@ -48,7 +48,7 @@ def _plain(value: Any, name: str) -> Any:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         if isinstance(value, (list, tuple)) and isinstance(error, ValueError):
-            reason = "is a list of unequal lengths; every sequence needs the same number of steps and features"
+            reason = "is a list of unequal lengths; every step needs the same number of features"
         else:
             reason = f"cannot be read as an array: {' '.join(str(error).split())}"
         raise ValueError(f"{name} {reason}") from None

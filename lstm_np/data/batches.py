@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lstm_np import streams
 from lstm_np.backends import as_array
 from lstm_np.data.dataset import DatasetError
+from lstm_np.packing import as_mask, check, read
 
 ORDERS = ("shuffle", "sequential", "tf1")
 
@@ -38,11 +39,24 @@ class Batches:
 
     `drop_last` leaves out a short last batch.  `len()` is the number of batches an epoch has.
 
+    real     lengths (N,) or a mask (N, T) of all sequences, in the order they were given; None where all have T steps
+
+    With `lengths` (N,), a `mask` (N, T), or sequences that are a list of arrays (T_i, D), a batch is
+    `(x, labels, lengths or mask)`, with those of its samples.  `bucket=k` forms batches of samples of about the same
+    length: the samples of k batches, as the order has them, are sorted by length before they are cut, and the whole
+    batches then follow each other in an order of their own, which is a function of (seed, epoch) as well (unless the
+    order is sequential).  So an epoch has every sample once, and any batch of a run can be re-entered.  k is a
+    compromise: the larger, the less the lengths in a batch differ, and the less it is a random one.
+
     Sequences may be of any real dtype and any strides (a transposed view of a contiguous array is read without a copy).
 
     >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.zeros(10, int), batch_size=4)
     >>> len(batches), [x.shape for x, labels in batches.epoch(0)]
     (3, [(4, 5, 3), (4, 5, 3), (2, 5, 3)])
+    >>> lengths = np.arange(1, 11) % 5 + 1
+    >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.zeros(10, int), 2, lengths=lengths, bucket=5)
+    >>> sorted(lengths.tolist() for x, labels, lengths in batches.epoch(0))
+    [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]
 
     Raises DatasetError (a ValueError) for shapes, sizes or an order that do not fit.
     """
@@ -53,6 +67,9 @@ class Batches:
         labels: npt.ArrayLike,
         batch_size: int,
         *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+        bucket: int | None = None,
         seed: int = 0,
         scale: float = 1.0,
         dtype: str = "float32",
@@ -61,6 +78,10 @@ class Batches:
         drop_last: bool = False,
         reuse: bool = False,
     ) -> None:
+        try:
+            images, real = read(images, lengths, mask)
+        except ValueError as error:
+            raise DatasetError(str(error)) from None
         sequences: np.ndarray = as_array(images, "sequences")
         classes: np.ndarray = as_array(labels, "labels")
         if sequences.ndim != 3 or sequences.dtype.kind not in "uif":
@@ -69,6 +90,17 @@ class Batches:
             raise DatasetError(f"found labels {classes.dtype} {classes.shape}, expected integers ({len(sequences)},)")
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise DatasetError(f"found batch size {batch_size!r}, expected a whole number of at least 1")
+        if real is not None:
+            try:
+                check(real, *sequences.shape[:2])
+            except ValueError as error:
+                raise DatasetError(str(error)) from None
+        if bucket is not None:
+            if isinstance(bucket, bool) or not isinstance(bucket, (int, np.integer)) or bucket < 1:
+                raise DatasetError(f"found bucket {bucket!r}, expected a number of batches, at least 1, or None")
+            if real is None or order == "tf1":
+                missing = "lengths or a mask" if real is None else "order shuffle or sequential"
+                raise DatasetError(f"bucket {bucket} needs {missing}")
         if order not in ORDERS:
             raise DatasetError(f"unknown order {order!r}, expected one of: {', '.join(ORDERS)}")
         self.dtype = np.dtype(dtype)
@@ -78,7 +110,8 @@ class Batches:
             raise DatasetError(f"found {len(sequences)} samples, too few for one batch of {batch_size}")
         self.batch_size, self.seed, self.scale = int(batch_size), seed, self.dtype.type(scale)
         self.order = "sequential" if order == "shuffle" and not shuffle else order
-        self.reuse = reuse
+        self.reuse, self.real, self.bucket = reuse, real, None if bucket is None else int(bucket)
+        self._lengths = None if real is None else as_mask(real, sequences.shape[1]).sum(axis=1)
         self.samples = len(sequences)
         self._whole_batches_only = drop_last or order == "tf1"
         self._labels = np.ascontiguousarray(classes, dtype=np.int64)
@@ -122,7 +155,7 @@ class Batches:
         whole, rest = divmod(self.samples, self.batch_size)
         return (self.batch_size,) * (whole > 0) + (rest,) * (rest > 0 and not self._whole_batches_only)
 
-    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, ...]]:
         """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have.
 
         >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
@@ -136,7 +169,7 @@ class Batches:
             raise DatasetError(f"found epoch {epoch}, batch {start}, expected epoch >= 0 and a batch from 0 to {count}")
         return self.steps(epoch * count + start, (epoch + 1) * count)
 
-    def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The batches of the steps start ... stop - 1, counted over the whole run; step k is reached directly.
 
         >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
@@ -157,7 +190,7 @@ class Batches:
             return self._from_stream(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, batch = divmod(step, len(self))
         window = slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.samples))
-        return window if self.order == "sequential" else self._permutation(epoch)[window]
+        return window if self.order == "sequential" and self.bucket is None else self._permutation(epoch)[window]
 
     def _from_stream(self, start: int, stop: int) -> np.ndarray:
         """Positions start ... stop - 1 of the permutations of epochs 0, 1, 2 ... laid end to end."""
@@ -167,9 +200,22 @@ class Batches:
         return head if missing == 0 else np.concatenate([head, self._permutation(epoch + 1)[:missing]])
 
     def _draw_permutation(self, epoch: int) -> np.ndarray:
-        return streams.permutation(self.samples, self.seed, "shuffle", epoch)
+        shuffled = self.order != "sequential"
+        order = streams.permutation(self.samples, self.seed, "shuffle", epoch) if shuffled else np.arange(self.samples)
+        if self.bucket is None:
+            return order
+        assert self._lengths is not None
+        pools = [order[start : start + self.bucket * self.batch_size]
+                 for start in range(0, self.samples, self.bucket * self.batch_size)]  # fmt: skip
+        order = np.concatenate([pool[np.argsort(self._lengths[pool], kind="stable")] for pool in pools])
+        if not shuffled:
+            return order
+        whole = self.samples // self.batch_size
+        batches = order[: whole * self.batch_size].reshape(whole, self.batch_size)
+        batches = batches[streams.permutation(whole, self.seed, "bucket", epoch)]
+        return np.concatenate([batches.reshape(-1), order[whole * self.batch_size :]])
 
-    def _batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+    def _batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, ...]:
         size = indices.stop - indices.start if isinstance(indices, slice) else len(indices)
         gathered, feature_major, labels = self._buffers.get(size) or self._new_buffers(size)
         if isinstance(indices, slice):
@@ -181,7 +227,8 @@ class Batches:
             np.take(self._labels, indices, out=labels, mode="clip")
         turned = gathered.transpose(1, 2, 0) if self._turned else gathered.transpose(2, 1, 0)
         np.multiply(turned, self.scale, out=feature_major, casting="same_kind")
-        return feature_major.transpose(2, 1, 0), labels
+        x = feature_major.transpose(2, 1, 0)
+        return (x, labels) if self.real is None else (x, labels, self.real[indices])
 
     def _new_buffers(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Gathered rows, feature-major x and labels for batches of this size: the whole ones, or the short last one."""

@@ -15,7 +15,7 @@ own.  Everything is random and non-zero: inputs, initial state, biases, upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from lstm_np.cells import Cell
 from lstm_np.layers import Recurrent
 from lstm_np.model import SequenceClassifier
 from lstm_np.options import check_count
+from lstm_np.packing import as_real, check
 
 COMPLEX_STEP_LIMIT = 1e-12
 SAME_LOSS_LIMIT = 1e-9
@@ -120,6 +121,8 @@ def gradcheck(
     steps: int = 4,
     seed: int = 0,
     entries: int | None = None,
+    lengths: Any = None,
+    mask: Any = None,
     dropout_key: Sequence[int | str] | None = None,
 ) -> GradientReport:
     """Check every gradient of a layer or model, in float64, whatever dtype it has; the report is true when all agree.
@@ -130,6 +133,7 @@ def gradcheck(
     batch_size, steps  B and T of the random batch
     seed               of everything random here
     entries            check at most so many entries of each tensor, evenly spread (None: all of them)
+    lengths, mask      (B,) or (B, T): the steps that the sequences have, as for `LSTM.forward` (None: all)
     dropout_key        hold the dropout masks of this key fixed (None: no dropout)
 
     >>> print(lstm_np.gradcheck(lstm_np.LSTM(2, 3, kernel="reference"), entries=4))  # doctest: +ELLIPSIS
@@ -140,14 +144,19 @@ def gradcheck(
     PASS: every gradient agrees
     ...
 
-    Raises ValueError for a batch_size, steps or entries below 1, TypeError for anything that is no layer or model.
+    Raises ValueError for a batch_size, steps or entries below 1, or lengths that do not fit them, TypeError for
+    anything that is no layer or model.
     """
     batch_size, steps = check_count("batch_size", batch_size, 1), check_count("steps", steps, 1)
     entries = None if entries is None else check_count("entries", entries, 1)
+    real = as_real(lengths, mask)
+    if real is not None:
+        check(real, batch_size, steps)
+    given = {"lengths": lengths, "mask": mask, "dropout_key": dropout_key}
     if isinstance(subject, SequenceClassifier):
-        problem: _Problem = _ModelProblem(subject, batch_size, steps, seed, dropout_key)
+        problem: _Problem = _ModelProblem(subject, batch_size, steps, seed, given)
     elif isinstance(subject, Recurrent):
-        problem = _LayerProblem(subject, batch_size, steps, seed, dropout_key)
+        problem = _LayerProblem(subject, batch_size, steps, seed, given)
     else:
         raise TypeError(f"gradcheck takes a layer or a SequenceClassifier, found {type(subject).__name__}")
     analytic = problem.gradients()
@@ -193,11 +202,11 @@ class _Problem:
 
     values: dict[str, np.ndarray]
 
-    def __init__(self, subject: Any, cell: Cell, seed: int, dropout_key: Sequence[int | str] | None) -> None:
+    def __init__(self, subject: Any, cell: Cell, seed: int, given: Mapping[str, Any]) -> None:
         self.real = subject.copy(dtype="float64")
         self.complex = subject.copy(dtype="complex128", kernel="reference", backend="numpy")
         self.rng = streams.generator(seed, "gradcheck")
-        self.dropout_key = dropout_key
+        self.given = given  # lengths or mask, and the key of dropout masks
         to_host = self.real.backend.to_host
         self.values = {name: to_host(array).copy() for name, array in self.real.params.items()}
         own = {parameter.name for parameter in cell.parameters}  # of which peepholes, say, may start from 0
@@ -235,8 +244,8 @@ class _Problem:
 
 
 class _LayerProblem(_Problem):
-    def __init__(self, layer: Recurrent, B: int, T: int, seed: int, dropout_key: Sequence[int | str] | None) -> None:
-        super().__init__(layer, layer.cell, seed, dropout_key)
+    def __init__(self, layer: Recurrent, B: int, T: int, seed: int, given: Mapping[str, Any]) -> None:
+        super().__init__(layer, layer.cell, seed, given)
         self.B, self.T = B, T
         rows = len(layer.kernel_names)
         shape = (rows, B, layer.hidden_size)
@@ -250,7 +259,7 @@ class _LayerProblem(_Problem):
     def _forward(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
         self.set_params(owner, values)
         state = tuple(values[f"{part}_0"] for part in self.parts)
-        return owner.forward(values["x"], state, dropout_key=self.dropout_key)
+        return owner.forward(values["x"], state, **self.given)
 
     def evaluate(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
         y, final, _ = self._forward(owner, values)
@@ -279,10 +288,8 @@ class _LayerProblem(_Problem):
 
 
 class _ModelProblem(_Problem):
-    def __init__(
-        self, model: SequenceClassifier, B: int, T: int, seed: int, dropout_key: Sequence[int | str] | None
-    ) -> None:
-        super().__init__(model, model.recurrent.cell, seed, dropout_key)
+    def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, given: Mapping[str, Any]) -> None:
+        super().__init__(model, model.recurrent.cell, seed, given)
         self.B, self.T = B, T
         self.x = self.normal(B, T, model.input_size)
         self.labels = self.rng.integers(0, model.num_classes, B)
@@ -291,12 +298,15 @@ class _ModelProblem(_Problem):
         self.set_params(owner, values)
         xp, from_host = owner.backend.xp, owner.backend.from_host
         x = from_host(self.x.astype(owner.dtype)).transpose(2, 1, 0)
-        logits, _, _ = owner.run(x, save=False, dropout_key=self.dropout_key)
+        real = as_real(self.given["lengths"], self.given["mask"])
+        packing = owner.recurrent.packing(real, self.B, self.T)
+        x = x if packing is None else packing.cleaned(x)
+        logits, _, _ = owner.run(x, packing=packing, save=False, dropout_key=self.given["dropout_key"])
         return owner.backend.to_host(owner.loss(xp, logits, from_host(self.labels))[0])
 
     def gradients(self) -> dict[str, np.ndarray]:
         self.set_params(self.real, self.values)
-        _, grads = self.real.loss_and_gradients(self.x, self.labels, dropout_key=self.dropout_key)
+        _, grads = self.real.loss_and_gradients(self.x, self.labels, **self.given)
         return {name: self.real.backend.to_host(array) for name, array in grads.items()}
 
     def describe(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from lstm_np.arrays import Array, State
 from lstm_np.backends import Backend
 from lstm_np.cells import Cell
+from lstm_np.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ class Kernel(Protocol):
 
     name      what it is called
     computes  the cell that it has in lines of its own; None: it runs the functions of any cell
+    packs     whether `forward` takes a packing, for sequences of unequal length; `LayerSpec` cannot say it, since it is
+              the batches that have lengths
     """
 
     name: str
     computes: Computes | None
+    packs: bool
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...
 
@@ -100,12 +104,23 @@ class Kernel(Protocol):
         ...
 
     def forward(
-        self, params: Mapping[str, Array], x: Array, state: State, *, sequence: bool = True, save: bool = True
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        state: State,
+        *,
+        sequence: bool = True,
+        save: bool = True,
+        packing: Packing | None = None,
     ) -> tuple[Array | None, State, Any]:
         """(y, final state, saved): x (D, T, B) and the initial state give y (H, T, B) and the state after step T.
 
         `sequence=False`: y is not wanted and comes back as None.  `save=False`: no backward will follow; saved is None.
         Strided views are welcome as x.  What comes back belongs to the caller: a later call does not change it.
+
+        `packing`, for a kernel that packs: all arrays, those of backward too, are packed by it (`lstm_np.packing`), so
+        that samples lie longest first, and step t is made for the first `packing.batch_sizes[t]` of them.  Behind a
+        sample's length x and dy are not read, y and dx are 0; its final state is that after its own last step.
         """
         ...
 

@@ -22,13 +22,17 @@ from typing import Any, NamedTuple
 from lstm_np.backends import Backend
 from lstm_np.cells.declaration import Cell, Values
 from lstm_np.kernels.protocol import Array, Computes, Cut, LayerSpec, State
+from lstm_np.packing import Packing
 
 # (t, name, value or its gradient) -> what to go on with instead
 Edit = Callable[[int, str, Array], Array]
 
 
 class Saved(NamedTuple):
-    """What a forward pass keeps, a list with an entry per step of each."""
+    """What a forward pass over B samples keeps, a list with an entry per step of each.
+
+    Where samples have unequal lengths, an entry has the columns of those that make the step.
+    """
 
     inputs: list[Array]  # [x_t; h_{t-1}; 1], what (1) multiplies
     states: list[State]  # before the step
@@ -36,6 +40,7 @@ class Saved(NamedTuple):
     operands: list[tuple[Array, ...]]  # what the cell's own products multiplied
     within: list[Array]  # where c was not clipped; empty without the option cell_clip
     pre_activations: list[Array]  # a of (1); empty unless they were asked for
+    B: int
 
 
 class OwnShares(NamedTuple):
@@ -64,6 +69,7 @@ class ReferenceKernel:
 
     name = "reference"
     computes: Computes | None = None  # whatever cell it is given
+    packs = True
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
@@ -94,28 +100,35 @@ class ReferenceKernel:
         *,
         sequence: bool = True,
         save: bool = True,
+        packing: Packing | None = None,
         edit: Edit | None = None,
         pre_activations: bool = False,
     ) -> tuple[Array | None, State, Saved | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B).
 
+        With `packing` step t is made for the first `packing.batch_sizes[t]` samples; the state of the others stays.
         `edit` sees each value of the cell as it is computed, and what it returns is gone on with.  `pre_activations`:
         they are saved too, which backward does not need.
         """
         xp, cell = self.backend.xp, self.spec.cell
-        T = x.shape[1]
+        _, T, B = x.shape
+        sizes = (B,) * T if packing is None else packing.batch_sizes
         own = OwnProducts(xp, cell, params)
         weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
         more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
         state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
-        saved, outputs = Saved([], [], [], [], [], []), []
+        saved, outputs = Saved([], [], [], [], [], [], B), []
+        ended: list[State] = []  # of the samples that have ended, those that did first
         if "hold" in self.spec.options:
             edit = self._put(self.spec.options["hold"], edit)
         if "cell_clip" in self.spec.options:
             edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
         with self.backend.blas_threads(self.backend.cores):
-            for t in range(T):
-                z = xp.concat((x[:, t, :], state[0]) + ((ones,) if "b" in params else ()), axis=0)
+            for t, n in enumerate(sizes):
+                if n < state[0].shape[1]:  # the others have ended
+                    ended.append(tuple(part[:, n:] for part in state))
+                    state = tuple(part[:, :n] for part in state)
+                z = xp.concat((x[:, t, :n], state[0]) + ((ones[:, :n],) if "b" in params else ()), axis=0)
                 a = weights @ z  # (1)
                 before, (state, values) = state, cell.forward(xp, a, state, *more, **_hold(edit, t))
                 if save:
@@ -126,9 +139,18 @@ class ReferenceKernel:
                 if save and pre_activations:
                     saved.pre_activations.append(a)
                 if sequence:
-                    outputs.append(state[0])
+                    outputs.append(self._widened(state[0], B))
         y = xp.stack(outputs, axis=1) if sequence else None
-        return y, tuple(part.copy() for part in state), saved if save else None
+        final = tuple(part.copy() for part in state)
+        if ended:
+            final = tuple(xp.concat(parts, axis=1) for parts in zip(state, *reversed(ended), strict=True))
+        return y, final, saved if save else None
+
+    def _widened(self, array: Array, B: int) -> Array:
+        """(features, B) from the first columns: 0 in the others."""
+        rows, n = array.shape
+        xp = self.backend.xp
+        return array if n == B else xp.concat((array, xp.zeros((rows, B - n), dtype=array.dtype)), axis=1)
 
     def backward(
         self,
@@ -145,7 +167,8 @@ class ReferenceKernel:
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        `edit` as for `steps_back`; `see` is called with each of its steps.
+        What dy has behind a sample's length is not read.  `edit` as for `steps_back`; `see` is called with
+        each of its steps.
         """
         xp, D, H = self.backend.xp, params["W"].shape[1], params["U"].shape[1]
         T = len(saved.inputs)
@@ -162,8 +185,21 @@ class ReferenceKernel:
             if "b" in params:
                 grads["b"] = dweights[:, D + H]
             grads |= self._own_gradients(params, shares, grads["U"])
-        dx = xp.stack(dxs, axis=1) if input_gradient else None
-        return dx, step.dstate if state_gradient else None, grads
+        dx = xp.stack([self._widened(d, saved.B) for d in dxs], axis=1) if input_gradient else None
+        if not state_gradient:
+            return dx, None, grads
+        first = step.da.shape[1]  # samples with a first step; at the others the gradient is the one given
+        if first == saved.B:
+            return dx, step.dstate, grads
+        given = self._given(saved, dstate)
+        pairs = zip(step.dstate, given, strict=True)
+        return dx, tuple(xp.concat((d, part[:, first:]), axis=1) for d, part in pairs), grads
+
+    def _given(self, saved: Saved, dstate: tuple[Array | None, ...]) -> State:
+        """The gradient of the final state, parts (H, B), with zeros where it is not given."""
+        like = saved.states[0][0]
+        nothing = self.backend.xp.zeros((like.shape[0], saved.B), dtype=like.dtype)
+        return tuple(nothing if part is None else part for part in dstate)
 
     def steps_back(
         self,
@@ -186,11 +222,15 @@ class ReferenceKernel:
             edit = self._stop(self.spec.options["hold"], edit)
         if "cell_clip" in self.spec.options:
             edit = self._undo_clip(edit, saved.within)
-        more, nothing = (*own.backward, *self._handed(params)), xp.zeros_like(saved.states[-1][0])
-        arriving: State = tuple(nothing if part is None else part for part in dstate)
+        more, ends = (*own.backward, *self._handed(params)), self._given(saved, dstate)
+        arriving: State = tuple(part[:, : saved.inputs[-1].shape[1]] for part in ends)
         for t in reversed(range(len(saved.inputs))):
+            n, there = saved.inputs[t].shape[1], arriving[0].shape[1]
+            if n > there:  # the others end here
+                pairs = zip(arriving, ends, strict=True)
+                arriving = tuple(xp.concat((part, end[:, there:n]), axis=1) for part, end in pairs)
             if dy is not None:
-                arriving = (arriving[0] + dy[:, t, :], *arriving[1:])
+                arriving = (arriving[0] + dy[:, t, :n], *arriving[1:])
             seen: dict[str, Array] = {}
             hold = _hold(edit, t, seen)
             da, before, gradients = cell.backward(xp, arriving, saved.states[t], saved.values[t], *more, **hold)

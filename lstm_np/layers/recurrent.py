@@ -21,6 +21,7 @@ from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
 from lstm_np.layers.single import Single
 from lstm_np.options import Dtype
+from lstm_np.packing import Packing, read
 from lstm_np.parameters import Parameters, merge
 from lstm_np.trace import Trace, largest_difference
 
@@ -63,6 +64,7 @@ class Recurrent:
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
+        masked_outputs: str = "zero",
         initializer: str = "keras",
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
@@ -201,7 +203,9 @@ class Recurrent:
 
     # ---- the public API
 
-    def __call__(self, x: Array, state: Any = None, *, hold: Any = None) -> tuple[Any, Any]:
+    def __call__(
+        self, x: Array, state: Any = None, *, lengths: Any = None, mask: Any = None, hold: Any = None
+    ) -> tuple[Any, Any]:
         """(y, final state) of a batch of sequences, where no backward follows: `forward` without its cache.
 
         >>> lstm = lstm_np.LSTM(3, 5)
@@ -211,7 +215,7 @@ class Recurrent:
 
         Arguments and errors as for `forward`.
         """
-        y, final, _ = self.forward(x, state, hold=hold, save=False)
+        y, final, _ = self.forward(x, state, lengths=lengths, mask=mask, hold=hold, save=False)
         return y, final
 
     def forward(
@@ -219,6 +223,8 @@ class Recurrent:
         x: Array,
         state: Any = None,
         *,
+        lengths: Any = None,
+        mask: Any = None,
         hold: Any = None,
         trace: bool = False,
         save: bool = True,
@@ -226,9 +232,15 @@ class Recurrent:
     ) -> tuple[Any, Any, Any]:
         """(y, final state, cache) of a batch of sequences.
 
-        x            (B, T, D), an array of NumPy or of the backend, or nested lists; converted to the layer's dtype
+        x            (B, T, D), an array of NumPy or of the backend, or nested lists; converted to the layer's dtype.
+                     Or a list of B arrays (T_i, D): T is then the longest of them
         state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
                      a cell state; None means zeros
+        lengths      (B,) whole numbers 0 ... T in any order: sequence b is its first lengths[b] steps; None: all T
+        mask         (B, T) booleans in the place of lengths: which steps a sequence has; it may begin late and have
+                     holes.  What x holds elsewhere is not read, the second direction begins at a sequence's own last
+                     step, a final state is that after the last step it reads, and y is 0 where there is no step (or
+                     what it was before, by the option masked_outputs)
         hold         values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; backward goes through the
                      pass as it then is
         trace        record every value: cache["trace"] is a `lstm_np.Trace`, to which `backward` adds the gradients
@@ -243,10 +255,15 @@ class Recurrent:
         >>> y.shape, h_n.shape, c_n.shape
         ((2, 4, 10), (4, 2, 5), (4, 2, 5))
         >>> y_next, _, _ = lstm.forward(np.ones((2, 7, 3)), (h_n, c_n))  # goes on where the last call ended
+        >>> gru = lstm_np.GRU(3, 5, kernel="reference")
+        >>> y, _, _ = gru.forward([np.ones((4, 3)), np.ones((6, 3))])  # or np.ones((2, 6, 3)), lengths=[4, 6]
+        >>> y.shape, bool((y[0, 4:] == 0).all())
+        ((2, 6, 5), True)
 
         Raises ValueError when a shape does not fit, or for what are no numbers, HoldError for a hold that names nothing
         here.
         """
+        x, real = read(x, lengths, mask, self.backend.to_host)
         x = self.enter(x, "x")
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
@@ -256,7 +273,13 @@ class Recurrent:
             raise ValueError("a trace is kept in the cache, so it cannot be taken with save=False")
         holds = read_holds(hold, self.cell, self.num_layers, self.directions)
         y, final, cache = self.run(
-            x.transpose(2, 1, 0), initial, save=save, dropout_key=dropout_key, holds=holds, trace=trace
+            x.transpose(2, 1, 0),
+            initial,
+            packing=self.packing(real, x.shape[0], x.shape[1]),
+            save=save,
+            dropout_key=dropout_key,
+            holds=holds,
+            trace=trace,
         )
         assert y is not None  # sequence=True is the default of run
         return y.transpose(2, 1, 0), self.leave_state(final), cache
@@ -268,7 +291,8 @@ class Recurrent:
         dy           (B, T, directions * H) or None: the loss does not look at y
         dstate       gradient of the final state, in the state's form, parts may be None
 
-        dx is (B, T, D); grads has the keys and shapes of `params`.  What `forward` was given may have changed since;
+        dx is (B, T, D), 0 at steps that a sequence does not have; what dy holds there is not read (unless outputs are
+        held there).  grads has the keys and shapes of `params`.  What `forward` was given may have changed since;
         the parameters may not: their present values are read, and the gradients are right only where those are still
         the ones of the forward call.
 
@@ -346,11 +370,19 @@ class Recurrent:
 
     # ---- inside: feature-major, a column a sample
 
+    def packing(self, real: Any, B: int, T: int) -> Packing | None:
+        """Which steps are computed of lengths or a mask as `lstm_np.packing.read` gives them; None for all.
+
+        Raises ValueError where they do not fit B sequences of T steps.
+        """
+        return Packing.of(real, B, T, self.backend, held=self.config["masked_outputs"] == "held")
+
     def run(
         self,
         x: Array,
         state: list[tuple[Array, ...]] | None = None,
         *,
+        packing: Packing | None = None,
         sequence: bool = True,
         save: bool = True,
         dropout_key: Sequence[int | str] | None = None,
@@ -359,6 +391,7 @@ class Recurrent:
     ) -> tuple[Array, list[tuple[Array, ...]], Any]:
         """(y, final states, cache) from x (D, T, B) and the states per layer and direction, parts (H, B).
 
+        `packing`: of the batch as it lies, where its sequences have unequal lengths.
         `sequence=False`: the top layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).
         `trace`: cache["trace"] has all values of the pass, and cache["outputs"] what each direction of the top layer
         gives, (H, T, B) in the time order of x, before dropout.
@@ -367,8 +400,8 @@ class Recurrent:
         _, T, B = x.shape
         state = self.enter_state(None, B) if state is None else state
         final: list[tuple[Array, ...]] = []
-        cache: dict[str, Any] = {"shape": (B, T), "saved": [], "masks": []}
-        given, recorded = x, self._new_trace(bool(holds or self.config["hold"])) if trace else None
+        cache: dict[str, Any] = {"shape": (B, T), "packing": packing, "saved": [], "masks": []}
+        given, recorded = x, self._new_trace(bool(holds or self.config["hold"]), packing) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
             dropping = self._drops(layer) and dropout_key is not None and (sequence or not top)
@@ -378,9 +411,15 @@ class Recurrent:
                 edits = None
                 if holds:
                     shape = (B, T, self.hidden_size)
-                    edits = edits_of(holds, layer, single.reverse, shape, self.backend, self.dtype)
+                    edits = edits_of(holds, layer, single.reverse, shape, self.backend, self.dtype, packing)
                 y, last, saved = single.forward(
-                    x, state[len(final)], sequence=wanted, save=save or trace, edits=edits, trace=trace
+                    x,
+                    state[len(final)],
+                    sequence=wanted,
+                    save=save or trace,
+                    packing=packing,
+                    edits=edits,
+                    trace=trace,
                 )
                 if recorded is not None:
                     recorded.add_forward(single.name, single.params, single.reverse, x, saved.saved, last)
@@ -398,10 +437,10 @@ class Recurrent:
         if recorded is not None:
             cache["trace"] = recorded
             if not holds:
-                recorded.about["difference"] = self._difference(given, state, dropout_key, outputs, final)
+                recorded.about["difference"] = self._difference(given, state, packing, dropout_key, outputs, final)
         return x if sequence else None, final, cache if save or trace else None
 
-    def _new_trace(self, held: bool) -> Trace:
+    def _new_trace(self, held: bool, packing: Packing | None) -> Trace:
         """Of a pass that is about to begin."""
         return Trace.of_layers(
             self.cell,
@@ -412,16 +451,23 @@ class Recurrent:
             self.backend,
             self.kernel_names,
             held,
+            packing,
         )
 
     def _difference(
-        self, x: Array, state: Any, dropout_key: Any, outputs: list[Array], final: list[tuple[Array, ...]]
+        self,
+        x: Array,
+        state: Any,
+        packing: Packing | None,
+        dropout_key: Any,
+        outputs: list[Array],
+        final: list[tuple[Array, ...]],
     ) -> float:
         """How far the top layer's outputs, as dropout leaves them, and all final states are from those of the layers'
         own kernels."""
         if set(self.kernel_names) == {"reference"}:
             return 0.0
-        own_y, own_final, _ = self.run(x, state, save=False, dropout_key=dropout_key)
+        own_y, own_final, _ = self.run(x, state, packing=packing, save=False, dropout_key=dropout_key)
         y = self.backend.xp.concat(outputs, axis=0)
         if dropout_key is not None and self._drops(self.num_layers - 1):
             y = y * self._mask(self.num_layers - 1, y.shape, dropout_key)
@@ -461,10 +507,11 @@ class Recurrent:
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
                     into=None if into is None else into.section(single.name),
+                    packing=cache["packing"],
                     see=None if recorded is None else steps.append,
                 )
                 if recorded is not None:
-                    recorded.add_backward(single.name, single.reverse, steps)
+                    recorded.add_backward(single.name, single.reverse, steps, dstate[k])
                 if d is not None:
                     dx = d if dx is None else dx + d
             dy = dx
@@ -530,6 +577,7 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
+        masked_outputs: str = "zero",
         initializer: str = "keras",
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
@@ -571,6 +619,7 @@ class GRU(Recurrent):
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
+        masked_outputs: str = "zero",
         initializer: str = "keras",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
@@ -608,6 +657,7 @@ class RNN(Recurrent):
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
+        masked_outputs: str = "zero",
         initializer: str = "keras",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lstm_np.backends import Backend
 from lstm_np.holds import Edits
-from lstm_np.kernels import LayerSpec, choose_kernel
+from lstm_np.kernels import KernelWarning, LayerSpec, choose_kernel
 from lstm_np.kernels.protocol import Array, State
 from lstm_np.kernels.reference import Edit, Saved, StepBack
+from lstm_np.options import depth_of_caller
+from lstm_np.packing import Packing
 
 
 class ReferencePass(NamedTuple):
-    """What is kept of a pass that the reference kernel ran in place of the layer's own: one that is looked at, or
-    whose values are held."""
+    """What is kept of a pass that the reference kernel ran in place of the layer's own: one that is looked at, whose
+    values are held, or whose lengths the layer's own kernel does not take."""
 
     saved: Saved
     undo: Edit | None  # of what was held
@@ -65,24 +68,67 @@ class Single:
         *,
         sequence: bool = True,
         save: bool = True,
+        packing: Packing | None = None,
         edits: Edits | None = None,
         trace: bool = False,
     ) -> tuple[Array | None, State, Any]:
         """(y, final state, saved) from x (D, T, B) and the initial state, parts (H, B).
 
         y (H, T, B) has the time order of x, whichever way it is read; the final state is that after the last step read.
-        `sequence` and `save` as for `lstm_np.kernels.protocol.Kernel.forward`.  With `edits`, what holds values, or
-        `trace`, which saves the pre-activations too, the reference kernel runs, and saved is a `ReferencePass`.
+        `sequence` and `save` as for `lstm_np.kernels.protocol.Kernel.forward`; `packing` is that of the batch as it
+        lies, where its samples have unequal lengths.  With `edits`, what holds values, or `trace`, which saves the
+        pre-activations too, the reference kernel runs, and saved is a `ReferencePass`.
         """
+        if packing is not None:
+            return self._forward_packed(self._own(packing), x, state, sequence, save, edits, trace)
         params, x = self.kernel_params(), self._in_order(x)
         if edits is None and not trace:
             y, final, saved = self.kernel.forward(params, x, state, sequence=sequence, save=save)
             return self._in_order(y), final, saved
+        y, final, saved = self._by_reference(params, x, state, sequence, save, edits, trace)
+        return self._in_order(y), final, saved
+
+    def _forward_packed(
+        self, packing: Packing, x: Array, state: State, sequence: bool, save: bool, edits: Edits | None, trace: bool
+    ) -> tuple[Array | None, State, Any]:
+        """`forward` over the steps that each sample has; `packing` is this direction's."""
+        params, x, state = self.kernel_params(), packing.pack(x), tuple(map(packing.columns, state))
+        if edits is None and not trace and self._packs():
+            y, final, saved = self.kernel.forward(params, x, state, sequence=sequence, save=save, packing=packing)
+        else:
+            y, final, saved = self._by_reference(params, x, state, sequence, save, edits, trace, packing)
+        return packing.outputs(y), tuple(map(packing.samples, final)), saved
+
+    def _by_reference(
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        state: State,
+        sequence: bool,
+        save: bool,
+        edits: Edits | None,
+        trace: bool,
+        packing: Packing | None = None,
+    ) -> tuple[Array | None, State, ReferencePass | None]:
         put, undo = (None, None) if edits is None else edits
         y, final, saved = self._reference().forward(
-            params, x, state, sequence=sequence, save=save, edit=put, pre_activations=trace
+            params, x, state, sequence=sequence, save=save, packing=packing, edit=put, pre_activations=trace
         )
-        return self._in_order(y), final, ReferencePass(saved, undo) if saved is not None else None
+        return y, final, ReferencePass(saved, undo) if saved is not None else None
+
+    def _packs(self) -> bool:
+        """Whether the layer's own kernel takes sequences of unequal length; a KernelWarning where it does not."""
+        if not self.kernel.packs:
+            warnings.warn(
+                f"kernel {self.kernel.name!r} takes no sequences of unequal length: kernel 'reference' runs them",
+                KernelWarning,
+                stacklevel=depth_of_caller(),
+            )
+        return self.kernel.packs
+
+    def _own(self, packing: Packing) -> Packing:
+        """That of this direction, from that of the batch as it lies."""
+        return packing.reversed if self.reverse else packing
 
     def backward(
         self,
@@ -93,14 +139,20 @@ class Single:
         input_gradient: bool = True,
         state_gradient: bool = True,
         into: Mapping[str, Array] | None = None,
+        packing: Packing | None = None,
         see: Callable[[StepBack], None] | None = None,
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        grads has the keys and shapes of `params`.  `see` is called with each backward step of a pass that
-        was looked at.  The other arguments are those of `lstm_np.kernels.protocol.Kernel.backward`.
+        `packing` is that of the forward pass.  grads has the keys and shapes of `params`.  `see` is called with
+        each backward step of a pass that was looked at.  The other arguments are those of
+        `lstm_np.kernels.protocol.Kernel.backward`.
         """
-        params, dy = self.kernel_params(), self._in_order(dy)
+        params, own = self.kernel_params(), None if packing is None else self._own(packing)
+        if own is None:
+            dy = self._in_order(dy)
+        else:
+            dy, dstate = own.output_gradients(dy), tuple(map(own.columns, dstate))
         flags: dict[str, Any] = {"input_gradient": input_gradient, "state_gradient": state_gradient, "into": into}
         if isinstance(saved, ReferencePass):
             dx, dstate_0, grads = self._reference().backward(
@@ -108,7 +160,10 @@ class Single:
             )
         else:
             dx, dstate_0, grads = self.kernel.backward(params, saved, dy, dstate, **flags)
-        return self._in_order(dx), dstate_0, self._own_gradients(grads)
+        if own is None:
+            return self._in_order(dx), dstate_0, self._own_gradients(grads)
+        dstate_0 = None if dstate_0 is None else tuple(map(own.samples, dstate_0))
+        return own.unpack(dx), dstate_0, self._own_gradients(grads)
 
     def _reference(self) -> Any:
         """The reference kernel of this layer.  Raises ValueError where it cannot run it."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from lstm_np.arrays import Array
 from lstm_np.model import SequenceClassifier
+from lstm_np.packing import named
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,18 @@ class Evaluation:
 
 
 def evaluate(
-    model: SequenceClassifier, batches: Iterable[tuple[Array, np.ndarray]], *, hold: Mapping[str, float] | None = None
+    model: SequenceClassifier, batches: Iterable[tuple[Array, ...]], *, hold: Mapping[str, float] | None = None
 ) -> Evaluation:
     """Measure a model on batches of sequences (B, T, D) and integer labels (B,); `hold`: values of its cell to be held.
+
+    A batch may have a third part: lengths (B,), or a mask (B, T).
 
     Raises ValueError for what does not fit, HoldError for a value that the cell does not have.
     """
     K, total = model.num_classes, 0.0
     confusion = np.zeros((K, K), np.int64)
-    for x, labels in batches:
-        logits = model.backend.to_host(model.logits(x, hold=hold)).T
+    for x, labels, *more in batches:
+        logits = model.backend.to_host(model.logits(x, **named(more[0] if more else None), hold=hold)).T
         loss, _, _ = model.loss(np, logits, labels)
         total += float(loss) * len(labels)
         np.add.at(confusion, (labels, logits.argmax(axis=0)), 1)

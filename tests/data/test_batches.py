@@ -177,3 +177,60 @@ def test_a_place_outside_the_epoch(epoch, start):
 def test_a_negative_step():
     with pytest.raises(DatasetError, match="found step -1"):
         batches().steps(-1, 3)
+
+
+class TestUnequalLengths:
+    LENGTHS = np.random.default_rng(5).integers(0, 5, 23)
+    MASK = np.random.default_rng(6).random((23, 4)) < 0.5
+
+    @pytest.mark.parametrize("order", ["shuffle", "sequential", "tf1"])
+    @pytest.mark.parametrize("real", ["lengths", "mask"])
+    def test_a_batch_has_those_of_its_samples(self, order, real):
+        all_of = {"lengths": self.LENGTHS, "mask": self.MASK}[real]
+        for x, labels, own in batches(order=order, reuse=True, **{real: all_of}).epoch(1):
+            np.testing.assert_array_equal(own, all_of[labels])
+            np.testing.assert_array_equal(x, IMAGES[labels])
+
+    def test_a_list_has_its_own(self):
+        sequences = [image[:n].astype("float32") for image, n in zip(IMAGES, self.LENGTHS, strict=True)]
+        for x, labels, lengths in Batches(sequences, LABELS, 5).epoch(0):
+            assert lengths.tolist() == self.LENGTHS[labels].tolist()
+            for row, label, n in zip(x, labels, lengths, strict=True):
+                np.testing.assert_array_equal(row[:n], IMAGES[label, :n])
+                assert not row[n:].any()
+
+    @pytest.mark.parametrize("order", ["shuffle", "sequential"])
+    @pytest.mark.parametrize("bucket", [1, 2, 100])
+    def test_buckets_are_an_order_of_the_epoch(self, bucket, order):
+        made = batches(batch_size=4, lengths=self.LENGTHS, bucket=bucket, order=order)
+        epochs = [[labels.tolist() for _, labels, _ in made.epoch(epoch)] for epoch in range(3)]
+        for epoch in epochs:
+            assert sorted(flat(epoch)) == list(range(23))
+            assert [len(batch) for batch in epoch] == [4] * 5 + [3]
+            for batch in epoch:
+                assert self.LENGTHS[batch].tolist() == sorted(self.LENGTHS[batch])
+        assert (epochs[0] == epochs[1]) is (order == "sequential")
+        again = batches(batch_size=4, lengths=self.LENGTHS, bucket=bucket, order=order)
+        assert [labels.tolist() for _, labels, _ in again.epoch(2, start=3)] == epochs[2][3:]
+        assert again.indices(13).tolist() == epochs[2][1]
+
+    def test_the_larger_the_bucket_the_less_lengths_differ(self):
+        lengths = np.random.default_rng(0).integers(1, 100, 1000)
+
+        def spread(bucket):
+            made = Batches(np.ones((1000, 99, 1)), np.zeros(1000, int), 10, lengths=lengths, bucket=bucket)
+            return np.mean([np.ptp(own) for _, _, own in made.epoch(0)])
+
+        assert spread(None) > spread(5) > spread(100)
+        assert spread(100) < 3
+
+    def test_what_does_not_fit_is_refused(self):
+        for arguments, words in (
+            ({"lengths": [1, 2]}, "lengths must have shape"),
+            ({"lengths": self.LENGTHS, "bucket": 0}, "bucket 0"),
+            ({"lengths": self.LENGTHS, "bucket": True}, "bucket True"),
+            ({"bucket": 3}, "bucket 3 needs lengths or a mask"),
+            ({"lengths": self.LENGTHS, "bucket": 3, "order": "tf1"}, "bucket 3 needs order shuffle or sequential"),
+        ):
+            with pytest.raises(DatasetError, match=words):
+                batches(**arguments)

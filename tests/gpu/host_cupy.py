@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 FUNCTIONS = ("concat", "stack", "real", "max", "log", "sum", "exp", "arange", "where", "argmax", "isfinite", "tanh",
-             "empty_like", "zeros_like", "ones_like", "sqrt", "abs", "matmul")  # fmt: skip
+             "empty_like", "zeros_like", "ones_like", "sqrt", "abs", "matmul", "take", "reshape")  # fmt: skip
 
 
 class FakeDevice:

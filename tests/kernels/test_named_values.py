@@ -161,8 +161,8 @@ def test_a_fault_in_the_record_of_a_cell_is_found(name, fault, monkeypatch):
 
 KERNEL_FAULTS = {
     "the step before": ("yield StepBack(t,", "yield StepBack((t - 1) % len(saved.inputs),"),
-    "dy forgotten": ("arriving = (arriving[0] + dy[:, t, :], *arriving[1:])", "pass"),
-    "dy of the step after": ("dy[:, t, :]", "dy[:, t - 1, :]"),
+    "dy forgotten": ("arriving = (arriving[0] + dy[:, t, :n], *arriving[1:])", "pass"),
+    "dy of the step after": ("dy[:, t, :n]", "dy[:, t - 1, :n]"),
     "nothing through U": ("before[0] + own.U.T @ da", "before[0] + 0 * own.U.T @ da"),
     "the values of the step before": ("saved.states[t], saved.values[t]", "saved.states[t], saved.values[t - 1]"),
     "the last state's gradient forgotten": ("nothing if part is None else part", "nothing"),

@@ -84,6 +84,7 @@ class NumpyFusedKernel:
 
     name = "fused"
     computes = LSTM
+    packs = False
     keep = "all"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:

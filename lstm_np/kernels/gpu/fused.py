@@ -50,6 +50,7 @@ class CudaFusedKernel:
 
     name = "cuda_fused"
     computes = LSTM._replace(results=RESULTS)
+    packs = False
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend, self.xp = spec, backend, backend.xp
