@@ -19,7 +19,7 @@ PACKAGE = Path(lstm_np.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 GATE_MATH = {
     "reference": (("cells/lstm.py", "forward"), ("cells/lstm.py", "backward")),
-    "fused": (("kernels/cpu/part.py", "Part._steps"), ("kernels/cpu/part.py", "Part._undo_steps")),
+    "fused": (("kernels/cpu/lstm.py", "Passes.forward"), ("kernels/cpu/lstm.py", "Passes.backward")),
 }
 # when a layer is made, its cell is tried on a step, and the kernel's step is compared with the cell's
 TRIALS = {("cells/trial.py", "try_step"), ("kernels/__init__.py", "choose_kernel")}

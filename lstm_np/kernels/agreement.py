@@ -23,20 +23,21 @@ SCALES = np.array([0.3, 1.0, 5.0, 40.0])
 RELATIVE, ABSOLUTE = 1e-9, 1e-11  # rounding is far below, in float64
 HOST = get_backend("numpy", threads=1)
 
-_of_kernels: dict[type[Kernel], np.ndarray] = {}
+_of_kernels: dict[tuple[type[Kernel], str], np.ndarray] = {}
 
 
 def difference(kernel: type[Kernel], cell: Cell) -> str | None:
-    """What `cell` has or gives that `kernel` does not, in a few words; None: they compute the same."""
-    known = kernel.computes
-    if known is None:
+    """What `cell`, one that `kernel` supports, has or gives that it does not, in a few words; None: they compute the
+    same."""
+    if kernel.computes is None:
         return None
-    if (cell.gates, cell.state, cell.parameters, cell.products) != (known.gates, known.state, (), ()):
+    (known,) = (computes for computes in kernel.computes if computes.name == cell.name)
+    if (cell.gates, cell.state, cell.parameters, cell.products) != known[1:5]:
         return "other gates, state or parameters"
-    if kernel not in _of_kernels:
-        stored = known.results
-        _of_kernels[kernel] = step_results(kernel, cell, HOST) if stored is None else np.array(stored)
-    expected = _of_kernels[kernel]
+    key = kernel, cell.name
+    if key not in _of_kernels:
+        _of_kernels[key] = step_results(kernel, cell, HOST) if known.results is None else np.array(known.results)
+    expected = _of_kernels[key]
     near = np.abs(step_results(ReferenceKernel, cell, HOST) - expected) <= ABSOLUTE + RELATIVE * np.abs(expected)
     outputs = len(cell.state)  # the first of the results, those of the forward pass
     return None if near.all() else "other gradients" if near[:outputs].all() else "other outputs"
@@ -45,10 +46,11 @@ def difference(kernel: type[Kernel], cell: Cell) -> str | None:
 def step_results(kernel: type[Kernel], cell: Cell, backend: Backend) -> np.ndarray:
     """(1 + 2 * len(cell.state), B), float64: y, the other parts of the state, dx and the state's gradient after a step.
 
-    Each is summed over its units, with a weight for each; the cell has no parameters of its own.
+    Each is summed over its units, with a weight for each; parameters of the cell's own are biases (H,).
     """
     rows, parts, put = len(cell.gates) * H, range(len(cell.state)), backend.from_host
     params = {"W": 1.3 * _numbers(0, rows, D), "U": _numbers(8, rows, H), "b": _numbers(24, rows)}
+    params |= {parameter.name: _numbers(110 + k, H) for k, parameter in enumerate(cell.parameters)}
     state = tuple(put(SCALES ** (2 * k) * _numbers(40 + 10 * k, H, B)) for k in parts)  # h is below 1, c may be large
     dstate = tuple(put(SCALES * _numbers(60 + 10 * k, H, B)) for k in parts)
     params = {name: put(array) for name, array in params.items()}

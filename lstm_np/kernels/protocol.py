@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lstm_np.arrays import Array, State
 from lstm_np.backends import Backend
-from lstm_np.cells import Cell
+from lstm_np.cells import Cell, Parameter, Product
 from lstm_np.packing import Packing
 
 
@@ -56,15 +56,17 @@ class Cut(NamedTuple):
 
 
 class Computes(NamedTuple):
-    """The cell whose equations are a kernel's own lines.
+    """A cell whose equations are a kernel's own lines.
 
-    name, gates, state  as in its `lstm_np.cells.Cell`
-    results             what the kernel makes of the step in `lstm_np.kernels.agreement`; None: it is run to find out
+    name, gates, state, parameters, products  as in its `lstm_np.cells.Cell`
+    results  what the kernel makes of the step in `lstm_np.kernels.agreement`; None: it is run to find out
     """
 
     name: str
     gates: tuple[str, ...]
     state: tuple[str, ...]
+    parameters: tuple[Parameter, ...] = ()
+    products: tuple[Product, ...] = ()
     results: tuple[tuple[float, ...], ...] | None = None
 
 
@@ -75,13 +77,13 @@ class Kernel(Protocol):
     """A whole sequence, forward and backward.  Every kernel agrees with `ReferenceKernel` and passes its tests.
 
     name      what it is called
-    computes  the cell that it has in lines of its own; None: it runs the functions of any cell
+    computes  the cells that it has in lines of its own; None: it runs the functions of any cell
     packs     whether `forward` takes a packing, for sequences of unequal length; `LayerSpec` cannot say it, since it is
               the batches that have lengths
     """
 
     name: str
-    computes: Computes | None
+    computes: tuple[Computes, ...] | None
     packs: bool
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...

@@ -68,7 +68,7 @@ class ReferenceKernel:
     """One recurrent layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "reference"
-    computes: Computes | None = None  # whatever cell it is given
+    computes: tuple[Computes, ...] | None = None  # whatever cell it is given
     packs = True
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:

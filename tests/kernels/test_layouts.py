@@ -66,7 +66,7 @@ def assert_close(found, expected, tolerance):
 
 @pytest.fixture
 def one_part_a_core(monkeypatch):
-    def share_out(D, H, T, B, cores, save):
+    def share_out(gates, D, H, T, B, cores, save):
         return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)

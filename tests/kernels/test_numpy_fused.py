@@ -65,7 +65,7 @@ def same_bits(left, right) -> bool:
 def shared(monkeypatch):
     """All cores that a case may use take part, also for sizes that one core does faster."""
 
-    def share_out(D, H, T, B, cores, save):
+    def share_out(gates, D, H, T, B, cores, save):
         count = max(1, min(cores, B // 8))
         return Cut(cut.pieces(B, count), 1 if count > 1 else cores)
 
@@ -496,7 +496,7 @@ def test_what_a_worker_holds_is_freed_with_the_kernel(shared):
 @pytest.mark.parametrize("hidden", [1, 32, 128, 1024])
 def test_a_cut_covers_every_column_once_and_uses_no_more_cores_than_it_may(cores, columns, hidden):
     for save in (True, False):
-        parts, blas_threads = cut.share_out(28, hidden, 28, columns, cores, save)
+        parts, blas_threads = cut.share_out(4, 28, hidden, 28, columns, cores, save)
         assert [column for part in parts for column in range(*part)] == list(range(columns))
         assert len(parts) == 1 or blas_threads == 1
         assert max(len(parts), blas_threads) <= cores
@@ -509,7 +509,7 @@ def test_threads_limit_the_workers(threads, parts):
 
 
 def test_small_work_is_not_shared_out():
-    assert len(cut.share_out(28, 32, 28, 16, 8, False).parts) == 1
+    assert len(cut.share_out(4, 28, 32, 28, 16, 8, False).parts) == 1
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(512, 157, 64), (7, 3, 2), (388, 541, 300), (64, 10**6, 64)])

@@ -39,7 +39,7 @@ every_layout = pytest.mark.parametrize("layout", list(LAYOUTS))
 def _one_part_a_core(request, monkeypatch):
     """As many parts as cores, whatever the sizes, and a team of this test's own."""
 
-    def share_out(D, H, T, B, cores, save):
+    def share_out(gates, D, H, T, B, cores, save):
         return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)

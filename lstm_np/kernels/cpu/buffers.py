@@ -1,9 +1,8 @@
 """Buffers of the fused CPU kernel: aligned, allocated once per shape, and handed out again from batch to batch.
 
-    Job          the shape of a part of a batch
-    Layout       how its samples lie in memory: Weights, Strip, Scratch and Ring
-    Derivatives  the six local derivatives of every time step
-    Pool         what is free, by shape
+    Job     the shape of a part of a batch
+    Layout  how its samples lie in memory: Weights, Strip, Scratch and Ring
+    Pool    what is free, by shape
 
 `columns.py`, `rows.py` and `sample.py` have a `Layout` each. Arrays start at a cache line, and where a time step is a
 slice of longer rows, the row length is an odd number of cache lines: with a power of two all rows would compete for the
@@ -17,15 +16,15 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import CACHE_LINE, aligned
+from lstm_np.kernels.cpu.description import DESCRIPTIONS, Description
 
 TILE = 16  # rows; BLAS computes whole tiles, and a product with a broken last tile is slower than with a padded one
 FREE_LIMIT = 8  # items that wait for their shape to come again
@@ -67,8 +66,9 @@ def in_blocks(matrix: Array, block: int) -> Array:
 class Job(NamedTuple):
     """The shape of a part, and what is to be kept of it."""
 
+    cell: str  # its name
     D: int
-    ones: int  # 1 if there is a bias, else 0
+    ones: int  # vectors of biases, as many as there are 1 between x_t and h_{t-1}
     H: int
     T: int
     b: int  # samples
@@ -79,115 +79,28 @@ class Job(NamedTuple):
     keep: str  # "all", "lean" or "nothing"
 
     @property
+    def of(self) -> Description:
+        """What the cell is."""
+        return DESCRIPTIONS[self.cell]
+
+    @property
     def K(self) -> int:
         """Values of [x; 1; h]."""
         return self.D + self.ones + self.H
 
+    @property
+    def inputs(self) -> int:
+        """Values of [x; 1], what a_n of a gate with a product of its own is made of."""
+        return self.D + min(self.ones, 1)
 
-def steps_together(H: int, widest: int) -> tuple[int, int]:
+
+def steps_together(job: Job, widest: int) -> tuple[int, int]:
     """(tau, chunk) for strips of at most `widest` samples: how many time steps `Scratch` takes together.
 
     Forward goes by `tau` time steps, whose gates stay in the cache (about 256 KB) until their derivatives are computed
     together; backward by `chunk` time steps, which make one product of the weight gradient with about 384 samples.
     """
-    return max(1, min(8, 65536 // (9 * H * widest))), max(1, 384 // widest)
-
-
-# ---- the views of a time step, by the names of what lies there; a gate or a state is (H, b) or (b, H)
-
-
-@dataclass(slots=True)
-class StepDerivatives:
-    """p_i ... q as `lstm_np.kernels.cpu.fused` defines them; i, f, o lie in the place of p_g, f, q until those come."""
-
-    p_if: Array
-    p_o: Array
-    p_g: Array
-    f: Array
-    q: Array
-    ifo: Array
-    i_f: Array
-    o: Array
-
-
-class BlockOfDerivatives(NamedTuple):
-    """Of some steps: p_i p_f p_o, and i o, which become p_g q."""
-
-    p_ifo: Array
-    i_o: Array
-
-
-@dataclass(slots=True)
-class StepForward:
-    """What a step of the forward pass computes; `products`: where `Scratch.forward_product` puts (1)."""
-
-    products: Array
-    a: Array  # of i, f, o, g
-    a_ifo: Array
-    g_c: Array  # g and c_{t-1}
-    uv: Array  # u = i g and v = f c_{t-1}
-    u: Array
-    v: Array
-    c: Array
-    tanh_c: Array
-    h: Array
-
-
-@dataclass(slots=True)
-class BlockForward:
-    """Of some steps that are computed together: what their derivatives are made of."""
-
-    one_minus: Array  # 1 - i, 1 - f, 1 - o, in the place of a_i a_f a_o
-    uvh: Array
-    uh: Array
-    g_tanh_c: Array
-    product: Array  # scratch
-
-
-@dataclass(slots=True)
-class StepBackward:
-    """da of a step, by gates, and `da` as `Scratch.backward_product` takes it."""
-
-    da_if: Array
-    da_o: Array
-    da_g: Array
-    da: Array
-
-
-class RingViews(NamedTuple):
-    """What a step of inference computes: u and v take the place of i and f."""
-
-    products: Array
-    a: Array  # of i, f, o, g
-    ifo: Array
-    i_f: Array
-    g_c: Array
-    u: Array
-    v: Array
-    o: Array
-    c: Array
-    tanh_c: Array
-
-    @classmethod
-    def of(cls, a: Array, products: Array, gates: Array) -> RingViews:
-        """From memory for a_i a_f a_o a_g c tanh(c), and views of its first four."""
-        return cls(products, gates, a[:3], a[:2], a[3:5], a[0], a[1], a[2], a[4], a[5])
-
-
-class Derivatives:
-    """(steps, 6, *shape): for each time step p_i, p_f, p_o, p_g, f, q as `lstm_np.kernels.cpu.fused` defines them."""
-
-    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None:
-        self.array = aligned((steps, 6, *shape), dtype)
-        self.steps = [StepDerivatives(P[0:2], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array]
-        self.blocks = [  # of tau steps
-            BlockOfDerivatives(self.array[t : t + tau, :3], self.array[t : t + tau, 3::2]) for t in range(0, steps, tau)
-        ]
-
-    def block(self, number: int, steps: int) -> BlockOfDerivatives:
-        """A block that has so many steps, or its first ones."""
-        whole = self.blocks[number]
-        return whole if len(whole.p_ifo) == steps else BlockOfDerivatives(whole.p_ifo[:steps], whole.i_o[:steps])
+    return max(1, min(8, 65536 // (job.of.at_once * job.H * widest))), max(1, 384 // widest)
 
 
 # ---- what a layout has
@@ -217,11 +130,23 @@ class Weights(ABC):
         """Before a backward pass."""
 
 
+class Step(NamedTuple):
+    """What a step of forward reads and writes beside its gates.
+
+    operand   Z_t = [x_t; 1; h_{t-1}], as its product takes it
+    h_before  h_{t-1}, and h where h_t goes, in the shape of a gate
+    """
+
+    operand: Any
+    h_before: Array
+    h: Array
+
+
 class Strip(ABC):
-    """``Z``, what the steps of b samples multiply and write: x, 1 if there is a bias, h, padding.
+    """``Z``, what the steps of b samples multiply and write: x, 1 for each vector of biases, h, padding.
 
     x      (D, T, b) and h (H, T + 1, b): views
-    steps  for each step Z_t = [x_t; 1; h_{t-1}], as its product takes it, and where h_t goes
+    hs     of h, (T + 1, *shape of a gate)
     """
 
     T: int
@@ -229,98 +154,159 @@ class Strip(ABC):
     Z: Array
     x: Array
     h: Array
-    steps: list[tuple[Array, Array]]
+    hs: Array
+    steps: list[Step]
 
     @abstractmethod
     def __init__(self, job: Job, b: int) -> None: ...
 
     @abstractmethod
-    def inputs(self, start: int, stop: int, features: slice) -> Array:
+    def values(self, start: int, stop: int, features: slice) -> Array:
         """Some of [x; 1; h; padding] of the steps from start to stop, as one matrix."""
 
+    @abstractmethod
+    def inputs(self, start: int, stop: int) -> Array:
+        """[x; 1] of these steps, the first axis."""
 
-class Scratch(ABC):
-    """What is needed while a strip is computed, and not afterwards, and the products themselves.
 
-    `shape` is that of a gate, (H, b) or (b, H), and `widest` the largest b.  How many steps they are for:
-    `steps_together`.
+class Products(ABC):
+    """The products of forward for b samples; gates and states have the shape (H, b) or (b, H).
+
+    a_n  (steps, *shape): W_n x_t + b_n of the steps that are taken together, of a gate with a product of its own
     """
 
-    backward: list[StepBackward]
-    da: Array
+    job: Job
+    a_n: Array
+
+    def forward_products(self, weights: Weights) -> tuple[Callable[..., None], ...]:
+        """`forward_product` and, where there is one with s, `inner_product`."""
+        joint = self.forward_product(weights)
+        return (joint, self.inner_product(weights)) if self.job.of.inner == "s" else (joint,)
+
+    @abstractmethod
+    def place(self, gates: Array, step: int) -> Any:
+        """What the product of a step writes to, in its gates (joint, *shape), and m after them where it makes that."""
+
+    @abstractmethod
+    def forward_product(self, weights: Weights) -> Callable[[Any, Any], None]:
+        """All that reads h_{t-1}, from `Step.operand` to a `place`; the rows of sigmoids are halved."""
+
+    @abstractmethod
+    def inner_place(self, m: Array) -> Any:
+        """What the product with s writes to, in m."""
+
+    @abstractmethod
+    def inner_product(self, weights: Weights) -> Callable[[Array, Any], None]:
+        """U_n s, from s in the shape of a gate to an `inner_place`."""
+
+    @abstractmethod
+    def input_products(self, weights: Weights, inputs: Array) -> None:
+        """`a_n` of some steps from their [x; 1]."""
+
+
+class Summand(NamedTuple):
+    """A product of the weight gradient: of da with columns of [x; 1; h; padding], or of s where it is `with_s`.
+
+    blocks, columns  what it reads of each
+    gates, to        where it goes: row blocks of W, U and b, and columns of those that are wanted
+    """
+
+    blocks: slice
+    columns: slice
+    gates: slice
+    to: slice
+    with_s: bool
+
+
+class Scratch(Products):
+    """What is needed while a strip is computed, and not afterwards, and the products themselves.
+
+    `shape` is that of a gate, and `widest` the largest b.  How many steps they are for: `steps_together`.
+
+    dh, ds          gradients of h and, for the product with s, of that
+    das             (chunk, blocks, *shape): da of the steps of a chunk
+    operands        what `backward_product` takes of each, and inner_operands likewise
+    s               (chunk, *shape): s of the steps of a chunk
+    """
+
+    das: Array
+    operands: list[Any]
+    inner_operands: list[Any]
+    s: Array
 
     @abstractmethod
     def __init__(self, job: Job, b: int, widest: int) -> None: ...
 
     def allocate(self, job: Job, shape: tuple[int, int], widest: int) -> None:
         """What all layouts have."""
-        self.tau, self.chunk = steps_together(job.H, widest)
-        self.a = aligned((self.tau, 6, *shape), job.dtype)  # per step a_i a_f a_o a_g c_{t-1} tanh(c_t)
-        self.uvh = aligned((self.tau, 3, *shape), job.dtype)  # per step u = i g, v = f c_{t-1}, h_t
-        self.forward = []
-        for step in range(self.tau):
-            a, (u, v, h), uv = self.a[step], self.uvh[step], self.uvh[step, :2]
-            products = self.products(a[:4], step)
-            self.forward.append(StepForward(products, a[:4], a[:3], a[3:5], uv, u, v, self.c(step + 1), a[5], h))
-        self.blocks = [  # of n steps
-            BlockForward(a[:, :3], uvh, uvh[:, ::2], a[:, 3::2], a[:, :2])
-            for a, uvh in ((self.a[:n], self.uvh[:n]) for n in range(self.tau + 1))
-        ]
-        self.dh, self.dc, self.product = (aligned(shape, job.dtype) for _ in range(3))
-
-    def c(self, step: int) -> Array:
-        """Where c_{t-1} of a step lies."""
-        return self.a[step % self.tau, 4]
-
-    @abstractmethod
-    def products(self, gates: Array, step: int) -> Array:
-        """What the product of a step writes to, in its gates (4, *shape)."""
+        self.job, self.shape = job, shape
+        self.tau, self.chunk = steps_together(job, widest)
+        self.ds_and_dh = aligned((2 if job.of.inner == "s" else 1, *shape), job.dtype)
+        self.ds, self.dh = self.ds_and_dh[0], self.ds_and_dh[-1]
+        self.a_n = aligned((self.tau if job.of.inner else 0, *shape), job.dtype)
 
     def inputs_of_steps(self, weights: Weights, strip: Strip, start: int, count: int) -> None:
-        """What a layout computes of [x_t; 1] for some steps together."""
-        return  # where that is part of each product
+        """What is computed of [x_t; 1] for some steps together."""
+        if self.job.of.inner:
+            self.input_products(weights, strip.inputs(start, start + count))
 
     @abstractmethod
-    def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
-        """[W b U] Z_t to where the gates are computed; the rows of i, f and o are halved."""
+    def backward_product(self, weights: Weights) -> Callable[[Any], None]:
+        """U^T da to dh, but for what goes through ds."""
 
     @abstractmethod
-    def backward_product(self, weights: Weights) -> Callable[[Array], None]:
-        """U^T da to dh."""
+    def inner_backward_product(self, weights: Weights) -> Callable[[Any], None]:
+        """U_n^T da_n to ds."""
 
     @abstractmethod
     def steps_of(self, dy: Array) -> Array:
         """dy (H, steps, b) as a sequence of what is added to dh."""
 
     @abstractmethod
-    def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
-        """The gradient (4H, K) of [W b U] from the first steps of da and their `Strip.inputs`."""
+    def weight_gradient(self, strip: Strip, start: int, stop: int, which: slice, out: Array) -> None:
+        """The gradient (G * H, columns) of these columns of [W b U] from da of the steps from start to stop."""
 
     @abstractmethod
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """W^T da to dx (D, steps, b)."""
+        """W^T da to dx (D, steps, b); da of m is no more after it."""
+
+    def summands(self, which: slice) -> list[Summand]:
+        """What `weight_gradient` is made of for these columns: a product each."""
+        of, border = self.job.of, self.job.inputs
+        start, stop, _ = which.indices(round_up(self.job.K))
+        joint, last, a_n = slice(0, of.joint), slice(of.joint, of.gates), slice(of.blocks - 1, of.blocks)
+        found = [Summand(joint, slice(start, stop), joint, slice(0, stop - start), False)]
+        if of.inner and start < border:
+            columns = slice(start, min(stop, border))
+            found.append(Summand(a_n, columns, last, slice(0, columns.stop - start), False))
+        if of.inner and stop > border:
+            first, with_s = max(start, border), of.inner == "s"
+            columns = slice(first - border, stop - border) if with_s else slice(first, stop)
+            found.append(Summand(last, columns, last, slice(first - start, stop - start), with_s))
+        return found
 
 
-class Ring(ABC):
+class Ring(Products):
     """Strip and scratch for inference, which keeps nothing: some steps of [x_t; 1; h_{t-1}], then round again.
 
     length  of the ring, in steps
+    shape   of a gate
     x       (length, D, b) and h (length + 1, H, b): views
     steps   as those of `Strip`
     """
 
     length: int
+    shape: tuple[int, int]
     x: Array
     h: Array
-    steps: list[tuple[Array, Array]]
-    views: RingViews
+    steps: list[Step]
 
     @abstractmethod
     def __init__(self, job: Job, b: int) -> None: ...
 
     @abstractmethod
-    def forward_product(self, weights: Weights) -> Callable[[Array, Array], None]:
-        """As that of `Scratch`."""
+    def inputs(self, count: int) -> Array:
+        """[x; 1] of the first steps, the first axis."""
 
 
 class Layout(NamedTuple):

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, block_rows, in_blocks, ring_length, round_up, rows_of_steps
+from lstm_np.kernels.cpu.buffers import TILE, Job, Step, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 
@@ -28,23 +29,26 @@ def features(array: Array) -> Array:
 
 
 class Weights(buffers.Weights):
-    """[W b U] (4H, K), the rows of i, f and o halved, and U^T (H, 4H)."""
+    """[W b U] (G * H, K), the rows of sigmoids halved, and U^T (H, G * H)."""
 
     def __init__(self, job: Job, widest: int, shared: Params | None = None) -> None:
         self._job, self._widest = job, widest
         self._half = np.array(0.5, job.dtype)
-        self.forward = aligned((4 * job.H, job.K), job.dtype)
-        self._transposed = aligned((job.H, 4 * job.H), job.dtype)
+        self.forward = aligned((job.of.gates * job.H, job.K), job.dtype)
+        self._transposed = aligned((job.H, job.of.gates * job.H), job.dtype)
 
     def pack(self, params: Params) -> None:
         """Before a forward pass."""
         D, H, packed = self._job.D, self._job.H, self.forward
+        sigmoids = self._job.of.sigmoids * H
         parts = [(slice(0, D), params["W"]), (slice(self._job.K - H, None), params["U"])]
         if self._job.ones:
             parts.append((slice(D, D + 1), params["b"][:, None]))
         for columns, part in parts:
-            np.multiply(part[: 3 * H], self._half, packed[: 3 * H, columns])
-            packed[3 * H :, columns] = part[3 * H :]
+            np.multiply(part[:sigmoids], self._half, packed[:sigmoids, columns])
+            packed[sigmoids:, columns] = part[sigmoids:]
+        if self._job.ones == 2:
+            packed[:-H, D + 1], packed[-H:, D + 1] = 0, params["b_n"]
 
     def pack_backward(self, params: Params) -> None:
         """Before a backward pass."""
@@ -72,6 +76,54 @@ def product_of(blocks: Array) -> Callable[[Array, Array], None]:
     return lambda z, products: dot(matrix, z, products[0])
 
 
+class Products(buffers.Products):
+    """For b columns; gates and states are (H, b)."""
+
+    def __init__(self, job: Job, b: int) -> None:
+        of, H = job.of, job.H
+        self.job = job
+        self._joint, self._inner, self._inputs = of.joint * H, of.inner, job.inputs
+        self._weight_block = block_rows(self._joint, job.K, b)
+        self._inner_block = block_rows(H, job.K - job.inputs, b)
+        self._input_block = block_rows(H, job.inputs, b)
+
+    def operand(self, z: Array) -> Any:
+        """What `forward_product` takes of Z_t (K, b): all, and with that of h_{t-1} what it reads."""
+        return (z, z[self._inputs :]) if self._inner == "h" else z
+
+    def place(self, gates: Array, step: int) -> Any:
+        """As that of `buffers.Products`."""
+        joint = in_blocks(gates.reshape(-1, gates.shape[2])[: self._joint], self._weight_block)
+        return (joint, self.inner_place(gates[-1])) if self._inner == "h" else joint
+
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
+        """From Z_t (K, b)."""
+        joint_product = product_of(in_blocks(weights.forward[: self._joint], self._weight_block))
+        if self._inner != "h":
+            return joint_product
+        inner_product = self.inner_product(weights)
+
+        def product(operands: Any, places: Any) -> None:
+            joint_product(operands[0], places[0])
+            inner_product(operands[1], places[1])
+
+        return product
+
+    def inner_place(self, m: Array) -> Any:
+        """As that of `buffers.Products`."""
+        return in_blocks(m, self._inner_block)
+
+    def inner_product(self, weights: buffers.Weights) -> Callable[[Array, Any], None]:
+        """From s, or from [1; h_{t-1}]."""
+        return product_of(in_blocks(weights.forward[self._joint :, self._inputs :], self._inner_block))
+
+    def input_products(self, weights: buffers.Weights, inputs: Array) -> None:
+        """From (steps, values, b)."""
+        blocks = in_blocks(weights.forward[self._joint :, : self._inputs], self._input_block)
+        a_n = self.a_n[: len(inputs)]
+        np.matmul(blocks, inputs[:, None], a_n.reshape(len(a_n), *blocks.shape[:2], -1))
+
+
 class Strip(buffers.Strip):
     """``Z`` (K, T + 1, b): the operand of every product of b columns.
 
@@ -80,88 +132,114 @@ class Strip(buffers.Strip):
 
     def __init__(self, job: Job, b: int) -> None:
         first, H, T = job.D + job.ones, job.H, job.T
-        self.T, self.b = T, b
+        self.T, self.b, self._inputs = T, b, job.inputs
         self.Z = rows_of_steps(round_up(job.K), T + 1, b, job.dtype)
         self.Z[job.D : first] = 1
         self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]
-        self.steps = [(self.Z[: first + H, t], self.h[:, t + 1]) for t in range(T)]
+        self.hs = self.h.transpose(1, 0, 2)
+        operand = Products(job, b).operand
+        self.steps = [Step(operand(self.Z[: first + H, t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
 
-    def inputs(self, start: int, stop: int, features: slice) -> Array:
+    def values(self, start: int, stop: int, features: slice) -> Array:
         """Side by side: (K, (stop - start) * b)."""
         return self.Z.reshape(self.Z.shape[0], -1)[features, start * self.b : stop * self.b]
 
+    def inputs(self, start: int, stop: int) -> Array:
+        """(stop - start, values, b)."""
+        return self.Z[: self._inputs, start:stop].transpose(1, 0, 2)
 
-class Scratch(buffers.Scratch):
-    """For strips of b columns; gates and states are (H, b)."""
+
+class Scratch(Products, buffers.Scratch):
+    """For strips of b columns."""
 
     def __init__(self, job: Job, b: int, widest: int) -> None:
-        H, K, dtype = job.H, job.K, job.dtype
-        self._weight_block = block_rows(4 * H, K, b)
+        super().__init__(job, b)
+        of, H, K, dtype = job.of, job.H, job.K, job.dtype
         self.allocate(job, (H, b), widest)
-        self._recurrent_block = block_rows(H, 4 * H, b)
+        self._reading, steps = of.reading * H, self.chunk * b
+        self._recurrent_block = block_rows(H, self._reading, b)
+        self._inner_recurrent_block = block_rows(H, H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
-        self.da = rows_of_steps(4 * H, self.chunk, b, dtype)
-        gate = self.da.reshape(4, H, self.chunk, b)
-        self.backward = [
-            buffers.StepBackward(gate[0:2, :, t], gate[2, :, t], gate[3, :, t], self.da[:, t])
-            for t in range(self.chunk)
-        ]
-        rows, steps = round_up(K), self.chunk * b
-        block = block_rows(4 * H, steps, rows)
-        # blocks of fewer rows gain less than the transposed copy costs
-        self._gradient_block = block if 8 <= block < 4 * H else 0
-        self._z_T = aligned((steps if self._gradient_block else 0, rows), dtype)
+        self._ds_blocks = in_blocks(self.ds, self._inner_recurrent_block)
+        self.da = rows_of_steps(of.blocks * H, self.chunk, b, dtype)
+        self.das = self.da.reshape(of.blocks, H, self.chunk, b).transpose(2, 0, 1, 3)
+        self.operands = [self.da[: self._reading, t] for t in range(self.chunk)]
+        self.inner_operands = [self.da[-H:, t] for t in range(self.chunk)]
+        rows = round_up(K)
+        self._gradient_block = gradient_block(of.joint * H, steps, rows)
+        self._last_gradient_block = gradient_block(H, steps, rows) if of.inner else 0
+        self._z_T = aligned((steps if self._gradient_block or self._last_gradient_block else 0, rows), dtype)
+        self._s = rows_of_steps(rows - job.inputs if of.inner == "s" else 0, self.chunk, b, dtype)
+        self.s = self._s[:H].transpose(1, 0, 2)
 
-    def products(self, gates: Array, step: int) -> Array:
-        """As that of `buffers.Scratch`."""
-        return in_blocks(gates.reshape(-1, gates.shape[2]), self._weight_block)
-
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
-        """From Z_t (K, b)."""
-        return product_of(in_blocks(weights.forward, self._weight_block))
-
-    def backward_product(self, weights: buffers.Weights) -> Callable[[Array], None]:
-        """From da (4H, b)."""
-        product, dh = product_of(in_blocks(weights.backward, self._recurrent_block)), self._dh_blocks
+    def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da (G * H, b)."""
+        matrix = weights.backward[:, : self._reading]
+        product, dh = product_of(in_blocks(matrix, self._recurrent_block)), self._dh_blocks
         return lambda da: product(da, dh)
+
+    def inner_backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da_n (H, b)."""
+        matrix = weights.backward[:, self._reading :]
+        product, ds = product_of(in_blocks(matrix, self._inner_recurrent_block)), self._ds_blocks
+        return lambda da: product(da, ds)
 
     def steps_of(self, dy: Array) -> Array:
         """As that of `buffers.Scratch`."""
         return dy.transpose(1, 0, 2)
 
-    def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
+    def weight_gradient(self, strip: buffers.Strip, start: int, stop: int, which: slice, out: Array) -> None:
         """da z^T, with z (K, steps * b)."""
-        da = self.da[:, :steps].reshape(self.da.shape[0], z.shape[1])
-        if self._gradient_block:
-            z_T = self._z_T[: z.shape[1]]
+        H, steps = self.job.H, stop - start
+        z = strip.values(start, stop, which)
+        z_T = self._z_T[: z.shape[1], : z.shape[0]]
+        if len(z_T):
             z_T[...] = z.T
-            np.matmul(in_blocks(da, self._gradient_block), z_T, in_blocks(out, self._gradient_block))
-        else:
-            np.matmul(da, z.T, out)
+        for blocks, columns, gates, to, with_s in self.summands(which):
+            da = self.da[blocks.start * H : blocks.stop * H, :steps].reshape(-1, z.shape[1])
+            target = out[gates.start * H : gates.stop * H, to]
+            block = self._gradient_block if gates.start == 0 else self._last_gradient_block
+            right = z_T[:, to] if block else z[to].T
+            if with_s:
+                right = self._s[columns, :steps].reshape(-1, z.shape[1]).T
+                if block:
+                    z_T[:, : right.shape[1]], right = right, z_T[:, : right.shape[1]]
+            if block:
+                np.matmul(in_blocks(da, block), right, in_blocks(target, block))
+            else:
+                np.matmul(da, right, target)
 
     def input_gradient(self, W: Array, dx: Array) -> None:
         """Step by step."""
-        np.matmul(W.T, self.da[:, : dx.shape[1]].transpose(1, 0, 2), dx.transpose(1, 0, 2))
+        gates, steps = len(W), dx.shape[1]
+        if self.job.of.inner == "h":
+            self.da[gates - self.job.H : gates, :steps] = self.da[gates:, :steps]
+        np.matmul(W.T, self.da[:gates, :steps].transpose(1, 0, 2), dx.transpose(1, 0, 2))
 
 
-class Ring(buffers.Ring):
+def gradient_block(rows: int, steps: int, columns: int) -> int:
+    """How many rows of the weight gradient to compute at a time, or 0: blocks of fewer rows gain less than the
+    transposed copy costs."""
+    block = block_rows(rows, steps, columns)
+    return block if 8 <= block < rows else 0
+
+
+class Ring(Products, buffers.Ring):
     """For b columns."""
 
     def __init__(self, job: Job, b: int) -> None:
+        super().__init__(job, b)
         first, H = job.D + job.ones, job.H
-        self.length = ring_length(job, b)
-        Z = aligned((self.length + 1, job.K, b), job.dtype)
-        Z[:, job.D : first] = 1
-        self.x, self.h = Z[:-1, : job.D], Z[:, first:]
-        self.steps = [(Z[t], self.h[t + 1]) for t in range(self.length)]
-        a = aligned((6, H, b), job.dtype)
-        gates = a[:4].reshape(4 * H, b)
-        self._weight_block = block_rows(4 * H, job.K, b)
-        self.views = buffers.RingViews.of(a, in_blocks(gates, self._weight_block), gates)
+        self.length, self.shape = ring_length(job, b), (H, b)
+        self._Z = aligned((self.length + 1, job.K, b), job.dtype)
+        self._Z[:, job.D : first] = 1
+        self.x, self.h = self._Z[:-1, : job.D], self._Z[:, first:]
+        self.steps = [Step(self.operand(self._Z[t]), self.h[t], self.h[t + 1]) for t in range(self.length)]
+        self.a_n = aligned((self.length if job.of.inner else 0, H, b), job.dtype)
 
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
-        """As that of `Scratch`."""
-        return product_of(in_blocks(weights.forward, self._weight_block))
+    def inputs(self, count: int) -> Array:
+        """(count, values, b)."""
+        return self._Z[:count, : self._inputs]
 
 
 LAYOUT = buffers.Layout(widest, features, Weights, Strip, Scratch, Ring)

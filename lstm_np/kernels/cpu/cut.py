@@ -17,16 +17,16 @@ def pieces(columns: int, count: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
-def seconds(D: int, H: int, T: int, B: int, save: bool) -> float:
+def seconds(gates: int, D: int, H: int, T: int, B: int, save: bool) -> float:
     """An estimate for T steps of B samples on one core: of multiply-adds, passes over the activations, and calls."""
-    return T * (5e-6 + B * H * (8 * (D + H) / 1.1e11 + 4e-9)) * (3 if save else 1)
+    return T * (5e-6 + B * H * (2 * gates * (D + H) / 1.1e11 + gates * 1e-9)) * (3 if save else 1)
 
 
 @lru_cache
-def share_out(D: int, H: int, T: int, B: int, cores: int, save: bool) -> Cut:
-    """The cut of T steps of B samples on so many cores; `save`: a backward pass will follow.
+def share_out(gates: int, D: int, H: int, T: int, B: int, cores: int, save: bool) -> Cut:
+    """The cut of T steps of B samples on so many cores, of a cell with so many gates; `save`: a backward pass follows.
 
     One part has all cores as BLAS threads; of several each has one.
     """
-    count = max(1, min(cores, B // FEWEST_SAMPLES, int(seconds(D, H, T, B, save) / WORTH_A_PART)))
+    count = max(1, min(cores, B // FEWEST_SAMPLES, int(seconds(gates, D, H, T, B, save) / WORTH_A_PART)))
     return Cut(pieces(B, count), 1 if count > 1 else cores)

@@ -33,22 +33,33 @@ def values_of_part(job: Job) -> int:
     widest = -(-b // strips)
     widths = {widest, b // strips}
     weights = 0 if job.packed else _values_of_weights(job)
+    of = job.of
     if job.keep == "nothing":
-        return weights + sum((ring_length(job, width) + 1) * K * width + 6 * H * width for width in widths)
-    tau, chunk = steps_together(H, widest)
-    step = 9 * tau + 3 + 4 * chunk + {"columns": 0, "rows": 4, "sample": 4 * tau}[job.layout]  # of `Scratch`, per unit
+        return weights + sum(_values_of_ring(job, width) * width for width in widths)
+    tau, chunk = steps_together(job, widest)
+    step = of.at_once * tau + of.carried + of.blocks * chunk  # of `Passes` and `Scratch`, per unit
+    step += {"columns": 0, "rows": of.reading if of.reading > 1 else 0, "sample": of.blocks * tau}[job.layout]
     scratch = sum(step * H * width for width in widths)
     if job.layout == "columns":
         scratch += sum(chunk * K * width for width in widths)  # z_T, where the product wants it
+    if of.inner == "s":
+        scratch += sum(chunk * (K - job.inputs) * width for width in widths)
     kept = (T + 1) * K * b
     if job.keep == "all":
-        kept += 6 * T * H * b
+        kept += of.kept * T * H * b
     else:
-        kept += -(-T // chunk) * H * b + sum(6 * chunk * H * width for width in widths)
-    return weights + scratch + kept + 4 * H * K
+        others = len(of.state) - 1
+        kept += others * -(-T // chunk) * H * b + sum(of.kept * chunk * H * width for width in widths)
+    return weights + scratch + kept + of.gates * H * K
+
+
+def _values_of_ring(job: Job, width: int) -> int:
+    """Of a sample's share of `Ring` and `Inference`."""
+    length, of = ring_length(job, width), job.of
+    return (length + 1) * round_up(job.K) + (of.inferring + (length if of.inner else 0)) * job.H
 
 
 def _values_of_weights(job: Job) -> int:
     if job.layout == "columns":
-        return 4 * job.H * (job.K + job.H)
+        return job.of.gates * job.H * (job.K + job.H)
     return sum(map(math.prod, rows.room_for_weights(job).values())) if job.layout == "rows" else 0

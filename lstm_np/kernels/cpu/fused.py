@@ -1,4 +1,7 @@
-"""The LSTM on a CPU, fast: the equations of `lstm_np.cells.lstm` with as few passes over memory as NumPy allows.
+"""Recurrent layers on a CPU, fast: a cell's equations with as few passes over memory as NumPy allows.
+
+What is said here of an LSTM holds for the other cells too; `description.py` lists them.  The passes of each are in a
+file of its own (`lstm.py`), with the equations' numbers of `lstm_np.cells`.
 
 One product per step
     ``Z`` (K, T + 1, b), K = D + 1 + H, holds [x_t; 1; h_{t-1}] of each step, and a step writes its h_t where the next
@@ -10,18 +13,8 @@ One tanh for four gates
     per call, tanh runs over all 4H rows in place, and i, f, o = 1/2 tanh + 1/2.
 
 What backward needs, computed while it is in the cache
-    With u = i g and v = f c_{t-1} (the two terms of c_t), and since di/da_i = i (1 - i) and dg/da_g = 1 - g^2::
-
-        da_i = dc_t p_i    p_i = g i (1 - i)          = u (1 - i)
-        da_f = dc_t p_f    p_f = c_{t-1} f (1 - f)    = v (1 - f)
-        da_o = dh_t p_o    p_o = tanh(c_t) o (1 - o)  = h_t (1 - o)
-        da_g = dc_t p_g    p_g = i (1 - g^2)          = i - u g
-        dc_t += dh_t q     q   = o (1 - tanh(c_t)^2)  = o - h_t tanh(c_t)
-        dc_{t-1} = dc_t f
-
-    The forward pass stores p_i, p_f, p_o, p_g, f, q instead of the gates: with h_t in Z, 7H values per time step and
-    sample, beside a copy of the input.  In units of one pass over (H, b), forward makes 11 and 5 of tanh, and 10 for
-    the derivatives; backward makes 7, or 8 with dy.  That is 12 and 6 calls of NumPy per step, beside the products.
+    The forward pass keeps, instead of the gates, what da are of dh and dc: a few passes over what still lies in the
+    cache, and backward is left with a product a gate.
 
 Products that BLAS need not pack
     OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
@@ -39,14 +32,13 @@ Workers
 
 Three layouts
     Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same products run up to twice as
-    fast, and one is multiplied as it is (`sample.py`).  The equations, and the passes above, are the same lines for all
-    three.  Rows in several processes read one copy of the weights, packed here, half of it by a worker where it is
-    large.
+    fast, and one is multiplied as it is (`sample.py`).  A cell's passes are the same lines for all three.  Rows in
+    several processes read one copy of the weights, packed here, half of it by a worker where it is large.
 
 What was measured for each of these, and what was tried and gains nothing, is in docs/cpu-kernel.md.
 
-The loops are in `lstm_np.kernels.cpu.part`, the buffers in `lstm_np.kernels.cpu.buffers`, the processes in
-`lstm_np.workers`.
+The loops around the passes are in `lstm_np.kernels.cpu.part`, the buffers in `lstm_np.kernels.cpu.buffers`, the
+processes in `lstm_np.workers`.
 """
 
 from __future__ import annotations
@@ -62,10 +54,12 @@ from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import cut, sample
 from lstm_np.kernels.cpu.buffers import Job, Pool, round_up
+from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
-from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
+from lstm_np.kernels.cpu.part import PASSES, InputGradients, Inputs, OutputGradients, Outputs
+from lstm_np.kernels.cpu.passes import OneSample
 from lstm_np.kernels.cpu.workspace import Claim, Workspace, jobs_of, workers_for
-from lstm_np.kernels.protocol import LSTM, Cut, LayerSpec
+from lstm_np.kernels.protocol import Cut, LayerSpec
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
 
@@ -76,37 +70,39 @@ def sums_in_place(job: Job) -> bool:
     One product for the three is faster, but where little is computed, and where it does not stay in the cache, moving
     its result from there costs more.
     """
-    return job.layout == "sample" or (job.layout == "rows" and 4 * job.H * job.K >= LARGE_GRADIENT)
+    return job.layout == "sample" or (job.layout == "rows" and job.of.gates * job.H * job.K >= LARGE_GRADIENT)
 
 
 class NumpyFusedKernel:
-    """One LSTM layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes, this module for how."""
+    """One layer over a whole sequence; see `lstm_np.kernels.protocol` for shapes, this module for how."""
 
     name = "fused"
-    computes = LSTM
+    computes = tuple(of.computes for of in DESCRIPTIONS.values())
     packs = False
     keep = "all"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
         self.spec, self.backend = spec, backend
+        self._of = DESCRIPTIONS[spec.cell.name]
         itemsize = np.dtype(spec.dtype).itemsize
         self._workspaces: Pool[Workspace] = Pool(lambda item: item.values * itemsize)
-        self._inference: Pool[sample.Inference] = Pool(lambda item: item.values * itemsize)
+        self._one_sample: Pool[OneSample] = Pool(lambda item: item.values * itemsize)
         self._totals: Pool[Array] = Pool(lambda array: array.nbytes)
 
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
-        """An LSTM in float32 or float64."""
-        return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in ("float32", "float64")
+        """The cells of `description.py` in float32 or float64."""
+        return spec.asks_only() and spec.cell.name in DESCRIPTIONS and spec.dtype in ("float32", "float64")
 
     def cut(self, T: int, B: int, save: bool = True) -> Cut:
         """A part for each core, where they repay sharing the work."""
-        return cut.share_out(self.spec.input_size, self.spec.hidden_size, T, B, self.backend.cores, save)
+        sizes = self._of.gates, self.spec.input_size, self.spec.hidden_size
+        return cut.share_out(*sizes, T, B, self.backend.cores, save)
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
-        total = 4 * self.spec.hidden_size * round_up(self.spec.input_size + 1 + self.spec.hidden_size)
-        return values_of_batch(jobs_of(self.spec, T, self.cut(T, B), self.keep)) + total, 0
+        jobs = jobs_of(self.spec, T, self.cut(T, B), self.keep)
+        return values_of_batch(jobs) + self._of.gates * jobs[0].H * round_up(jobs[0].K), 0
 
     def forward(
         self, params: Params, x: Array, state: State, *, sequence: bool = True, save: bool = True
@@ -114,21 +110,24 @@ class NumpyFusedKernel:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
         params = _contiguous(params)
-        h, c = (np.array(part, self.spec.dtype, order="C") for part in state)
+        state = tuple(np.array(part, self.spec.dtype, order="C") for part in state)
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
         found = self.cut(T, B, save)
         if B == 1 and not save:
             with blas_threads(found.blas_threads):
-                self._infer_one(params, x[:, :, 0], h[:, 0], c[:, 0], None if y is None else y[:, :, 0])
-            return y, (h, c), None
+                count = min(T, sample.INFER_STEPS)
+                one = self._one_sample.take(count, partial(self._new_one, count))
+                one.run(params, x[:, :, 0], [part[:, 0] for part in state], None if y is None else y[:, :, 0])
+                self._one_sample.give(count, one)
+            return y, state, None
         key = T, found, save
         with workers_for(found, self.backend) as workers, blas_threads(found.blas_threads):
             workspace = self._take(key)
-            workspace.forward(params, Inputs(x, h, c), Outputs(y, h, c), workers)
+            workspace.forward(params, Inputs(x, state), Outputs(y, state), workers)
         if save:
-            return y, (h, c), Claim(workspace, self._workspaces, key)
+            return y, state, Claim(workspace, self._workspaces, key)
         self._workspaces.give(key, workspace)
-        return y, (h, c), None
+        return y, state, None
 
     def backward(
         self,
@@ -146,33 +145,36 @@ class NumpyFusedKernel:
         May be called again for the same `saved`, until a forward call has reused its memory: then RuntimeError.
         RuntimeError also in a process forked since the forward call, with whose parent the saved values are shared.
         """
-        D, H, dtype = self.spec.input_size, self.spec.hidden_size, self.spec.dtype
+        D, H, G, dtype = self.spec.input_size, self.spec.hidden_size, self._of.gates, self.spec.dtype
         workspace = saved.acquire()
         if workspace.forked:
             raise RuntimeError("forward was called before this process was forked from another: call it again here")
         job, found = workspace.local.job, workspace.cut
         T, B, params = job.T, found.parts[-1][1], _contiguous(params)
         dx = np.empty((D, T, B), dtype) if input_gradient else None
-        dh, dc = (np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
+        gradients = tuple(
+            np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate
+        )
         grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
         direct = sums_in_place(job)
-        room = None if direct else self._totals.take(None, lambda: aligned((4 * H, round_up(job.K)), dtype))
-        total = self._columns(grads) if direct else [(slice(None), room)]
+        room = None if direct else self._totals.take(None, lambda: aligned((G * H, round_up(job.K)), dtype))
+        columns = self._columns(grads)
+        total = columns if direct else [(slice(None), room)]
         with workers_for(found, self.backend), blas_threads(found.blas_threads):
-            wanted = InputGradients(dx, dh, dc, state_gradient, total)
-            workspace.backward(params, OutputGradients(dy, dh, dc), wanted)
-            self._merge(workspace.totals if direct else [room, *workspace.totals], grads, direct)
+            wanted = InputGradients(dx, gradients, state_gradient, total)
+            workspace.backward(params, OutputGradients(dy, gradients), wanted)
+            _merge(workspace.totals if direct else [room, *workspace.totals], columns, direct)
+        if "b_n" in grads:
+            grads["b_n"][...] = columns[-1][1][-H:, 0]
         if room is not None:
             self._totals.give(None, room)
         saved.release()
-        return dx, (dh, dc) if state_gradient else None, {name: grads[name] for name in params}
+        return dx, gradients if state_gradient else None, {name: grads[name] for name in params}
 
-    def _infer_one(self, params: Params, x: Array, h: Array, c: Array, y: Array | None) -> None:
-        """One sample without a backward pass: x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T."""
-        count = min(x.shape[1], sample.INFER_STEPS)
-        one = self._inference.take(count, partial(sample.Inference, self.spec.hidden_size, count, self.spec.dtype))
-        one.run(params, x, h, c, y)
-        self._inference.give(count, one)
+    def _new_one(self, count: int) -> OneSample:
+        """Buffers for one sample without a backward pass, `count` steps at a time."""
+        (job,) = jobs_of(self.spec, count, Cut(((0, 1),), 1), "nothing")
+        return PASSES[job.cell].OneSample(job, count)
 
     def _take(self, key: tuple[int, Cut, bool]) -> Workspace:
         T, found, save = key
@@ -182,19 +184,18 @@ class NumpyFusedKernel:
         return workspace
 
     def _columns(self, grads: Mapping[str, Array]) -> list[tuple[slice, Array]]:
-        """Where W, b and U stand in [W b U] (4H, K), and their gradients, b's as a column."""
-        D, K = self.spec.input_size, self.spec.input_size + int(self.spec.bias) + self.spec.hidden_size
-        columns = [(slice(0, D), grads["W"]), (slice(K - self.spec.hidden_size, K), grads["U"])]
-        return columns + ([(slice(D, D + 1), grads["b"][:, None])] if self.spec.bias else [])
+        """Where W, U and b stand in [W b U] (G * H, K), and their gradients, b's as a column.
 
-    def _merge(self, totals: list[Array], grads: Mapping[str, Array], begun: bool) -> None:
-        """The gradients from those of [W b U] (4H, K), added in the order of the parts; `begun`: to what they hold."""
-        for columns, grad in self._columns(grads):
-            first, *others = ([grad] if begun else []) + [total[:, columns] for total in totals]
-            for other in others:
-                first = np.add(first, other, grad)
-            if first is not grad:
-                grad[...] = first
+        The second column of biases, c_n of a GRU, is the last of these; its first rows stand for nothing.
+        """
+        D, H = self.spec.input_size, self.spec.hidden_size
+        ones = self._of.ones if self.spec.bias else 0
+        found = [(slice(0, D), grads["W"]), (slice(D + ones, D + ones + H), grads["U"])]
+        if ones:
+            found.append((slice(D, D + 1), grads["b"][:, None]))
+        if ones == 2:
+            found.append((slice(D + 1, D + 2), np.empty((self._of.gates * H, 1), self.spec.dtype)))
+        return found
 
 
 class NumpyLeanKernel(NumpyFusedKernel):
@@ -205,6 +206,16 @@ class NumpyLeanKernel(NumpyFusedKernel):
 
     name = "lean"
     keep = "lean"
+
+
+def _merge(totals: list[Array], columns: list[tuple[slice, Array]], begun: bool) -> None:
+    """The gradients from those of [W b U] (G * H, K), added in the order of the parts; `begun`: to what they hold."""
+    for which, grad in columns:
+        first, *others = ([grad] if begun else []) + [total[:, which] for total in totals]
+        for other in others:
+            first = np.add(first, other, grad)
+        if first is not grad:
+            grad[...] = first
 
 
 def _contiguous(params: Params) -> Params:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 
+from lstm_np.arrays import State
 from lstm_np.backends.numpy_backend import CACHE_LINE
 from lstm_np.kernels.cpu import rows
 from lstm_np.kernels.cpu.buffers import Job, round_up
@@ -19,14 +20,24 @@ Shapes = dict[str, tuple[int, ...]]
 def shapes_of_part(job: Job) -> Shapes:
     """What one part has for itself: the names of `part.Inputs` and so on, those of gradients with a d in front."""
     D, H, T, b = job.D, job.H, job.T, job.b
-    states: Shapes = {"h": (H, b), "c": (H, b), "h_T": (H, b), "c_T": (H, b)}
-    shapes: Shapes = {"x": (D, T, b), "y": (H, T, b), **states}
+    shapes: Shapes = {"x": (D, T, b), "y": (H, T, b)}
+    shapes |= dict.fromkeys((*names(job), *names(job, "{}_T")), (H, b))
     if not job.packed:
         shapes |= shapes_of_parameters(job)
     if job.keep != "nothing":
-        shapes |= {"dy": (H, T, b), "dh": (H, b), "dc": (H, b)}
-        shapes |= {"dx": (D, T, b), "dh_0": (H, b), "dc_0": (H, b), "total": (4 * H, round_up(job.K))}
+        shapes |= {"dy": (H, T, b), "dx": (D, T, b), "total": (job.of.gates * H, round_up(job.K))}
+        shapes |= dict.fromkeys((*names(job, "d{}"), *names(job, "d{}_0")), (H, b))
     return shapes
+
+
+def names(job: Job, form: str = "{}") -> list[str]:
+    """Those of the state's parts: "{}" before the first step, "{}_T" after the last, "d{}" and "d{}_0" of gradients."""
+    return [form.format(part) for part in job.of.state]
+
+
+def state(job: Job, arrays: Arrays, form: str = "{}") -> State:
+    """The parts of the state of those `names`."""
+    return tuple(arrays[name] for name in names(job, form))
 
 
 def shapes_of_weights(job: Job) -> Shapes:
@@ -35,9 +46,14 @@ def shapes_of_weights(job: Job) -> Shapes:
 
 
 def shapes_of_parameters(job: Job) -> Shapes:
-    """W, U and, if there is one, b."""
-    shapes: Shapes = {"W": (4 * job.H, job.D), "U": (4 * job.H, job.H)}
-    return {**shapes, "b": (4 * job.H,)} if job.ones else shapes
+    """W, U and, if there are biases, b and what a product of the cell's own adds."""
+    rows_of_all = job.of.gates * job.H
+    shapes: Shapes = {"W": (rows_of_all, job.D), "U": (rows_of_all, job.H)}
+    if job.ones:
+        shapes["b"] = (rows_of_all,)
+    if job.ones == 2:
+        shapes["b_n"] = (job.H,)
+    return shapes
 
 
 def size(shapes: Shapes, job: Job) -> int:

@@ -1,58 +1,58 @@
-"""The time loops of the fused CPU kernel over some samples of a batch: what one process computes.
+"""A part of a batch in the fused CPU kernel: the loops over strips, chunks and blocks of steps that one process runs.
 
-The equations and why it is so: `lstm_np.kernels.cpu.fused`.  How the samples lie in memory, and with it the form of
-the products, is that of a `Layout` (`buffers.py`): `columns` for many samples, `rows` for few, `sample` for one.
+What is computed in a step is the cell's own (`passes.py`); how the samples lie in memory, and with it the form of the
+products, is that of a `Layout` (`buffers.py`): `columns` for many samples, `rows` for few, `sample` for one.  Why it is
+so: `lstm_np.kernels.cpu.fused`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_np.arrays import Array, Params
+from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
-from lstm_np.kernels.cpu import columns, cut, rows, sample
-from lstm_np.kernels.cpu.buffers import Derivatives, Job, Layout, Scratch, StepDerivatives, Strip, round_up
+from lstm_np.kernels.cpu import columns, cut, lstm, rows, sample
+from lstm_np.kernels.cpu.buffers import Job, Layout, Strip, round_up
+from lstm_np.kernels.cpu.passes import Inference, Passes
 from lstm_np.workers import Overtaken
 
 LAYOUTS: dict[str, Layout] = {"columns": columns.LAYOUT, "rows": rows.LAYOUT, "sample": sample.LAYOUT}
+PASSES: dict[str, ModuleType] = {"lstm": lstm}  # by cell, with Passes, Inference and OneSample
 
 
 class Inputs(NamedTuple):
-    """What a forward pass reads: x (D, T, b), and the initial states (H, b)."""
+    """What a forward pass reads: x (D, T, b), and the initial state, parts (H, b)."""
 
     x: Array
-    h: Array
-    c: Array
+    state: State
 
 
 class Outputs(NamedTuple):
-    """Where a forward pass writes: y (H, T, b) or None if it is not wanted, and the final states (H, b)."""
+    """Where a forward pass writes: y (H, T, b) or None if it is not wanted, and the final state, parts (H, b)."""
 
     y: Array | None
-    h: Array
-    c: Array
+    state: State
 
 
 class OutputGradients(NamedTuple):
-    """What a backward pass reads: the gradients of y (H, T, b) or None for zero, and of the final states (H, b)."""
+    """What a backward pass reads: the gradients of y (H, T, b) or None for zero, and of the final state (H, b)."""
 
     y: Array | None
-    h: Array
-    c: Array
+    state: State
 
 
 class InputGradients(NamedTuple):
-    """Where a backward pass writes: the gradients of x (D, T, b) or None if not wanted, of the initial states (H, b)
-    unless `state` says that they are not wanted, and of [W b U] (4H, K), some of its columns to each array of `total`.
+    """Where a backward pass writes: the gradients of x (D, T, b) or None if not wanted, of the initial state (H, b)
+    unless it is not `state_wanted`, and of [W b U] (G * H, K), some of its columns to each array of `total`.
     """
 
     x: Array | None
-    h: Array
-    c: Array
-    state: bool
+    state: State
+    state_wanted: bool
     total: Sequence[tuple[slice, Array]]
 
 
@@ -69,10 +69,9 @@ class Part:
     """
 
     def __init__(self, job: Job, shared: Params | None = None) -> None:
-        layout = self._layout = LAYOUTS[job.layout]
-        self.job = job
+        layout, cell = LAYOUTS[job.layout], PASSES[job.cell]
+        self.job, self._layout = job, layout
         self.overtaken: Callable[[], bool] = nobody
-        self._half = np.array(0.5, job.dtype)
         T, dtype = job.T, job.dtype
         self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // layout.widest(job.H)))]
         widths = [span.stop - span.start for span in self.spans]
@@ -80,18 +79,20 @@ class Part:
         self.weights = layout.weights(job, self.widest, shared)
         if job.keep == "nothing":
             assert layout.ring is not None
-            self._rings = {b: layout.ring(job, b) for b in set(widths)}
+            self._inference: dict[int, Inference] = {b: cell.Inference(job, layout.ring(job, b)) for b in set(widths)}
             return
-        self._scratch = {b: layout.scratch(job, b, self.widest) for b in set(widths)}
+        self._passes: dict[int, Passes] = {
+            b: cell.Passes(job, layout.scratch(job, b, self.widest)) for b in set(widths)
+        }
         self._strips = [layout.strip(job, b) for b in widths]
-        scratch = self._scratch[self.widest]
-        shapes = {b: scratch.dh.shape for b, scratch in self._scratch.items()}
+        chunk = self._passes[self.widest].scratch.chunk
         if job.keep == "all":
-            self._derivatives = [Derivatives(T, shapes[b], dtype, scratch.tau) for b in widths]
+            self._kept = [self._passes[b].keep(T) for b in widths]
         else:
-            self._c_before = [aligned((-(-T // scratch.chunk), job.H, b), dtype) for b in widths]
-            self._replayed = {b: Derivatives(scratch.chunk, shapes[b], dtype, scratch.tau) for b in set(widths)}
-        self._sum = aligned((4 * job.H, round_up(job.K)), dtype)
+            others = len(job.of.state) - 1
+            self._before = [aligned((-(-T // chunk), others, job.H, b), dtype) for b in widths]
+            self._replayed = {b: self._passes[b].keep(chunk) for b in set(widths)}
+        self._sum = aligned((job.of.gates * job.H, round_up(job.K)), dtype)
 
     def use_own_weights(self) -> None:
         """Go on with weights of this part alone in the place of shared ones; they must be packed first."""
@@ -101,13 +102,13 @@ class Part:
     def nbytes(self) -> int:
         """Bytes kept for backward that grow with T."""
         kept = [strip.Z for strip in self._strips]
-        kept += [P.array for P in self._derivatives] if self.job.keep == "all" else self._c_before
+        kept += [kept.array for kept in self._kept if kept is not None] if self.job.keep == "all" else self._before
         return sum(array.nbytes for array in kept)
 
     # ---- forward
 
     def forward(self, params: Params, given: Inputs, wanted: Outputs) -> None:
-        """All steps; the states that are given may be the arrays that are wanted.  Raises Overtaken."""
+        """All steps; the state that is given may be the arrays that are wanted.  Raises Overtaken."""
         if not self.job.packed:
             self.weights.pack(params)
         for n, span in enumerate(self.spans):
@@ -116,144 +117,120 @@ class Part:
                 continue
             strip = self._strips[n]
             strip.x[...] = given.x[:, :, span]
-            strip.h[:, 0] = given.h[:, span]
-            wanted.c[:, span] = self._forward_strip(n, given.c[:, span])
-            wanted.h[:, span] = strip.h[:, -1]
+            strip.h[:, 0] = given.state[0][:, span]
+            others = self._forward_strip(n, [part[:, span] for part in given.state[1:]])
+            for part, found in zip(wanted.state, (strip.h[:, -1], *others), strict=True):
+                part[:, span] = found
             if wanted.y is not None:
                 wanted.y[:, :, span] = strip.h[:, 1:]
 
-    def _forward_strip(self, n: int, c: Array) -> Array:
-        """c_T from c_0."""
-        strip, scratch, features = self._strips[n], self._scratch_of(n), self._layout.features
+    def _forward_strip(self, n: int, others: Sequence[Array]) -> Sequence[Array]:
+        """The state's parts beside h after the last step, from those before the first, (H, b)."""
+        strip, passes = self._strips[n], self._passes_of(n)
         if self.job.keep == "all":
-            features(scratch.c(0))[...] = c
-            self._steps(strip, 0, strip.T, self._derivatives[n], scratch)
-            return features(scratch.c(strip.T))
-        for start in range(0, strip.T, scratch.chunk):
-            stop = min(start + scratch.chunk, strip.T)
-            self._c_before[n][start // scratch.chunk] = c
-            features(scratch.c(0))[...] = self._c_before[n][start // scratch.chunk]
-            self._steps(strip, start, stop, self._replayed[strip.b], scratch, derive=False)
-            c = features(scratch.c(stop - start))
-        return c
+            self._begin(passes, others)
+            self._steps(strip, 0, strip.T, self._kept[n], passes)
+            return self._others(passes, strip.T)
+        chunk = passes.scratch.chunk
+        for start in range(0, strip.T, chunk):
+            stop, before = min(start + chunk, strip.T), self._before[n][start // chunk]
+            for place, part in zip(before, others, strict=True):
+                place[...] = part
+            self._begin(passes, before)
+            self._steps(strip, start, stop, self._replayed[strip.b], passes, derive=False)
+            others = self._others(passes, stop - start)
+        return others
 
-    def _steps(
-        self, strip: Strip, start: int, stop: int, derivatives: Derivatives, scratch: Scratch, derive: bool = True
-    ) -> None:
-        """(1) to (5) from step start to stop; `scratch.c(0)` is c before them, `scratch.c(stop - start)` c after."""
-        tanh, multiply, add, subtract, copyto = np.tanh, np.multiply, np.add, np.subtract, np.copyto
-        half, tau, product_of = self._half, scratch.tau, scratch.forward_product(self.weights)
-        for t in range(start, stop, tau):
+    def _steps(self, strip: Strip, start: int, stop: int, kept: Any, passes: Passes, derive: bool = True) -> None:
+        """The cell's equations from step start to stop; `passes.others` of 0 are before them, of stop - start after."""
+        scratch = passes.scratch
+        products = scratch.forward_products(self.weights)
+        for t in range(start, stop, scratch.tau):
             if self.overtaken():
                 raise Overtaken
-            local, n = t - start, min(tau, stop - t)
+            n = min(scratch.tau, stop - t)
             scratch.inputs_of_steps(self.weights, strip, t, n)
-            for (z, h_next), gates, s in zip(
-                strip.steps[t : t + n], derivatives.steps[local : local + n], scratch.forward, strict=False
-            ):
-                product_of(z, s.products)  # (1), the rows of i, f and o halved
-                tanh(s.a, s.a)  # (3), and tanh(a/2) for (2)
-                multiply(s.a_ifo, half, s.a_ifo)
-                add(s.a_ifo, half, gates.ifo)  # (2)
-                multiply(gates.i_f, s.g_c, s.uv)
-                add(s.u, s.v, s.c)  # (4)
-                tanh(s.c, s.tanh_c)
-                multiply(gates.o, s.tanh_c, s.h)  # (5)
-                copyto(h_next, s.h)
+            passes.forward(strip.steps[t : t + n], kept, t - start, *products)
             if derive:
-                block, (p_ifo, i_o) = scratch.blocks[n], derivatives.block(local // tau, n)
-                subtract(half, block.one_minus, block.one_minus)  # 1 - i, 1 - f, 1 - o
-                multiply(block.uvh, block.one_minus, p_ifo)
-                multiply(block.uh, block.g_tanh_c, block.product)
-                subtract(i_o, block.product, i_o)  # p_g, q
+                passes.derive(kept, t - start, n)
 
     def _infer(self, given: Inputs, wanted: Outputs, span: slice) -> None:
-        """(1) to (5), keeping nothing: the gates overwrite a, u and v overwrite i and f."""
-        tanh, multiply, add, half = np.tanh, np.multiply, np.add, self._half
-        ring, features = self._rings[span.stop - span.start], self._layout.features
-        products, a, ifo, i_f, g_c, u, v, o, c, tanh_c = ring.views
-        product_of = ring.forward_product(self.weights)
-        ring.h[0], features(c)[...] = given.h[:, span], given.c[:, span]
+        """The cell's equations, keeping nothing."""
+        inference, features = self._inference[span.stop - span.start], self._layout.features
+        ring, others = inference.ring, [features(part) for part in inference.others]
+        products = ring.forward_products(self.weights)
+        for part, initial in zip((ring.h[0], *others), given.state, strict=True):
+            part[...] = initial[:, span]
         for start in range(0, self.job.T, ring.length):
             if self.overtaken():
                 raise Overtaken
             n = min(ring.length, self.job.T - start)
             ring.x[:n] = given.x[:, start : start + n, span].transpose(1, 0, 2)
-            for z, h in ring.steps[:n]:
-                product_of(z, products)  # (1), the rows of i, f and o halved
-                tanh(a, a)  # (3), and tanh(a/2) for (2)
-                multiply(ifo, half, ifo)
-                add(ifo, half, ifo)  # (2)
-                multiply(i_f, g_c, i_f)
-                add(u, v, c)  # (4)
-                tanh(c, tanh_c)
-                multiply(o, tanh_c, h)  # (5)
+            if self.job.of.inner:
+                ring.input_products(self.weights, ring.inputs(n))
+            inference.forward(ring.steps[:n], *products)
             if wanted.y is not None:
                 wanted.y[:, start : start + n, span] = ring.h[1 : n + 1].transpose(1, 0, 2)
             ring.h[0] = ring.h[n]
-        wanted.h[:, span], wanted.c[:, span] = ring.h[0], features(c)
+        for part, found in zip(wanted.state, (ring.h[0], *others), strict=True):
+            part[:, span] = found
 
     # ---- backward
 
     def backward(self, params: Params, given: OutputGradients, wanted: InputGradients) -> None:
-        """All steps in reverse; the gradients that are given of states may be the arrays that are wanted.
+        """All steps in reverse; the gradients that are given of the state may be the arrays that are wanted.
 
         `params` are those of the forward pass.  Raises Overtaken.
         """
         if not self.job.packed:
             self.weights.pack_backward(params)
-        features = self._layout.features
         total, dx = wanted.total, wanted.x
         more = [(which, self._sum[:, which]) for which, _ in total]
         sums = total
         for n, span in enumerate(self.spans):
-            strip, scratch = self._strips[n], self._scratch_of(n)
-            features(scratch.dh)[...], features(scratch.dc)[...] = given.h[:, span], given.c[:, span]
+            strip, passes = self._strips[n], self._passes_of(n)
+            scratch = passes.scratch
+            dstate = [self._layout.features(part) for part in (scratch.dh, *passes.others_gradients)]
+            for part, arriving in zip(dstate, given.state, strict=True):
+                part[...] = arriving[:, span]
             for start in reversed(range(0, strip.T, scratch.chunk)):
                 stop = min(start + scratch.chunk, strip.T)
                 if self.overtaken():
                     raise Overtaken
-                derivatives = self._derivatives_of(n, start, stop)
-                dys = None if given.y is None else given.y[:, start:stop, span]
-                self._undo_steps(derivatives, dys, scratch, start > 0 or wanted.state)
+                kept, steps = self._kept_of(n, start, stop)
+                dys = None if given.y is None else scratch.steps_of(given.y[:, start:stop, span])
+                hs, undo_first = strip.hs[start : stop + 1], start > 0 or wanted.state_wanted
+                passes.backward(self.weights, hs, kept, steps, dys, undo_first)
                 for which, array in sums:
-                    scratch.weight_gradient(stop - start, strip.inputs(start, stop, which), array)  # (1')
+                    scratch.weight_gradient(strip, start, stop, which, array)  # (1')
                 if sums is more:
                     for (_, array), (_, summand) in zip(total, more, strict=True):
                         np.add(array, summand, array)
                 sums = more
                 if dx is not None:
                     scratch.input_gradient(params["W"], dx[:, start:stop, span])  # (1')
-            wanted.h[:, span], wanted.c[:, span] = features(scratch.dh), features(scratch.dc)
+            for part, found in zip(wanted.state, dstate, strict=True):
+                part[:, span] = found
 
-    def _scratch_of(self, n: int) -> Scratch:
-        return self._scratch[self._strips[n].b]
-
-    def _derivatives_of(self, n: int, start: int, stop: int) -> list[StepDerivatives]:
-        """The local derivatives of strip n from step start to stop."""
+    def _kept_of(self, n: int, start: int, stop: int) -> tuple[Any, slice]:
+        """What is kept of strip n, and which of its steps are those from start to stop."""
         if self.job.keep == "all":
-            return self._derivatives[n].steps[start:stop]
-        strip, scratch = self._strips[n], self._scratch_of(n)
-        self._layout.features(scratch.c(0))[...] = self._c_before[n][start // scratch.chunk]
-        self._steps(strip, start, stop, self._replayed[strip.b], scratch)
-        return self._replayed[strip.b].steps[: stop - start]
+            return self._kept[n], slice(start, stop)
+        strip, passes = self._strips[n], self._passes_of(n)
+        self._begin(passes, self._before[n][start // passes.scratch.chunk])
+        self._steps(strip, start, stop, self._replayed[strip.b], passes)
+        return self._replayed[strip.b], slice(0, stop - start)
 
-    def _undo_steps(
-        self, derivatives: list[StepDerivatives], dy: Array | None, scratch: Scratch, undo_first: bool
-    ) -> None:
-        """(5') to (1') over some steps, last step first; `undo_first`: dh before the first of them is wanted."""
-        multiply, add = np.multiply, np.add
-        dh, dc, product, product_to_dh = scratch.dh, scratch.dc, scratch.product, scratch.backward_product(self.weights)
-        dys = None if dy is None else scratch.steps_of(dy)
-        for t in reversed(range(len(derivatives))):
-            s, to = derivatives[t], scratch.backward[t]
-            if dys is not None:
-                add(dh, dys[t], dh)
-            multiply(dh, s.q, product)
-            add(dc, product, dc)  # (5')
-            multiply(dc, s.p_if, to.da_if)  # (4'), (2')
-            multiply(dh, s.p_o, to.da_o)  # (5'), (2')
-            multiply(dc, s.p_g, to.da_g)  # (4'), (3')
-            multiply(dc, s.f, dc)  # (4')
-            if t or undo_first:
-                product_to_dh(to.da)  # (1')
+    # ---- what both do
+
+    def _passes_of(self, n: int) -> Passes:
+        return self._passes[self._strips[n].b]
+
+    def _begin(self, passes: Passes, others: Sequence[Array]) -> None:
+        """The state's parts beside h before the steps to come, (H, b)."""
+        for place, part in zip(self._others(passes, 0), others, strict=True):
+            place[...] = part
+
+    def _others(self, passes: Passes, step: int) -> list[Array]:
+        """The state's parts beside h, (H, b), before a step counted from `_begin`."""
+        return [self._layout.features(part) for part in passes.others(step)]

@@ -13,7 +13,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 
-from lstm_np.arrays import Array, Params
+from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import mail, rows, serving
 from lstm_np.kernels.cpu.buffers import Job, Weights, round_up
@@ -56,6 +56,7 @@ class SharedWeights:
         self._number = 0
         self._has_parameters = False  # since they changed
         self.opened_in: set[Worker] = set()
+        self.weights = job.of.gates * job.H * job.K if job.of.gates > 1 else 0  # of which two can pack some
 
     def settled(self) -> bool:
         """Whether nobody may still write here, as a worker does that was too slow."""
@@ -74,12 +75,13 @@ class SharedWeights:
         pack = own.pack if do == "pack" else own.pack_backward
         if do == "pack":
             self._has_parameters = False
-        if worker is None or not self.memory.shareable or 4 * self.job.H * self.job.K < WORTH_PACKING_TOGETHER:
+        if worker is None or not self.memory.shareable or self.weights < WORTH_PACKING_TOGETHER:
             pack(params)
             return True
         if not self._has_parameters:
+            packed_here = serving.own_gates(self.job).stop * self.job.H  # rows of what has a block for each gate
             for name, array in params.items():
-                theirs = slice(len(array) // 2, None)
+                theirs = slice(packed_here if len(array) == self.job.of.gates * self.job.H else 0, None)
                 self.arrays[name][theirs] = array[theirs]
             self._has_parameters = True
         arguments, memories = self.introduction(worker)
@@ -88,10 +90,10 @@ class SharedWeights:
             worker.request("pack", {**arguments, "do": do}, memories, limit=limit(estimate)),
         )
         began = time.perf_counter()
-        pack(params, serving.OWN_GATES)
+        pack(params, serving.own_gates(self.job))
         worker.look(patience(time.perf_counter() - began) + (FIRST if memories else 0.0))
         if worker.ended is not None:
-            pack(params, serving.THEIR_GATES)
+            pack(params, serving.their_gates(self.job))
             return True
         if worker.done != self._number:
             worker.was_late()
@@ -137,7 +139,7 @@ class RemotePart:
     def begin_forward(self, worker: Worker | None, params: Params, given: Inputs, sequence: bool) -> None:
         """Ask a worker, if there is one that can be asked."""
         self._kept_by = None
-        self._write(x=given.x, h=given.h, c=given.c)
+        self._write(x=given.x, **self._named(given.state))
         if worker is not None and not self.job.packed:
             self._write(**params)
         self._ask(worker, "forward", {"sequence": sequence})
@@ -151,7 +153,7 @@ class RemotePart:
         if not self._answered(own_seconds) and self._computed_here(compute):
             self._kept_by = self._here
         else:
-            self._read(y=wanted.y, h_T=wanted.h, c_T=wanted.c)
+            self._read(y=wanted.y, **self._named(wanted.state, "{}_T"))
             self._kept_by = self._worker
 
     # ---- backward
@@ -165,7 +167,7 @@ class RemotePart:
         self, worker: Worker | None, given: OutputGradients, input_gradient: bool, state_gradient: bool
     ) -> None:
         """Ask the `keeper`, unless it cannot be asked after all."""
-        self._write(dy=given.y, dh=given.h, dc=given.c)
+        self._write(dy=given.y, **self._named(given.state, "d{}"))
         flags = {"dy": given.y is not None, "dx": input_gradient, "state": state_gradient}
         self._ask(worker, "backward", flags)
 
@@ -178,19 +180,19 @@ class RemotePart:
         if not self._answered(own_seconds) and self._computed_here(compute):
             self._kept_by = self._here
         else:
-            self._read(dx=wanted.x, dh_0=wanted.h, dc_0=wanted.c)
+            self._read(dx=wanted.x, **self._named(wanted.state, "d{}_0"))
             self.total = self._mail["total"]
 
     def _backward_here(self, part: Part, params: Params, wanted: InputGradients, dy: bool) -> None:
         job, arrays = self.job, self._mail
         if self._kept_by is not part:
-            unwanted = aligned((job.H, job.b), job.dtype)
-            part.forward(params, self._inputs(), Outputs(None, unwanted, unwanted))
+            unwanted = tuple(aligned((job.H, job.b), job.dtype) for _ in job.of.state)
+            part.forward(params, self._inputs(), Outputs(None, unwanted))
         # products write to arrays of the same form as in a worker
-        total = aligned((4 * job.H, round_up(job.K)), job.dtype)
+        total = aligned((job.of.gates * job.H, round_up(job.K)), job.dtype)
         dx = None if wanted.x is None else aligned((job.D, job.T, job.b), job.dtype)
-        given = OutputGradients(arrays["dy"] if dy else None, arrays["dh"], arrays["dc"])
-        part.backward(params, given, InputGradients(dx, wanted.h, wanted.c, wanted.state, [(slice(None), total)]))
+        given = OutputGradients(arrays["dy"] if dy else None, mail.state(job, arrays, "d{}"))
+        part.backward(params, given, wanted._replace(x=dx, total=[(slice(None), total)]))
         self.total = total
         if wanted.x is not None:
             wanted.x[...] = dx
@@ -198,7 +200,10 @@ class RemotePart:
     # ---- what both do
 
     def _inputs(self) -> Inputs:
-        return Inputs(self._mail["x"], self._mail["h"], self._mail["c"])
+        return Inputs(self._mail["x"], mail.state(self.job, self._mail))
+
+    def _named(self, state: State, form: str = "{}") -> Mapping[str, Array]:
+        return dict(zip(mail.names(self.job, form), state, strict=True))
 
     def _write(self, **arrays: Array | None) -> None:
         for name, array in arrays.items():

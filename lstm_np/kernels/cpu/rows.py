@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,11 @@ from lstm_np.arrays import Array, Params
 from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, ring_length, round_up
+from lstm_np.kernels.cpu.buffers import TILE, Job, Step, ring_length, round_up
 
 STRIP = 24  # samples at most
 WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
-ALL_GATES = slice(0, 4)
+ALL_GATES = slice(None)
 FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
 
 
@@ -48,55 +49,103 @@ def room_for_weights(job: Job) -> dict[str, tuple[int, ...]]:
 
     Where nothing is computed forward again in a backward pass, `weights_in` puts the latter in the place of the former.
     """
-    w = job.block
-    shapes: dict[str, tuple[int, ...]] = {"forward_weights": (4, job.H // w, job.K, w)}
+    w, gates = job.block, job.of.gates
+    shapes: dict[str, tuple[int, ...]] = {"forward_weights": (gates, job.H // w, job.K, w)}
     if job.keep == "lean":
-        shapes["backward_weights"] = (4, job.H // w, job.H, w)
+        shapes["backward_weights"] = (gates, job.H // w, job.H, w)
     return shapes
 
 
 def weights_in(job: Job, room: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays by name, the backward weights too, from those of `room_for_weights`."""
-    forward, shape = room["forward_weights"], (4, job.H // job.block, job.H, job.block)
+    forward, shape = room["forward_weights"], (job.of.gates, job.H // job.block, job.H, job.block)
     return {"backward_weights": forward.reshape(-1)[: math.prod(shape)].reshape(shape), **room}
 
 
 class Weights(buffers.Weights):
-    """[W b U]^T, that of i, f and o halved, and U, in blocks: `room_for_weights` says which."""
+    """[W b U]^T, that of sigmoids halved, and U, in blocks: `room_for_weights` says which."""
 
     def __init__(self, job: Job, widest: int, shared: Params | None = None) -> None:
-        self._job = job
+        self.job = job
         if shared is None:
             shared = weights_in(job, {name: aligned(shape, job.dtype) for name, shape in room_for_weights(job).items()})
         self.forward, self.backward = shared["forward_weights"], shared["backward_weights"]
         # W and U are transposed as products with the identity: BLAS moves tiles faster than a NumPy copy does.
         # The price: a weight that is not finite makes its neighbours NaN
         self._tile = np.gcd(job.block, TILE)
-        self._identity = np.zeros((4, 1, 1, self._tile, self._tile), job.dtype)
+        self._identity = np.zeros((job.of.gates, 1, 1, self._tile, self._tile), job.dtype)
         self._identity[...] = np.eye(self._tile)
-        self._identity[:3] *= 0.5
+        self._identity[: job.of.sigmoids] *= 0.5
 
     def pack(self, params: Params, gates: slice = ALL_GATES) -> None:
         """Before a forward pass: the weights of some gates, or of all."""
-        D, H, w, tile, to = self._job.D, self._job.H, self._job.block, self._tile, self.forward[gates]
-        for name, first, count in (("W", 0, D), ("U", self._job.K - H, H)):
-            tiles = params[name].reshape(4, H // w, w // tile, tile, count)[gates].swapaxes(-1, -2)
+        D, H, w, tile, to = self.job.D, self.job.H, self.job.block, self._tile, self.forward[gates]
+        G = self.job.of.gates
+        for name, first, count in (("W", 0, D), ("U", self.job.K - H, H)):
+            tiles = params[name].reshape(G, H // w, w // tile, tile, count)[gates].swapaxes(-1, -2)
             target = to[:, :, first : first + count].reshape(-1, H // w, count, w // tile, tile).swapaxes(2, 3)
             np.matmul(tiles, self._identity[gates], target)
-        if self._job.ones:
-            b = params["b"].reshape(4, H // w, w)[gates]
+        if self.job.ones:
+            b = params["b"].reshape(G, H // w, w)[gates]
             np.multiply(b, self._identity[gates, 0, 0, :1, :1], to[:, :, D])
+        if self.job.ones == 2:
+            to[:, :, D + 1] = 0
+            if range(G)[gates][-1:] == range(G - 1, G):
+                to[-1, :, D + 1] = params["b_n"].reshape(H // w, w)
 
     def pack_backward(self, params: Params, gates: slice = ALL_GATES) -> None:
         """Before a backward pass, likewise."""
-        H, w = self._job.H, self._job.block
-        self.backward[gates] = params["U"].reshape(4, H, H // w, w)[gates].swapaxes(1, 2)
+        H, w = self.job.H, self.job.block
+        self.backward[gates] = params["U"].reshape(-1, H, H // w, w)[gates].swapaxes(1, 2)
 
 
 def product_of(blocks: Array) -> Callable[[Array, Array], None]:
-    """What multiplies (b, K) by blocks (4, H / w, K, w) to (4, H / w, b, w)."""
+    """What multiplies (b, K) by blocks (gates, H / w, K, w) to (gates, H / w, b, w)."""
     matmul = np.matmul
     return lambda z, products: matmul(z, blocks, products)
+
+
+class Products(buffers.Products):
+    """For b rows; gates and states are (b, H)."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._joint, self._inner, self._inputs, self._block = job.of.joint, job.of.inner, job.inputs, job.block
+
+    def operand(self, z: Array) -> Any:
+        """What `forward_product` takes of Z_t (b, K): all, and with that of h_{t-1} what it reads."""
+        return (z, z[:, self._inputs :]) if self._inner == "h" else z
+
+    def place(self, gates: Array, step: int) -> Any:
+        """As that of `buffers.Products`."""
+        joint = in_blocks_of_units(gates[: self._joint], self._block)
+        return (joint, self.inner_place(gates[-1])) if self._inner == "h" else joint
+
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
+        """From Z_t (b, K)."""
+        joint_product = product_of(weights.forward[: self._joint])
+        if self._inner != "h":
+            return joint_product
+        inner_product = self.inner_product(weights)
+
+        def product(operands: Any, places: Any) -> None:
+            joint_product(operands[0], places[0])
+            inner_product(operands[1], places[1])
+
+        return product
+
+    def inner_place(self, m: Array) -> Any:
+        """As that of `buffers.Products`."""
+        return in_blocks_of_units(m[None], self._block)[0]
+
+    def inner_product(self, weights: buffers.Weights) -> Callable[[Array, Any], None]:
+        """From s, or from [1; h_{t-1}]."""
+        return product_of(weights.forward[-1, :, self._inputs :])
+
+    def input_products(self, weights: buffers.Weights, inputs: Array) -> None:
+        """From (steps, b, values)."""
+        a_n = self.a_n[: len(inputs)]
+        np.matmul(inputs[:, None], weights.forward[-1, :, : self._inputs], in_blocks_of_units(a_n, self._block))
 
 
 class Strip(buffers.Strip):
@@ -104,91 +153,118 @@ class Strip(buffers.Strip):
 
     def __init__(self, job: Job, b: int) -> None:
         first, T = job.D + job.ones, job.T
-        self.T, self.b = T, b
+        self.T, self.b, self._inputs = T, b, job.inputs
         self.Z = aligned((T + 1, b, round_up(job.K)), job.dtype)
         self.Z.fill(0)
         self.Z[:, :, job.D : first] = 1
-        self._h = self.Z[:, :, first : job.K]
-        self.x, self.h = self.Z[:T, :, : job.D].transpose(2, 0, 1), self._h.transpose(2, 0, 1)
-        self.steps = [(self.Z[t, :, : job.K], self._h[t + 1]) for t in range(T)]
+        self.hs = self.Z[:, :, first : job.K]
+        self.x, self.h = self.Z[:T, :, : job.D].transpose(2, 0, 1), self.hs.transpose(2, 0, 1)
+        operand = Products(job).operand
+        self.steps = [Step(operand(self.Z[t, :, : job.K]), self.hs[t], self.hs[t + 1]) for t in range(T)]
 
-    def inputs(self, start: int, stop: int, features: slice) -> Array:
+    def values(self, start: int, stop: int, features: slice) -> Array:
         """One below the other: ((stop - start) * b, K)."""
         return self.Z[start:stop].reshape(-1, self.Z.shape[2])[:, features]
 
+    def inputs(self, start: int, stop: int) -> Array:
+        """(stop - start, b, values)."""
+        return self.Z[start:stop, :, : self._inputs]
 
-class Scratch(buffers.Scratch):
-    """For strips of b rows; gates and states are (b, H)."""
+
+class Scratch(Products, buffers.Scratch):
+    """For strips of b rows."""
 
     def __init__(self, job: Job, b: int, widest: int) -> None:
-        H = job.H
-        self._block = job.block
+        super().__init__(job)
+        of, H = job.of, job.H
         self.allocate(job, (b, H), widest)
-        self.da = aligned((4, self.chunk, b, H), job.dtype)
-        self.backward = [buffers.StepBackward(da[0:2], da[2], da[3], da[:, None]) for da in self.da.swapaxes(0, 1)]
-        self._parts = aligned((4, b, H), job.dtype)  # of dh, from the four gates
+        self.da = aligned((of.blocks, self.chunk, b, H), job.dtype)
+        self.das = self.da.swapaxes(0, 1)
+        self.operands = [self.da[: of.reading, t, None] for t in range(self.chunk)]
+        self.inner_operands = [self.da[-1, t, None] for t in range(self.chunk)]
+        # of dh, from the gates
+        self._parts = aligned((of.reading, b, H), job.dtype) if of.reading > 1 else self.dh[None]
+        self._s = np.zeros((self.chunk if of.inner == "s" else 0, b, round_up(job.K) - job.inputs), job.dtype)
+        self.s = self._s[:, :, :H]
 
-    def products(self, gates: Array, step: int) -> Array:
-        """As that of `buffers.Scratch`."""
-        return in_blocks_of_units(gates, self._block)
-
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
-        """From Z_t (b, K)."""
-        return product_of(weights.forward)
-
-    def backward_product(self, weights: buffers.Weights) -> Callable[[Array], None]:
-        """From da (4, 1, b, H): the sum over the four gates."""
-        matmul, add, blocks, parts, dh = np.matmul, np.add, weights.backward, self._parts, self.dh
-        products = in_blocks_of_units(parts, blocks.shape[-1])
-        halves = parts[:2], parts[2:], parts[:2]
+    def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da (G, 1, b, H): the sum over the gates."""
+        matmul, add, blocks = np.matmul, np.add, weights.backward[: len(self._parts)]
+        products, additions = in_blocks_of_units(self._parts, self._block), additions_to(self.dh, self._parts)
 
         def product(da: Array) -> None:
             matmul(da, blocks, products)
-            add(*halves)
-            add(parts[0], parts[1], dh)
+            for arguments in additions:
+                add(*arguments)
 
         return product
+
+    def inner_backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da_n (1, b, H)."""
+        matmul, blocks, ds = np.matmul, weights.backward[-1], in_blocks_of_units(self.ds[None], self._block)[0]
+        return lambda da: matmul(da, blocks, ds)
 
     def steps_of(self, dy: Array) -> Array:
         """As that of `buffers.Scratch`."""
         return dy.transpose(1, 2, 0)
 
-    def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
+    def weight_gradient(self, strip: buffers.Strip, start: int, stop: int, which: slice, out: Array) -> None:
         """da^T z, with z (steps * b, K)."""
-        H = self.da.shape[-1]
-        da = self.da[:, :steps].reshape(4, len(z), H)
-        np.matmul(da.swapaxes(1, 2), z, out.reshape(4, H, -1))
+        H, steps = self.job.H, stop - start
+        by_gate = out.reshape(-1, H, out.shape[1])
+        for blocks, columns, gates, to, with_s in self.summands(which):
+            z = strip.values(start, stop, columns)
+            if with_s:
+                z = self._s[:steps].reshape(-1, self._s.shape[2])[:, columns]
+            da = self.da[blocks, :steps].reshape(-1, len(z), H)
+            np.matmul(da.swapaxes(1, 2), z, by_gate[gates, :, to])
 
     def input_gradient(self, W: Array, dx: Array) -> None:
         """All steps at once."""
         D, steps, b = dx.shape
-        da = self.da[:, :steps].reshape(4, steps * b, -1)
-        dx[...] = np.matmul(da, W.reshape(4, -1, D)).sum(axis=0).reshape(steps, b, D).transpose(2, 0, 1)
+        of = self.job.of
+        if of.inner == "h":
+            self.da[of.gates - 1, :steps] = self.da[-1, :steps]
+        da = self.da[: of.gates, :steps].reshape(of.gates, steps * b, -1)
+        dx[...] = np.matmul(da, W.reshape(of.gates, -1, D)).sum(axis=0).reshape(steps, b, D).transpose(2, 0, 1)
 
 
-class Ring(buffers.Ring):
+def additions_to(out: Array, parts: Array) -> list[tuple[Array, Array, Array]]:
+    """Of which arrays to compute the sum, and where, so that `out` becomes that of 2 to 4 parts; they are used up.
+
+    One part alone lies in `out`.
+    """
+    found = [(parts[0], parts[1], out)] if len(parts) > 1 else []
+    if len(parts) == 3:
+        found.insert(0, (parts[0], parts[2], parts[0]))
+    if len(parts) == 4:
+        found.insert(0, (parts[:2], parts[2:], parts[:2]))
+    return found
+
+
+class Ring(Products, buffers.Ring):
     """For b rows."""
 
     def __init__(self, job: Job, b: int) -> None:
+        super().__init__(job)
         first, H = job.D + job.ones, job.H
-        self.length = ring_length(job, b)
-        Z = aligned((self.length + 1, b, round_up(job.K)), job.dtype)
-        Z[:, :, job.D : first] = 1
-        h = Z[:, :, first : job.K]
-        self.x, self.h = Z[:-1, :, : job.D].swapaxes(1, 2), h.swapaxes(1, 2)
-        self.steps = [(Z[t, :, : job.K], h[t + 1]) for t in range(self.length)]
-        a = aligned((6, b, H), job.dtype)
-        self.views = buffers.RingViews.of(a, in_blocks_of_units(a[:4], job.block), a[:4])
+        self.length, self.shape = ring_length(job, b), (b, H)
+        self._Z = aligned((self.length + 1, b, round_up(job.K)), job.dtype)
+        self._Z[:, :, job.D : first] = 1
+        h = self._Z[:, :, first : job.K]
+        self.x, self.h = self._Z[:-1, :, : job.D].swapaxes(1, 2), h.swapaxes(1, 2)
+        self.steps = [Step(self.operand(self._Z[t, :, : job.K]), h[t], h[t + 1]) for t in range(self.length)]
+        self.a_n = aligned((self.length if job.of.inner else 0, b, H), job.dtype)
 
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
-        """As that of `Scratch`."""
-        return product_of(weights.forward)
+    def inputs(self, count: int) -> Array:
+        """(count, b, values)."""
+        return self._Z[:count, :, : self._inputs]
 
 
 def in_blocks_of_units(gates: Array, w: int) -> Array:
-    """A view (4, H / w, b, w) of (4, b, H): `matmul` computes block after block in one call."""
-    _, b, H = gates.shape
-    return gates.reshape(4, b, H // w, w).swapaxes(1, 2)
+    """A view (gates, H / w, b, w) of (gates, b, H): `matmul` computes block after block in one call."""
+    count, b, H = gates.shape
+    return gates.reshape(count, b, H // w, w).swapaxes(1, 2)
 
 
 LAYOUT = buffers.Layout(widest, features, Weights, Strip, Scratch, Ring)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers, rows
-from lstm_np.kernels.cpu.buffers import Job
+from lstm_np.kernels.cpu.buffers import Job, Step, round_up
 
 INFER_STEPS = 64  # steps of inference whose input products are made together
 
@@ -38,11 +39,17 @@ class Weights(buffers.Weights):
         self.backward = np.ascontiguousarray(params["U"])
 
 
-def input_products(params: Params, x: Array, out: Array) -> None:
-    """W x + b of some steps (count, 4H), from x (count, D)."""
-    np.matmul(x, params["W"].T, out)
-    if "b" in params:
-        np.add(out, params["b"], out)
+def input_products(job: Job, params: Params, x: Array, out: Array) -> None:
+    """What steps (count, blocks * H) add to their products, from x (count, D): W x + b, and c_n for m."""
+    H, joint = job.H, job.of.joint * job.H
+    bias, W = params.get("b"), params["W"]
+    for gates, to in ((slice(0, joint), out[:, :joint]), (slice(joint, None), out[:, -H:])):
+        if gates.start < len(W):
+            np.matmul(x, W[gates].T, to)
+            if bias is not None:
+                np.add(to, bias[gates], to)
+    if job.of.inner == "h":
+        out[:, joint : joint + H] = params.get("b_n", 0)
 
 
 class Strip(rows.Strip):
@@ -50,107 +57,98 @@ class Strip(rows.Strip):
 
     def __init__(self, job: Job, b: int) -> None:
         super().__init__(job, b)
-        self.steps = [(self._h[t, 0], self._h[t + 1]) for t in range(job.T)]
+        self.steps = [Step(self.hs[t, 0], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
 
 
 @dataclass(slots=True)
 class StepProduct:
-    """Which of the steps that go together it is, and where its product goes: all gates, and a_i a_f a_o."""
+    """Which of the steps that go together it is, and where its product goes: all of it, and what sigmoids read."""
 
     step: int
     a: Array
-    a_ifo: Array
+    a_sigmoids: Array
 
 
 class Scratch(buffers.Scratch):
     """For one sample: gates and states are (1, H)."""
 
     def __init__(self, job: Job, b: int, widest: int) -> None:
-        self._D, self._half = job.D, np.array(0.5, job.dtype)
-        self.allocate(job, (1, job.H), widest)
-        self._a_x = aligned((self.tau, 4 * job.H), job.dtype)  # W x_t + b of the steps that go together
-        self.da = aligned((self.chunk, 4, 1, job.H), job.dtype)
-        self.backward = [buffers.StepBackward(da[0:2], da[2], da[3], da.reshape(-1)) for da in self.da]
+        of, H = job.of, job.H
+        self._half = np.array(0.5, job.dtype)
+        self.allocate(job, (1, H), widest)
+        # what is added to the product of each step, and a_n of a gate with one of its own behind it
+        self._added = aligned((self.tau, of.blocks * H), job.dtype)
+        self.a_n = self._added[:, None, -H:]
+        self.das = aligned((self.chunk, of.blocks, 1, H), job.dtype)
+        self.operands = [da[: of.reading].reshape(-1) for da in self.das]
+        self.inner_operands = [da[-1].reshape(-1) for da in self.das]
+        self._s = np.zeros((self.chunk if of.inner == "s" else 0, round_up(job.K) - job.inputs), job.dtype)
+        self.s = self._s[:, None, :H]
 
     def inputs_of_steps(self, weights: buffers.Weights, strip: buffers.Strip, start: int, count: int) -> None:
         """W x_t + b of the steps from start on."""
-        input_products(weights.params, strip.Z[start : start + count, 0, : self._D], self._a_x[:count])
+        input_products(self.job, weights.params, strip.Z[start : start + count, 0, : self.job.D], self._added[:count])
 
-    def products(self, gates: Array, step: int) -> Array:
+    def input_products(self, weights: buffers.Weights, inputs: Array) -> None:
+        """`inputs_of_steps` does it."""
+
+    def place(self, gates: Array, step: int) -> Any:
         """A `StepProduct`."""
-        return StepProduct(step, gates.reshape(-1), gates[:3])
+        return StepProduct(step, gates.reshape(-1), gates[: self.job.of.sigmoids])
 
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Array, Array], None]:
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
         """U h + (W x + b), from h (H,)."""
-        dot, add, multiply, half, U, a_x = np.dot, np.add, np.multiply, self._half, weights.forward, list(self._a_x)
+        dot, add, multiply, half = np.dot, np.add, np.multiply, self._half
+        reading = self.job.of.reading * self.job.H
+        U, added = weights.forward[:reading], list(self._added[:, :reading])
+        sigmoids = self.job.of.sigmoids
 
-        def product(h: Array, products: Array) -> None:
-            a = products.a
+        def product(h: Array, place: StepProduct) -> None:
+            a = place.a
             dot(U, h, a)
-            add(a, a_x[products.step], a)
-            multiply(products.a_ifo, half, products.a_ifo)
+            add(a, added[place.step], a)
+            if sigmoids:
+                multiply(place.a_sigmoids, half, place.a_sigmoids)
 
         return product
 
-    def backward_product(self, weights: buffers.Weights) -> Callable[[Array], None]:
-        """From da (4H,)."""
-        dot, U, dh = np.dot, weights.backward, self.dh.reshape(-1)
+    def inner_place(self, m: Array) -> Any:
+        """As that of `buffers.Products`."""
+        return m.reshape(-1)
+
+    def inner_product(self, weights: buffers.Weights) -> Callable[[Array, Any], None]:
+        """From s (1, H)."""
+        dot, U_n = np.dot, weights.forward[-self.job.H :]
+        return lambda s, m: dot(U_n, s[0], m)
+
+    def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da (G * H,)."""
+        dot, U, dh = np.dot, weights.backward[: self.job.of.reading * self.job.H], self.dh.reshape(-1)
         return lambda da: dot(da, U, dh)
+
+    def inner_backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        """From da_n (H,)."""
+        dot, U_n, ds = np.dot, weights.backward[-self.job.H :], self.ds.reshape(-1)
+        return lambda da: dot(da, U_n, ds)
 
     def steps_of(self, dy: Array) -> Array:
         """As that of `buffers.Scratch`."""
         return dy.transpose(1, 2, 0)
 
-    def weight_gradient(self, steps: int, z: Array, out: Array) -> None:
+    def weight_gradient(self, strip: buffers.Strip, start: int, stop: int, which: slice, out: Array) -> None:
         """da^T z, with z (steps, K)."""
-        np.matmul(self.da[:steps].reshape(steps, -1).T, z, out)
+        H, steps = self.job.H, stop - start
+        for blocks, columns, gates, to, with_s in self.summands(which):
+            z = self._s[:steps, columns] if with_s else strip.values(start, stop, columns)
+            da = self.das[:steps, blocks].reshape(steps, -1)
+            np.matmul(da.T, z, out[gates.start * H : gates.stop * H, to])
 
     def input_gradient(self, W: Array, dx: Array) -> None:
         """All steps at once."""
-        np.matmul(self.da[: dx.shape[1]].reshape(dx.shape[1], -1), W, dx[:, :, 0].T)
+        steps, gates = dx.shape[1], self.job.of.gates
+        if self.job.of.inner == "h":
+            self.das[:steps, gates - 1] = self.das[:steps, -1]
+        np.matmul(self.das[:steps, :gates].reshape(steps, -1), W, dx[:, :, 0].T)
 
 
 LAYOUT = buffers.Layout(widest, rows.features, Weights, Strip, Scratch, None)
-
-
-class Inference:
-    """Buffers for inference of one sample, `count` steps of which have their W x + b made together.
-
-    values  how many it takes of memory
-
-    Its loop is that of `Part._infer` with the product written in: the calls that sharing one needs at every step make
-    one sample slower (figures: docs/cpu-kernel.md).
-    """
-
-    def __init__(self, H: int, count: int, dtype: str) -> None:
-        self._half, self.values = np.array(0.5, dtype), (6 + 5 * count + 1) * H
-        a = aligned((6, H), dtype)
-        gates = a[:4].reshape(-1)
-        self._views = buffers.RingViews.of(a, gates, gates)
-        self._a_x, self._h = aligned((count, 4 * H), dtype), aligned((count + 1, H), dtype)
-        self._steps = [(self._h[t], self._a_x[t], self._h[t + 1]) for t in range(count)]
-
-    def run(self, params: Params, x: Array, h_in: Array, c_in: Array, y: Array | None) -> None:
-        """x (D, T) to y (H, T); h and c (H,) are h_0, c_0 and become h_T, c_T."""
-        dot, tanh, multiply, add, half = np.dot, np.tanh, np.multiply, np.add, self._half
-        _, a, ifo, i_f, g_c, u, v, o, c, tanh_c = self._views
-        U, hs, T = np.ascontiguousarray(params["U"]), self._h, x.shape[1]
-        hs[0], c[...] = h_in, c_in
-        for start in range(0, T, len(self._steps)):
-            n = min(len(self._steps), T - start)
-            input_products(params, x[:, start : start + n].T, self._a_x[:n])
-            for h_before, a_x_t, h in self._steps[:n]:
-                dot(U, h_before, a)
-                add(a, a_x_t, a)  # (1)
-                multiply(ifo, half, ifo)
-                tanh(a, a)  # (3), and tanh(a/2) for (2)
-                multiply(ifo, half, ifo)
-                add(ifo, half, ifo)  # (2)
-                multiply(i_f, g_c, i_f)
-                add(u, v, c)  # (4)
-                tanh(c, tanh_c)
-                multiply(o, tanh_c, h)  # (5)
-            if y is not None:
-                y[:, start : start + n] = hs[1 : n + 1].T
-            hs[0] = hs[n]
-        h_in[:], c_in[:] = hs[0], c

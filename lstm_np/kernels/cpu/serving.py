@@ -18,7 +18,16 @@ from lstm_np.workers.memory import Arrays
 from lstm_np.workers.serve import Request
 
 TARGET = f"{__name__}:PartServer"
-OWN_GATES, THEIR_GATES = slice(0, 2), slice(2, 4)  # whose weights the parent packs, and a worker
+
+
+def own_gates(job: Job) -> slice:
+    """Whose weights the parent packs, where it does not pack all."""
+    return slice(0, -(-job.of.gates // 2))
+
+
+def their_gates(job: Job) -> slice:
+    """Whose weights a worker packs."""
+    return slice(own_gates(job).stop, None)
 
 
 class Opened(NamedTuple):
@@ -61,24 +70,25 @@ class PartServer:
         """Pack a worker's share of the weights; "do" is the method of `rows.Weights`."""
         self._open_weights(request)
         weights, arrays = self._weights[request.arguments["weights"]]
-        getattr(weights, request.arguments["do"])(arrays, THEIR_GATES)
+        getattr(weights, request.arguments["do"])(arrays, their_gates(weights.job))
 
     def forward(self, request: Request) -> None:
         """A forward pass; "sequence": whether y is wanted."""
         part, arrays = self._open_part(request)
         y = arrays["y"] if request.arguments["sequence"] else None
         part.overtaken = request.overtaken
-        part.forward(arrays, Inputs(arrays["x"], arrays["h"], arrays["c"]), Outputs(y, arrays["h_T"], arrays["c_T"]))
+        job = part.job
+        part.forward(arrays, Inputs(arrays["x"], mail.state(job, arrays)), Outputs(y, mail.state(job, arrays, "{}_T")))
 
     def backward(self, request: Request) -> None:
         """The backward pass after it; "dy": whether it is given, "dx" and "state": whether those are wanted."""
         part, arrays = self._open_part(request)
-        flags = request.arguments
-        given = OutputGradients(arrays["dy"] if flags["dy"] else None, arrays["dh"], arrays["dc"])
+        flags, job = request.arguments, part.job
+        given = OutputGradients(arrays["dy"] if flags["dy"] else None, mail.state(job, arrays, "d{}"))
         total = [(slice(None), arrays["total"])]
         dx = arrays["dx"] if flags["dx"] else None
         part.overtaken = request.overtaken
-        part.backward(arrays, given, InputGradients(dx, arrays["dh_0"], arrays["dc_0"], flags["state"], total))
+        part.backward(arrays, given, InputGradients(dx, mail.state(job, arrays, "d{}_0"), flags["state"], total))
 
     def _open_weights(self, request: Request) -> None:
         key = request.arguments["weights"]
@@ -103,22 +113,18 @@ def example() -> str:
     """A digest of the results of small parts in either layout: what a worker must compute to the bit."""
     found = hashlib.blake2b(digest_size=8)
     for layout, H, b, block in (("columns", 12, 40, 0), ("rows", 64, 9, 64)):
-        job = Job(5, 1, H, 3, b, "float32", layout, block, False, "all")
+        job = Job("lstm", 5, 1, H, 3, b, "float32", layout, block, False, "all")
         shapes = mail.shapes_of_part(job)
         arrays = {name: _numbers(shape) for name, shape in shapes.items()}
         part, total = Part(job), [(slice(None), arrays["total"])]
         with blas_threads(1):
-            part.forward(arrays, Inputs(*_named(arrays, "x h c")), Outputs(*_named(arrays, "y h_T c_T")))
-            dx, dh_0, dc_0 = _named(arrays, "dx dh_0 dc_0")
-            wanted = InputGradients(dx, dh_0, dc_0, True, total)
-            part.backward(arrays, OutputGradients(*_named(arrays, "dy dh dc")), wanted)
+            outputs = Outputs(arrays["y"], mail.state(job, arrays, "{}_T"))
+            part.forward(arrays, Inputs(arrays["x"], mail.state(job, arrays)), outputs)
+            wanted = InputGradients(arrays["dx"], mail.state(job, arrays, "d{}_0"), True, total)
+            part.backward(arrays, OutputGradients(arrays["dy"], mail.state(job, arrays, "d{}")), wanted)
         for name in ("y", "c_T", "dx", "dh_0", "total"):
             found.update(arrays[name].tobytes())
     return found.hexdigest()
-
-
-def _named(arrays: Arrays, names: str) -> list[Array]:
-    return [arrays[name] for name in names.split()]
 
 
 def _numbers(shape: tuple[int, ...]) -> Array:

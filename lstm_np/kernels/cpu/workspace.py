@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from lstm_np.arrays import Array, Params
+from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
 from lstm_np.kernels.cpu import cut, rows
 from lstm_np.kernels.cpu.buffers import Job, Pool
+from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
 from lstm_np.kernels.protocol import Cut, LayerSpec
@@ -36,7 +37,9 @@ class Workspace:
         jobs = jobs_of(spec, T, found, keep)
         self.cut, self.values = found, values_of_batch(jobs)
         self._own = slice(*found.parts[0])
-        self._seconds = cut.seconds(spec.input_size, spec.hidden_size, T, found.parts[-1][1], keep != "nothing")
+        self._seconds = cut.seconds(
+            jobs[0].of.gates, spec.input_size, spec.hidden_size, T, found.parts[-1][1], keep != "nothing"
+        )
         self.holder: object = None
         self._process, self._alone = os.getpid(), False
         self._weights: SharedWeights | None = None
@@ -95,7 +98,7 @@ class Workspace:
                 self._weights.arrays["W"][...] = params["W"]
             for part, worker in zip(self._remotes, workers, strict=True):
                 gradients = _output_gradients(given, part.columns)
-                part.begin_backward(worker, gradients, wanted.x is not None, wanted.state)
+                part.begin_backward(worker, gradients, wanted.x is not None, wanted.state_wanted)
             began = time.perf_counter()
             self.local.backward(params, _output_gradients(given, self._own), _input_gradients(wanted, self._own))
             seconds = time.perf_counter() - began
@@ -146,7 +149,7 @@ class Claim:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept for backward that grow with T: 7H values per time step and sample, and x, 1 and some padding."""
+        """Bytes kept for backward that grow with T: of an LSTM 7H values per step and sample, and x, 1 and padding."""
         return self._workspace.nbytes
 
     def acquire(self) -> Workspace:
@@ -172,11 +175,14 @@ class Claim:
 
 def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str) -> list[Job]:
     """The parts of a batch that is cut so; `keep` as in `Job`."""
-    D, ones, H = spec.input_size, int(spec.bias), spec.hidden_size
+    cell, D, H = spec.cell.name, spec.input_size, spec.hidden_size
+    of = DESCRIPTIONS[cell]
+    ones = of.ones if spec.bias else 0
     sizes = [stop - start for start, stop in found.parts]
     layout, block = choose_layout(H, D + ones + H, max(sizes))
     packed = layout == "rows" and len(sizes) > 1
-    return [Job(D, ones, H, T, b, spec.dtype, layout, block, packed, keep) for b in sizes]
+    keep = "all" if keep == "lean" and of.kept == 0 else keep  # there is nothing to save
+    return [Job(cell, D, ones, H, T, b, spec.dtype, layout, block, packed, keep) for b in sizes]
 
 
 def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
@@ -198,19 +204,23 @@ def workers_for(found: Cut, backend: Backend) -> AbstractContextManager[Workers]
 
 
 def _inputs(given: Inputs, columns: slice) -> Inputs:
-    return Inputs(given.x[:, :, columns], given.h[:, columns], given.c[:, columns])
+    return Inputs(given.x[:, :, columns], _columns(given.state, columns))
 
 
 def _outputs(wanted: Outputs, columns: slice) -> Outputs:
     y = None if wanted.y is None else wanted.y[:, :, columns]
-    return Outputs(y, wanted.h[:, columns], wanted.c[:, columns])
+    return Outputs(y, _columns(wanted.state, columns))
 
 
 def _output_gradients(given: OutputGradients, columns: slice) -> OutputGradients:
     y = None if given.y is None else given.y[:, :, columns]
-    return OutputGradients(y, given.h[:, columns], given.c[:, columns])
+    return OutputGradients(y, _columns(given.state, columns))
 
 
 def _input_gradients(wanted: InputGradients, columns: slice) -> InputGradients:
     x = None if wanted.x is None else wanted.x[:, :, columns]
-    return InputGradients(x, wanted.h[:, columns], wanted.c[:, columns], wanted.state, wanted.total)
+    return wanted._replace(x=x, state=_columns(wanted.state, columns))
+
+
+def _columns(state: State, columns: slice) -> State:
+    return tuple(part[:, columns] for part in state)

@@ -49,7 +49,7 @@ class CudaFusedKernel:
     """One LSTM layer over a whole sequence on a GPU; see `lstm_np.kernels.protocol` for shapes."""
 
     name = "cuda_fused"
-    computes = LSTM._replace(results=RESULTS)
+    computes = (LSTM._replace(results=RESULTS),)
     packs = False
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
@@ -63,7 +63,7 @@ class CudaFusedKernel:
     @classmethod
     def supports(cls, spec: LayerSpec, backend: Backend) -> bool:
         """An LSTM in float32 or float64, of any size."""
-        return spec.asks_only() and spec.cell.name == cls.computes.name and spec.dtype in cuda_source.REALS
+        return spec.asks_only() and spec.cell.name == LSTM.name and spec.dtype in cuda_source.REALS
 
     def cut(self, T: int, B: int, save: bool = True) -> Cut:
         """One part: no core of the CPU computes any of it."""
