@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -130,16 +130,9 @@ class Weights(ABC):
         """Before a backward pass."""
 
 
-class Step(NamedTuple):
-    """What a step of forward reads and writes beside its gates.
-
-    operand   Z_t = [x_t; 1; h_{t-1}], as its product takes it
-    h_before  h_{t-1}, and h where h_t goes, in the shape of a gate
-    """
-
-    operand: Any
-    h_before: Array
-    h: Array
+# what a step of forward reads and writes beside its gates: Z_t = [x_t; 1; h_{t-1}], as its product takes it, then
+# h_{t-1}, and where h_t goes, both in the shape of a gate
+Step = tuple[Any, Array, Array]
 
 
 class Strip(ABC):
@@ -189,7 +182,7 @@ class Products(ABC):
 
     @abstractmethod
     def forward_product(self, weights: Weights) -> Callable[[Any, Any], None]:
-        """All that reads h_{t-1}, from `Step.operand` to a `place`; the rows of sigmoids are halved."""
+        """All that reads h_{t-1}, from a `Step`'s first to a `place`; the rows of sigmoids are halved."""
 
     @abstractmethod
     def inner_place(self, m: Array) -> Any:
@@ -240,6 +233,7 @@ class Scratch(Products):
     def allocate(self, job: Job, shape: tuple[int, int], widest: int) -> None:
         """What all layouts have."""
         self.job, self.shape = job, shape
+        self._summands: dict[tuple[int | None, int | None], Sequence[Summand]] = {}
         self.tau, self.chunk = steps_together(job, widest)
         self.ds_and_dh = aligned((2 if job.of.inner == "s" else 1, *shape), job.dtype)
         self.ds, self.dh = self.ds_and_dh[0], self.ds_and_dh[-1]
@@ -270,20 +264,26 @@ class Scratch(Products):
     def input_gradient(self, W: Array, dx: Array) -> None:
         """W^T da to dx (D, steps, b); da of m is no more after it."""
 
-    def summands(self, which: slice) -> list[Summand]:
+    def summands(self, which: slice) -> Sequence[Summand]:
         """What `weight_gradient` is made of for these columns: a product each."""
-        of, border = self.job.of, self.job.inputs
-        start, stop, _ = which.indices(round_up(self.job.K))
-        joint, last, a_n = slice(0, of.joint), slice(of.joint, of.gates), slice(of.blocks - 1, of.blocks)
-        found = [Summand(joint, slice(start, stop), joint, slice(0, stop - start), False)]
-        if of.inner and start < border:
-            columns = slice(start, min(stop, border))
-            found.append(Summand(a_n, columns, last, slice(0, columns.stop - start), False))
-        if of.inner and stop > border:
-            first, with_s = max(start, border), of.inner == "s"
-            columns = slice(first - border, stop - border) if with_s else slice(first, stop)
-            found.append(Summand(last, columns, last, slice(first - start, stop - start), with_s))
-        return found
+        key = which.start, which.stop
+        if key not in self._summands:
+            self._summands[key] = tuple(summands(self.job, *which.indices(round_up(self.job.K))[:2]))
+        return self._summands[key]
+
+
+def summands(job: Job, start: int, stop: int) -> Iterator[Summand]:
+    """The products of the weight gradient for the columns from start to stop."""
+    of, border = job.of, job.inputs
+    joint, last, a_n = slice(0, of.joint), slice(of.joint, of.gates), slice(of.blocks - 1, of.blocks)
+    yield Summand(joint, slice(start, stop), joint, slice(0, stop - start), False)
+    if of.inner and start < border:
+        columns = slice(start, min(stop, border))
+        yield Summand(a_n, columns, last, slice(0, columns.stop - start), False)
+    if of.inner and stop > border:
+        first, with_s = max(start, border), of.inner == "s"
+        columns = slice(first - border, stop - border) if with_s else slice(first, stop)
+        yield Summand(last, columns, last, slice(first - start, stop - start), with_s)
 
 
 class Ring(Products):

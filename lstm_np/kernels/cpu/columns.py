@@ -13,7 +13,7 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, Step, block_rows, in_blocks, ring_length, round_up, rows_of_steps
+from lstm_np.kernels.cpu.buffers import TILE, Job, block_rows, in_blocks, ring_length, round_up, rows_of_steps
 
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 
@@ -138,7 +138,7 @@ class Strip(buffers.Strip):
         self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]
         self.hs = self.h.transpose(1, 0, 2)
         operand = Products(job, b).operand
-        self.steps = [Step(operand(self.Z[: first + H, t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
+        self.steps = [(operand(self.Z[: first + H, t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
 
     def values(self, start: int, stop: int, features: slice) -> Array:
         """Side by side: (K, (stop - start) * b)."""
@@ -234,7 +234,7 @@ class Ring(Products, buffers.Ring):
         self._Z = aligned((self.length + 1, job.K, b), job.dtype)
         self._Z[:, job.D : first] = 1
         self.x, self.h = self._Z[:-1, : job.D], self._Z[:, first:]
-        self.steps = [Step(self.operand(self._Z[t]), self.h[t], self.h[t + 1]) for t in range(self.length)]
+        self.steps = [(self.operand(self._Z[t]), self.h[t], self.h[t + 1]) for t in range(self.length)]
         self.a_n = aligned((self.length if job.of.inner else 0, H, b), job.dtype)
 
     def inputs(self, count: int) -> Array:

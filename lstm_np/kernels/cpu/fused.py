@@ -110,7 +110,7 @@ class NumpyFusedKernel:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
         params = _contiguous(params)
-        state = tuple(np.array(part, self.spec.dtype, order="C") for part in state)
+        state = tuple([np.array(part, self.spec.dtype, order="C") for part in state])
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
         found = self.cut(T, B, save)
         if B == 1 and not save:

@@ -17,7 +17,7 @@ from lstm_np.arrays import Array, Params
 from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, Step, ring_length, round_up
+from lstm_np.kernels.cpu.buffers import TILE, Job, ring_length, round_up
 
 STRIP = 24  # samples at most
 WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
@@ -160,7 +160,7 @@ class Strip(buffers.Strip):
         self.hs = self.Z[:, :, first : job.K]
         self.x, self.h = self.Z[:T, :, : job.D].transpose(2, 0, 1), self.hs.transpose(2, 0, 1)
         operand = Products(job).operand
-        self.steps = [Step(operand(self.Z[t, :, : job.K]), self.hs[t], self.hs[t + 1]) for t in range(T)]
+        self.steps = [(operand(self.Z[t, :, : job.K]), self.hs[t], self.hs[t + 1]) for t in range(T)]
 
     def values(self, start: int, stop: int, features: slice) -> Array:
         """One below the other: ((stop - start) * b, K)."""
@@ -253,7 +253,7 @@ class Ring(Products, buffers.Ring):
         self._Z[:, :, job.D : first] = 1
         h = self._Z[:, :, first : job.K]
         self.x, self.h = self._Z[:-1, :, : job.D].swapaxes(1, 2), h.swapaxes(1, 2)
-        self.steps = [Step(self.operand(self._Z[t, :, : job.K]), h[t], h[t + 1]) for t in range(self.length)]
+        self.steps = [(self.operand(self._Z[t, :, : job.K]), h[t], h[t + 1]) for t in range(self.length)]
         self.a_n = aligned((self.length if job.of.inner else 0, b, H), job.dtype)
 
     def inputs(self, count: int) -> Array:

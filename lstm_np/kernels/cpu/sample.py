@@ -14,7 +14,7 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers, rows
-from lstm_np.kernels.cpu.buffers import Job, Step, round_up
+from lstm_np.kernels.cpu.buffers import Job, round_up
 
 INFER_STEPS = 64  # steps of inference whose input products are made together
 
@@ -41,15 +41,22 @@ class Weights(buffers.Weights):
 
 def input_products(job: Job, params: Params, x: Array, out: Array) -> None:
     """What steps (count, blocks * H) add to their products, from x (count, D): W x + b, and c_n for m."""
-    H, joint = job.H, job.of.joint * job.H
-    bias, W = params.get("b"), params["W"]
-    for gates, to in ((slice(0, joint), out[:, :joint]), (slice(joint, None), out[:, -H:])):
-        if gates.start < len(W):
-            np.matmul(x, W[gates].T, to)
-            if bias is not None:
-                np.add(to, bias[gates], to)
+    W, b, H = params["W"], params.get("b"), job.H
+    if not job.of.inner:
+        affine(x, W, b, out)
+        return
+    joint = job.of.joint * H
+    affine(x, W[:joint], None if b is None else b[:joint], out[:, :joint])
+    affine(x, W[joint:], None if b is None else b[joint:], out[:, -H:])
     if job.of.inner == "h":
         out[:, joint : joint + H] = params.get("b_n", 0)
+
+
+def affine(x: Array, W: Array, b: Array | None, out: Array) -> None:
+    """W x + b of steps (count, D)."""
+    np.matmul(x, W.T, out)
+    if b is not None:
+        np.add(out, b, out)
 
 
 class Strip(rows.Strip):
@@ -57,7 +64,7 @@ class Strip(rows.Strip):
 
     def __init__(self, job: Job, b: int) -> None:
         super().__init__(job, b)
-        self.steps = [Step(self.hs[t, 0], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
+        self.steps = [(self.hs[t, 0], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
 
 
 @dataclass(slots=True)

@@ -74,6 +74,9 @@ class Workspace:
 
     def forward(self, params: Params, given: Inputs, wanted: Outputs, workers: Workers) -> None:
         """All parts, of arrays of the whole batch; the given states may be the wanted ones; `workers_for` this cut."""
+        if not self._remotes:
+            self.local.forward(params, given, wanted)
+            return
         try:
             workers = self._pack("pack", params, workers)
             for part, worker in zip(self._remotes, workers, strict=True):
@@ -92,6 +95,9 @@ class Workspace:
 
         For those who hold the workers, as in `forward`; only who computed a part there is asked for it here.
         """
+        if not self._remotes:
+            self.local.backward(params, given, wanted)
+            return
         try:
             workers = self._pack("pack_backward", params, [part.keeper for part in self._remotes])
             if self._weights is not None and wanted.x is not None:
@@ -223,4 +229,4 @@ def _input_gradients(wanted: InputGradients, columns: slice) -> InputGradients:
 
 
 def _columns(state: State, columns: slice) -> State:
-    return tuple(part[:, columns] for part in state)
+    return tuple([part[:, columns] for part in state])
