@@ -7,6 +7,7 @@ a worker that comes late, with a request that the parent has long done itself, s
 from __future__ import annotations
 
 import mmap
+from typing import NamedTuple
 
 from lstm_np.arrays import State
 from lstm_np.backends.numpy_backend import CACHE_LINE
@@ -21,23 +22,32 @@ def shapes_of_part(job: Job) -> Shapes:
     """What one part has for itself: the names of `part.Inputs` and so on, those of gradients with a d in front."""
     D, H, T, b = job.D, job.H, job.T, job.b
     shapes: Shapes = {"x": (D, T, b), "y": (H, T, b)}
-    shapes |= dict.fromkeys((*names(job), *names(job, "{}_T")), (H, b))
-    if not job.packed:
-        shapes |= shapes_of_parameters(job)
+    states = ["{}", "{}_T"]
     if job.keep != "nothing":
         shapes |= {"dy": (H, T, b), "dx": (D, T, b), "total": (job.of.gates * H, round_up(job.K))}
-        shapes |= dict.fromkeys((*names(job, "d{}"), *names(job, "d{}_0")), (H, b))
+        states += ["d{}", "d{}_0"]
+    shapes |= {form.format(part): (H, b) for form in states for part in job.of.state}
+    if not job.packed:
+        shapes |= shapes_of_parameters(job)
     return shapes
 
 
-def names(job: Job, form: str = "{}") -> list[str]:
-    """Those of the state's parts: "{}" before the first step, "{}_T" after the last, "d{}" and "d{}_0" of gradients."""
-    return [form.format(part) for part in job.of.state]
+class States(NamedTuple):
+    """The arrays of states: before the first step and after the last, and of the gradients after and before."""
 
+    initial: State
+    final: State
+    arriving: State
+    leaving: State
 
-def state(job: Job, arrays: Arrays, form: str = "{}") -> State:
-    """The parts of the state of those `names`."""
-    return tuple(arrays[name] for name in names(job, form))
+    @classmethod
+    def of(cls, job: Job, found: Arrays) -> States:
+        """Those of a part; none of gradients where it has no backward pass."""
+
+        def parts(form: str) -> State:
+            return tuple(found[name] for name in map(form.format, job.of.state) if name in found)
+
+        return cls(parts("{}"), parts("{}_T"), parts("d{}"), parts("d{}_0"))
 
 
 def shapes_of_weights(job: Job) -> Shapes:

@@ -124,6 +124,7 @@ class RemotePart:
         shapes = mail.shapes_of_part(job)
         self._memory = SharedMemory(mail.size(shapes, job))
         self._mail = mail.arrays(self._memory.mapping, shapes, job)
+        self._states = mail.States.of(job, self._mail)
         self._shareable = self._memory.shareable and (weights is None or weights.memory.shareable)
         self._opened_in: Worker | None = None
         self._first = False  # whether the request under way is the worker's first about this part
@@ -139,7 +140,8 @@ class RemotePart:
     def begin_forward(self, worker: Worker | None, params: Params, given: Inputs, sequence: bool) -> None:
         """Ask a worker, if there is one that can be asked."""
         self._kept_by = None
-        self._write(x=given.x, **self._named(given.state))
+        self._write(x=given.x)
+        _copy(given.state, self._states.initial)
         if worker is not None and not self.job.packed:
             self._write(**params)
         self._ask(worker, "forward", {"sequence": sequence})
@@ -153,7 +155,8 @@ class RemotePart:
         if not self._answered(own_seconds) and self._computed_here(compute):
             self._kept_by = self._here
         else:
-            self._read(y=wanted.y, **self._named(wanted.state, "{}_T"))
+            self._read(y=wanted.y)
+            _copy(self._states.final, wanted.state)
             self._kept_by = self._worker
 
     # ---- backward
@@ -167,7 +170,8 @@ class RemotePart:
         self, worker: Worker | None, given: OutputGradients, input_gradient: bool, state_gradient: bool
     ) -> None:
         """Ask the `keeper`, unless it cannot be asked after all."""
-        self._write(dy=given.y, **self._named(given.state, "d{}"))
+        self._write(dy=given.y)
+        _copy(given.state, self._states.arriving)
         flags = {"dy": given.y is not None, "dx": input_gradient, "state": state_gradient}
         self._ask(worker, "backward", flags)
 
@@ -180,7 +184,8 @@ class RemotePart:
         if not self._answered(own_seconds) and self._computed_here(compute):
             self._kept_by = self._here
         else:
-            self._read(dx=wanted.x, **self._named(wanted.state, "d{}_0"))
+            self._read(dx=wanted.x)
+            _copy(self._states.leaving, wanted.state)
             self.total = self._mail["total"]
 
     def _backward_here(self, part: Part, params: Params, wanted: InputGradients, dy: bool) -> None:
@@ -191,7 +196,7 @@ class RemotePart:
         # products write to arrays of the same form as in a worker
         total = aligned((job.of.gates * job.H, round_up(job.K)), job.dtype)
         dx = None if wanted.x is None else aligned((job.D, job.T, job.b), job.dtype)
-        given = OutputGradients(arrays["dy"] if dy else None, mail.state(job, arrays, "d{}"))
+        given = OutputGradients(arrays["dy"] if dy else None, self._states.arriving)
         part.backward(params, given, wanted._replace(x=dx, total=[(slice(None), total)]))
         self.total = total
         if wanted.x is not None:
@@ -200,10 +205,7 @@ class RemotePart:
     # ---- what both do
 
     def _inputs(self) -> Inputs:
-        return Inputs(self._mail["x"], mail.state(self.job, self._mail))
-
-    def _named(self, state: State, form: str = "{}") -> Mapping[str, Array]:
-        return dict(zip(mail.names(self.job, form), state, strict=True))
+        return Inputs(self._mail["x"], self._states.initial)
 
     def _write(self, **arrays: Array | None) -> None:
         for name, array in arrays.items():
@@ -279,3 +281,8 @@ class RemotePart:
     def __del__(self) -> None:
         if self._opened_in is not None:
             TEAM.forget(self._opened_in, self._key)
+
+
+def _copy(state: State, to: State) -> None:
+    for part, place in zip(state, to, strict=True):
+        place[...] = part

@@ -31,10 +31,11 @@ def their_gates(job: Job) -> slice:
 
 
 class Opened(NamedTuple):
-    """A part and its arrays: its own, and under the names of the parameters those that all parts share."""
+    """A part and its arrays: its own, and under the names of the parameters those that all parts share; its states."""
 
     part: Part
     mail: Arrays
+    states: mail.States
 
 
 class PartServer:
@@ -74,21 +75,20 @@ class PartServer:
 
     def forward(self, request: Request) -> None:
         """A forward pass; "sequence": whether y is wanted."""
-        part, arrays = self._open_part(request)
+        part, arrays, states = self._open_part(request)
         y = arrays["y"] if request.arguments["sequence"] else None
         part.overtaken = request.overtaken
-        job = part.job
-        part.forward(arrays, Inputs(arrays["x"], mail.state(job, arrays)), Outputs(y, mail.state(job, arrays, "{}_T")))
+        part.forward(arrays, Inputs(arrays["x"], states.initial), Outputs(y, states.final))
 
     def backward(self, request: Request) -> None:
         """The backward pass after it; "dy": whether it is given, "dx" and "state": whether those are wanted."""
-        part, arrays = self._open_part(request)
-        flags, job = request.arguments, part.job
-        given = OutputGradients(arrays["dy"] if flags["dy"] else None, mail.state(job, arrays, "d{}"))
+        part, arrays, states = self._open_part(request)
+        flags = request.arguments
+        given = OutputGradients(arrays["dy"] if flags["dy"] else None, states.arriving)
         total = [(slice(None), arrays["total"])]
         dx = arrays["dx"] if flags["dx"] else None
         part.overtaken = request.overtaken
-        part.backward(arrays, given, InputGradients(dx, mail.state(job, arrays, "d{}_0"), flags["state"], total))
+        part.backward(arrays, given, InputGradients(dx, states.leaving, flags["state"], total))
 
     def _open_weights(self, request: Request) -> None:
         key = request.arguments["weights"]
@@ -105,7 +105,7 @@ class PartServer:
                 self._open_weights(request)
                 shared = self._weights[request.arguments["weights"]][1]
             own = mail.arrays(request.memories.pop(0), mail.shapes_of_part(job), job)
-            self._parts[key] = Opened(Part(job, shared), {**(shared or {}), **own})
+            self._parts[key] = Opened(Part(job, shared), {**(shared or {}), **own}, mail.States.of(job, own))
         return self._parts[key]
 
 
@@ -118,10 +118,10 @@ def example() -> str:
         arrays = {name: _numbers(shape) for name, shape in shapes.items()}
         part, total = Part(job), [(slice(None), arrays["total"])]
         with blas_threads(1):
-            outputs = Outputs(arrays["y"], mail.state(job, arrays, "{}_T"))
-            part.forward(arrays, Inputs(arrays["x"], mail.state(job, arrays)), outputs)
-            wanted = InputGradients(arrays["dx"], mail.state(job, arrays, "d{}_0"), True, total)
-            part.backward(arrays, OutputGradients(arrays["dy"], mail.state(job, arrays, "d{}")), wanted)
+            states = mail.States.of(job, arrays)
+            part.forward(arrays, Inputs(arrays["x"], states.initial), Outputs(arrays["y"], states.final))
+            wanted = InputGradients(arrays["dx"], states.leaving, True, total)
+            part.backward(arrays, OutputGradients(arrays["dy"], states.arriving), wanted)
         for name in ("y", "c_T", "dx", "dh_0", "total"):
             found.update(arrays[name].tobytes())
     return found.hexdigest()
