@@ -30,7 +30,7 @@ def make_model(case: Case, weights: Weights, backend: lstm_np.Backend, **setting
 
 
 class Ours(Contestant):
-    """`SequenceClassifier` with the kernel that `auto` chooses; for a stream `LSTM.forward` of one time step."""
+    """`SequenceClassifier` with the kernel that `auto` chooses; for a stream the layer's `stream`."""
 
     kernel = "auto"
     takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH})
@@ -61,15 +61,15 @@ class Ours(Contestant):
     def _build_stream(self, case: Case, weights: Weights, batches: list[Batch], backend: lstm_np.Backend) -> None:
         self.layer = lstm_np.LSTM(case.D, case.H, kernel=self.kernel, backend=backend)
         self.layer.params.update({name: array for name, array in weights.items() if name in self.layer.params})
-        self.state: Any = None
+        self.stream, self.h = self.layer.stream(), np.empty(case.H, np.float32)
         self.weights, (x, self.labels) = weights, batches[0]
-        self.inputs = [np.ascontiguousarray(x[:, t : t + 1]) for t in range(case.T)]
+        self.inputs = [np.ascontiguousarray(x[0, t]) for t in range(case.T)]
 
     def _advance(self) -> np.ndarray:
-        """h after the next time step, (1, 1, H)."""
-        y, self.state, _ = self.layer.forward(self.inputs[self.number % len(self.inputs)], self.state)
+        """h after the next time step, (H,)."""
+        h = self.stream.step(self.inputs[self.number % len(self.inputs)], self.h)
         self.number += 1
-        return y
+        return h
 
     def step(self, batch: int) -> None:
         """A step of the training loop, or the logits, or a time step."""
@@ -84,7 +84,7 @@ class Ours(Contestant):
     def loss(self, batch: int) -> float:
         """The loss on a batch, or after a time step."""
         if self.mode == "stream":
-            return mean_cross_entropy(read_out(self.weights, self._advance()[:, 0]), self.labels)
+            return mean_cross_entropy(read_out(self.weights, self._advance()[None]), self.labels)
         x, labels = self.batches[batch]
         if self.mode == "train":
             self.number += 1

@@ -45,7 +45,7 @@ from lstm_np.gradcheck import GradientReport, gradcheck
 from lstm_np.gradcheck.own_cell.check import CellReport, CheckError, check_cell
 from lstm_np.holds import Hold, HoldError
 from lstm_np.kernels import KernelWarning
-from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent
+from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent, Stream
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import SGD, Adam, Optimizer, RMSProp
@@ -91,6 +91,7 @@ __all__ = [
     "RMSProp",
     "Recurrent",
     "SequenceClassifier",
+    "Stream",
     "Trace",
     "TraceError",
     "TrainingDivergedError",

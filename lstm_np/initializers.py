@@ -26,7 +26,7 @@ Jozefowicz, Zaremba and Sutskever, ICML 2015.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -160,6 +160,20 @@ def initial_forget_bias(name: str, cell: Cell, forget_bias: float | None) -> flo
     if forget_bias is not None:
         raise ValueError(f"forget_bias is {forget_bias}, but this cell has no forget gate: {', '.join(cell.gates)}")
     return None
+
+
+def initial_state(cell: Cell, H: int, taken: Iterable[str]) -> Arrays:
+    """The trained initial state of a layer, {"h_0": (H,), ...} by the parts of the cell's state: zeros.
+
+    taken  names that other parameters of the layer have
+    Raises ValueError where an own parameter of the cell has such a name.
+    """
+    names = [f"{part}_0" for part in cell.state]
+    if clash := sorted(set(names) & set(taken)):
+        raise ValueError(
+            f"cell {cell.name!r} has a parameter {clash[0]!r}, the name of the trained initial state; rename it"
+        )
+    return {name: np.zeros(H) for name in names}
 
 
 def _dense_glorot(rng: np.random.Generator, D: int, K: int) -> Arrays:

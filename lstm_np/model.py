@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict
@@ -34,13 +34,15 @@ from lstm_np.display.tables import EpochTable, html_table, is_notebook, is_termi
 from lstm_np.holds import Hold, read_holds
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.layers import Parameters, dense, make_layers
+from lstm_np.layers.stream import ClassifierStream, refuse_reverse
+from lstm_np.layers.truncation import check_truncation, refuse_lengths
 from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Step, Steps, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
 from lstm_np.optimizers import SGD, Adam, Optimizer
 from lstm_np.options import Dtype, check_count
 from lstm_np.packing import Packing, Real, as_mask, check, named, read
 from lstm_np.parameters import merge
-from lstm_np.steps import BatchGradients, ModelSteps
+from lstm_np.steps import BatchGradients, ModelSteps, StatefulSteps, TrainingBatch
 from lstm_np.trace import Trace
 from lstm_np.weights import WeightsError, check_shapes, check_values, read_weights, write_weights
 
@@ -53,8 +55,8 @@ DEVICE_OPTIONS = {"input_size", "hidden_size", "num_classes", "dtype", "seed", "
                   "readout_initializer", "readout_bias", "read_out"}  # fmt: skip
 
 # what a model consists of: all other attributes are the user's own, which copies and pickles keep
-MADE = {"backend", "config", "input_size", "num_classes", "dtype", "read_out", "loss", "notes", "recurrent", "_params",
-        "position", "_own_optimizer", "_inference", "_kept_on_device"}  # fmt: skip
+MADE = {"backend", "config", "input_size", "num_classes", "dtype", "read_out", "loss", "stateful", "notes", "recurrent",
+        "_params", "position", "_own_optimizer", "_inference", "_kept_on_device"}  # fmt: skip
 
 
 def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +153,7 @@ class SequenceClassifier:
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        initial_state: str = "zeros",
         hold: Mapping[str, float] | None = None,
         input_projection: int | None = None,
         input_projection_initializer: str | None = None,
@@ -159,6 +162,7 @@ class SequenceClassifier:
         readout_bias: float | None = None,
         read_out: str = "final_state",
         loss: str = "softmax",
+        stateful: bool = False,
         dtype: Dtype = "float32",
         seed: int = 0,
         kernel: str = "auto",
@@ -173,6 +177,12 @@ class SequenceClassifier:
         self.config: dict[str, Any] = values
         self.input_size, self.num_classes = values["input_size"], values["num_classes"]
         self.dtype, self.read_out, self.loss = values["dtype"], values["read_out"], LOSSES[values["loss"]]
+        self.stateful: bool = values["stateful"]
+        if self.stateful and values["bidirectional"]:
+            raise options.OptionError(
+                "a stateful model reads forwards: a reverse direction begins at a sequence's end, where no batch "
+                "before has left a state; bidirectional and stateful cannot go together"
+            )
         self.notes: dict[str, Any] = {}
         P, common, drawn = values["input_projection"], values["initializer"], {}
         features = self.input_size if P is None else P
@@ -240,12 +250,35 @@ class SequenceClassifier:
         `packing`, `holds` and `trace` as for `lstm_np.layers.Recurrent.run`.  With `packing` what is read out is what
         there is after each sequence's own last step, and x must be 0 at steps that it does not have.
         """
+        flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
+        logits, h, cache, _ = self.run_on(x, None, packing=packing, **flags)
+        return logits, h, cache
+
+    def run_on(
+        self,
+        x: Array,
+        state: Sequence[tuple[Array, ...]] | None,
+        *,
+        packing: Packing | None = None,
+        save: bool = True,
+        dropout_key: Sequence[int | str] | None = None,
+        holds: Sequence[Hold] = (),
+        trace: bool = False,
+        resets: Array | None = None,
+        truncation: tuple[int, int] | None = None,
+    ) -> tuple[Array, Array, Any, list[tuple[Array, ...]]]:
+        """What `run` gives, from a state per layer and direction on (None: the initial state), and the state after it.
+
+        `resets` and `truncation` as for `lstm_np.layers.Recurrent.run`.
+        """
         stack, xp = self.recurrent, self.backend.xp
         if self.config["input_projection"] is not None:
             x = self.project(x)
-        sequence = self.read_out == "last_output"
+        # of layers that all read forwards the last output is the final state, and a truncated pass has no other window
+        sequence = self.read_out == "last_output" and truncation is None
         flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
-        y, final, cache = stack.run(x, packing=packing, sequence=sequence, **flags)
+        flags |= {"resets": resets, "truncation": truncation}
+        y, final, cache = stack.run(x, state, packing=packing, sequence=sequence, **flags)
         if y is not None:
             h = y[:, -1, :] if packing is None else packing.at_last(y)
         else:
@@ -258,29 +291,32 @@ class SequenceClassifier:
                     cache["read_out"] = mask
         readout = self.params.section("readout")
         with self.backend.one_blas_thread(h.size * self.num_classes):
-            return dense.forward(readout, h), h, cache
+            return dense.forward(readout, h), h, cache, final
 
     def backpropagate(
         self,
-        x: Array,
-        labels: Array,
+        batch: TrainingBatch,
         into: Parameters | None = None,
         *,
-        packing: Packing | None = None,
         dropout_key: Sequence[int | str] | None = None,
         check: Callable[[Array], None] | None = None,
         holds: Sequence[Hold] = (),
-    ) -> tuple[Array, Array, Parameters]:
-        """(loss, correct, gradients) of a batch, all arrays of the backend; nothing waits for a device.
+    ) -> BatchGradients:
+        """Mean loss, correct answers, gradients and final state of a batch, on the backend; nothing waits for a device.
 
-        x (D, T, B) of the model's dtype; labels (B,) integers.  The gradients are written to `into` when it is given.
-        `check`, when given, sees the logits (K, B) before the loss does, and may raise.
+        batch  x (D, T, B) of the model's dtype; labels (B,) integers and resets (B,) booleans of the backend; in the
+               place of real a Packing or None
+        into   where the gradients are written to; None: to arrays of their own
+        check  sees the logits (K, B) before the loss does, and may raise
         """
-        logits, h, cache = self.run(x, packing=packing, save=True, dropout_key=dropout_key, holds=holds)
+        x, labels, packing, state, resets, truncation = batch
+        flags: dict[str, Any] = {"dropout_key": dropout_key, "holds": holds, "resets": resets}
+        logits, h, cache, final = self.run_on(x, state, packing=packing, truncation=truncation, **flags)
         if check is not None:
             check(logits)
         loss, dlogits, correct = self.loss(self.backend.xp, logits, labels)
-        return loss, correct, self._backward_from_logits(x, h, cache, dlogits, into)[0]
+        grads = self._backward_from_logits(x, h, cache, dlogits, into)[0]
+        return BatchGradients(loss, correct, x.shape[2], grads, final)
 
     def _backward_from_logits(
         self, x: Array, h: Array, cache: Any, dlogits: Array, into: Parameters | None = None, *, to_x: bool = False
@@ -297,9 +333,10 @@ class SequenceClassifier:
         nothing = (None,) * len(stack.cell.state)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy = None
-        if self.read_out == "last_output" and cache["packing"] is not None:
+        read_y = self.read_out == "last_output" and "windows" not in cache
+        if read_y and cache["packing"] is not None:
             dy = cache["packing"].from_last(dh)
-        elif self.read_out == "last_output":
+        elif read_y:
             dy = xp.zeros((dh.shape[0], *x.shape[1:]), dtype=self.dtype)
             dy[:, -1, :] = dh
         else:
@@ -406,28 +443,32 @@ class SequenceClassifier:
         check_logits: bool = False,
         dropout_key: Sequence[int | str] | None = None,
         hold: Any = None,
+        truncation: tuple[int, int] | None = None,
     ) -> tuple[float, Parameters]:
         """(mean loss, gradients with the names and shapes of `params`) of a batch.
 
         x (B, T, D) or a list of arrays (T_i, D); labels integers (B,) or one-hot (B, K).  `lengths` (B,) or a `mask`
         (B, T): the steps that the sequences have, as for `LSTM.forward`.  `check_logits` refuses logits that look like
         probabilities.  `hold`: values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes
-        through them.
+        through them.  `truncation` (k1, k2): the gradient is followed back through the last k2 steps alone, as for
+        `lstm_np.LSTM.forward`; of a loss after the last step k1 changes nothing.
 
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
         >>> loss, grads = model.loss_and_gradients(np.ones((4, 5, 3)), [0, 1, 1, 0])
         >>> model.params.flat -= 0.1 * grads.flat  # a step of gradient descent by hand
 
-        Raises ValueError when a shape does not fit, x is not finite, a label is not below K, or a hold names nothing
-        in the model.
+        Raises ValueError when a shape does not fit, x is not finite, a label is not below K, a hold names nothing in
+        the model, or for a truncation of a bidirectional model or with lengths; OptionError for another truncation than
+        1 <= k1 <= k2.
         """
+        truncation = check_truncation(truncation)
         x, packing = self._enter(x, lengths, mask)
+        refuse_lengths(truncation, packing)
         labels = self._enter_labels(labels, x.shape[2])
         check = (lambda logits: refuse_probabilities(self.backend, logits)) if check_logits else None
-        loss, _, grads = self.backpropagate(
-            x, labels, packing=packing, dropout_key=dropout_key, check=check, holds=self.read_holds(hold)
-        )
-        return self.backend.to_host(loss).item(), grads
+        batch = TrainingBatch(x, labels, packing, truncation=truncation)
+        made = self.backpropagate(batch, dropout_key=dropout_key, check=check, holds=self.read_holds(hold))
+        return self.backend.to_host(made.loss).item(), made.grads
 
     def logits(self, x: Array, *, lengths: Any = None, mask: Any = None, hold: Any = None) -> Array:
         """(B, K), an array of the backend, from x (B, T, D): the log-probabilities, up to a constant of each sample.
@@ -440,37 +481,79 @@ class SequenceClassifier:
         x, packing = self._enter(x, lengths, mask)
         return self.run(x, packing=packing, save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
 
-    def predict_proba(self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512) -> np.ndarray:
+    def predict_proba(
+        self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512, resets: Array | None = None
+    ) -> np.ndarray:
         """The probability of each class, a NumPy array (N, K), from x (N, T, D) or a list of arrays (T_i, D).
 
-        `lengths` (N,) or a `mask` (N, T): the steps that the sequences have, as for `LSTM.forward`.
+        `lengths` (N,) or a `mask` (N, T): the steps that the sequences have, as for `LSTM.forward`.  `resets`, of a
+        stateful model, as for `fit`.
 
         >>> p = lstm_np.SequenceClassifier(3, 8, 2).predict_proba(np.ones((4, 5, 3)))
         >>> p.shape, np.allclose(p.sum(axis=1), 1)
         ((4, 2), True)
 
-        Raises ValueError for a bad x or lengths, or a batch_size below 1.
+        Raises ValueError for a bad x, lengths or resets, a batch_size below 1, and for a stateful model one that does
+        not divide N.
         """
         batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
+        ranges, resets = self._batches_of(len(x), batch_size), self._enter_resets(resets, len(x))
         on_device = self._on_device(x) if real is None else None
         if on_device is not None:
             x, _, _ = self._check_data(x)
             return on_device.measure(on_device.data(rows_on_device(x, self.dtype))).predict_proba()
         xp, to_host = self.backend.xp, self.backend.to_host
-        parts = (slice(start, start + batch_size) for start in range(0, len(x), batch_size))
-        entered = (self._enter_real(x[part], None if real is None else real[part]) for part in parts)
-        logits = (self.run(part, packing=packing, save=False, dropout_key=None)[0] for part, packing in entered)
-        return np.concatenate([to_host(xp.exp(log_softmax(xp, part))).T for part in logits])
+        batches = (
+            (x[a:b], None if real is None else real[a:b], (), None if resets is None else resets[a:b])
+            for a, b in ranges
+        )
+        return np.concatenate([to_host(xp.exp(log_softmax(xp, part))).T for part in self._logits_of(batches)])
 
-    def predict(self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512) -> np.ndarray:
+    def _batches_of(self, N: int, batch_size: int) -> list[tuple[int, int]]:
+        """First and last + 1 sequence of each batch.  Raises ValueError where a stateful model cannot take them."""
+        if self.stateful and batch_size < N and N % batch_size:
+            raise ValueError(
+                f"a stateful model goes on sequence by sequence, so batches must be of one size: {N} sequences are no "
+                f"multiple of batch_size {batch_size}"
+            )
+        return [(start, min(start + batch_size, N)) for start in range(0, N, batch_size)]
+
+    def _logits_of(self, batches: Iterable[tuple[Array, Real | None, Sequence[Hold], Array | None]]) -> Iterator[Array]:
+        """(K, B) of each batch: x (B, T, D), which steps are real, what is held, and which sequences begin anew.
+
+        A stateful model goes on from batch to batch.
+        """
+        state: Sequence[tuple[Array, ...]] | None = None
+        for x, real, holds, resets in batches:
+            entered, packing = self._enter_real(x, real)
+            self._check_carried(state, len(x))
+            resets = self.recurrent.enter_resets(resets, len(x))
+            logits, _, _, final = self.run_on(entered, state, packing=packing, save=False, holds=holds, resets=resets)
+            state = final if self.stateful else None
+            yield logits
+
+    def _enter_resets(self, resets: Any, N: int) -> np.ndarray | None:
+        """Booleans (N,), checked.  Raises ValueError for anything else, and for a model that is not stateful."""
+        if resets is None:
+            return None
+        if not self.stateful:
+            raise ValueError("resets are those of a model with stateful=True; every sequence of others begins anew")
+        found = self.backend.to_host(as_array(resets, "resets"))
+        if found.shape != (N,) or found.dtype.kind != "b":
+            raise ValueError(f"resets must be booleans ({N},), found {found.dtype} {found.shape}")
+        return found
+
+    def predict(
+        self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512, resets: Array | None = None
+    ) -> np.ndarray:
         """The most probable class of each sequence, integers (N,); arguments as for `predict_proba`.
 
         >>> lstm_np.SequenceClassifier(3, 8, 2).predict(np.ones((4, 5, 3))).shape
         (4,)
 
-        Raises ValueError for a bad x or lengths, or a batch_size below 1.
+        Raises ValueError as `predict_proba`.
         """
-        return self.predict_proba(x, lengths=lengths, mask=mask, batch_size=batch_size).argmax(axis=1)
+        return self.predict_proba(x, lengths=lengths, mask=mask, batch_size=batch_size, resets=resets).argmax(axis=1)
 
     def evaluate(
         self,
@@ -481,30 +564,36 @@ class SequenceClassifier:
         mask: Any = None,
         batch_size: int = 512,
         hold: Any = None,
+        resets: Array | None = None,
     ) -> Metrics:
         """Mean loss and accuracy over x (N, T, D) or a list of arrays (T_i, D), and labels, integers (N,) or one-hot.
 
         lengths, mask  (N,) or (N, T): the steps that the sequences have, as for `LSTM.forward`
-        hold  values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over all
-              of x
+        hold    values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over
+                all of x
+        resets  of a stateful model, as for `fit`
 
         >>> metrics = lstm_np.SequenceClassifier(3, 8, 2).evaluate(np.ones((4, 5, 3)), [0, 1, 1, 0])
         >>> metrics.count, metrics.accuracy
         (4, 0.5)
 
-        Raises ValueError for bad ones, or a batch_size below 1.
+        Raises ValueError for bad ones, a batch_size below 1, and for a stateful model one that does not divide N.
         """
         batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
+        ranges, resets = self._batches_of(len(x), batch_size), self._enter_resets(resets, len(x))
         holds, shape = self.read_holds(hold), (len(x), x.shape[1], self.recurrent.hidden_size)
         on_device = None if holds or real is not None else self._on_device(x)
         if on_device is not None:
             x, integers, _ = self._check_data(x, labels)
             return mean_of(*on_device.measure(on_device.data(rows_on_device(x, self.dtype), integers)).sums())
         integers = self.backend.to_host(self._enter_labels(labels, len(x)))
-        ranges = [(start, min(start + batch_size, len(x))) for start in range(0, len(x), batch_size)]
         return self._measure(
-            ((x[a:b], integers[a:b], None if real is None else real[a:b]), [hold.part(a, b, shape) for hold in holds])
-            for a, b in ranges  # each batch its own samples' holds
+            (
+                (x[a:b], integers[a:b], None if real is None else real[a:b]),
+                [hold.part(a, b, shape) for hold in holds],  # each batch its own samples' holds
+                None if resets is None else resets[a:b],
+            )
+            for a, b in ranges
         )
 
     def evaluate_data(self, data: Batches, *, stop: Callable[[], bool] | None = None) -> Metrics:
@@ -541,19 +630,44 @@ class SequenceClassifier:
 
         Raises ValueError for bad ones.
         """
-        return self._measure((batch, ()) for batch in batches)
+        return self._measure((batch, (), None) for batch in batches)
 
-    def _measure(self, batches: Iterable[tuple[tuple[Array, ...], Sequence[Hold]]]) -> Metrics:
-        """`evaluate_batches`, each batch with what is held in it."""
-        running = Running(self.backend)
-        with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
-            for batch, holds in batches:
+    def _measure(self, batches: Iterable[tuple[tuple[Array, ...], Sequence[Hold], Array | None]]) -> Metrics:
+        """`evaluate_batches`, each batch with what is held in it and which of its sequences begin anew."""
+        running, truths = Running(self.backend), []
+
+        def inputs() -> Iterator[tuple[Array, Real | None, Sequence[Hold], Array | None]]:
+            for batch, holds, resets in batches:
                 x, labels, real = self._parts(batch)
-                (entered, packing), truth = self._enter_real(x, real), self._enter_labels(labels, len(x))
-                logits, _, _ = self.run(entered, packing=packing, save=False, dropout_key=None, holds=holds)
+                truths.append(self._enter_labels(labels, len(x)))
+                yield x, real, holds, resets
+
+        with np.errstate(over="ignore", invalid="ignore"):  # a model that has diverged shows it in its loss
+            for logits in self._logits_of(inputs()):
+                truth = truths.pop()
                 loss, _, correct = self.loss(self.backend.xp, logits, truth)
-                running.add(loss, correct, len(labels))
+                running.add(loss, correct, len(truth))
         return running.read()
+
+    def stream(self, batch_size: int | None = None, state: Any = None) -> ClassifierStream:
+        """What classifies sequences whose time steps arrive one by one: logits after each step.
+
+        batch_size  how many sequences advance together; None: one, whose arrays have no batch axis
+        state       where they begin, as `ClassifierStream.save` gives it; None: the initial state
+
+        >>> model = lstm_np.SequenceClassifier(3, 8, 2)
+        >>> stream = model.stream()
+        >>> for x_t in np.ones((5, 3)):
+        ...     logits = stream.step(x_t)
+        >>> np.allclose(logits, model.logits(np.ones((1, 5, 3)))[0], atol=1e-6)
+        True
+
+        Raises ValueError for a bidirectional model, or a state whose shape does not fit; OptionError for a batch_size
+        below 1.
+        """
+        projection = None if self.config["input_projection"] is None else self.params.section("input_projection")
+        readout = self.params.section("readout")
+        return ClassifierStream(self.recurrent, batch_size, state, readout=readout, projection=projection)
 
     # ---- training
 
@@ -564,6 +678,8 @@ class SequenceClassifier:
         *,
         clip_norm: float | None = None,
         rate: Callable[[int], float] | None = None,
+        truncation: tuple[int, int] | None = None,
+        resets: Array | None = None,
     ) -> Steps:
         """What `lstm_np.loop.train` runs: steps on `batches` by this model and an optimizer over its `params`.
 
@@ -571,10 +687,11 @@ class SequenceClassifier:
                    `step` is called by hand.  A batch may have a third part, lengths (B,) or a mask (B, T)
         clip_norm  upper bound of the norm of all gradients together
         rate       what the learning rate is multiplied with at a step (its number, from 1)
+        truncation, resets  as for `fit`
 
-        The steps stay on the GPU where they can (`lstm_np.device`: one LSTM layer, Adam or SGD, `Batches` that fit into
-        half of the memory that is free there), and are gradients -> reduce -> check -> apply (`lstm_np.steps`)
-        otherwise.
+        The steps of a stateful model are `lstm_np.steps.StatefulSteps`.  Others stay on the GPU where they can
+        (`lstm_np.device`: one LSTM layer, Adam or SGD, `Batches` that fit into half of the memory that is free there),
+        and are gradients -> reduce -> check -> apply (`lstm_np.steps`) otherwise.
 
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
         >>> steps = model.training_steps(lstm_np.Adam(model.params), clip_norm=1.0)
@@ -582,11 +699,23 @@ class SequenceClassifier:
         >>> samples
         4
 
-        Raises ValueError for an optimizer over other parameters, or a clip_norm that is not above 0.
+        Raises ValueError for an optimizer over other parameters, a clip_norm that is not above 0, resets for a model
+        that is not stateful, and a truncation where a direction is reverse; OptionError for another truncation than
+        1 <= k1 <= k2.
         """
-        if isinstance(batches, Batches) and self._stay_on_device(optimizer, batches):
-            return DeviceSteps(self, optimizer, batches, clip_norm=clip_norm, rate=rate)
-        return ModelSteps(self, optimizer, batches, clip_norm=clip_norm, rate=rate)
+        truncation = check_truncation(truncation)
+        if truncation is not None:
+            refuse_reverse(self.recurrent, "truncated backpropagation")
+        settings: dict[str, Any] = {"clip_norm": clip_norm, "rate": rate}
+        if self.stateful:
+            samples = len(batches.labels) if isinstance(batches, Batches) else len(() if resets is None else resets)
+            resets = self._enter_resets(resets, samples)
+            return StatefulSteps(self, optimizer, batches, truncation=truncation, resets=resets, **settings)
+        if resets is not None:
+            raise ValueError("resets are those of a model with stateful=True; every sequence of others begins anew")
+        if truncation is None and isinstance(batches, Batches) and self._stay_on_device(optimizer, batches):
+            return DeviceSteps(self, optimizer, batches, **settings)
+        return ModelSteps(self, optimizer, batches, truncation=truncation, **settings)
 
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
@@ -624,16 +753,30 @@ class SequenceClassifier:
     def batch_gradients(self, batch: tuple[Array, ...], number: int, into: Parameters) -> BatchGradients:
         """Loss, correct answers and gradients, written to `into`, of a batch (x, labels) as in `loss_and_gradients`.
 
-        The batch may have a third part, lengths (B,) or a mask (B, T).
+        The batch may have a third part, lengths (B,) or a mask (B, T), or be a `lstm_np.steps.TrainingBatch`.
 
         `number`, the step's, from 1, is what its dropout masks are keyed by.  Nothing waits for a device.
         Raises ValueError when a shape does not fit or a label is not below K.
         """
+        return self.backpropagate(self._enter_batch(batch), into, dropout_key=(number,))
+
+    def _enter_batch(self, batch: tuple[Array, ...]) -> TrainingBatch:
+        """A batch (x, labels), (x, labels, lengths or mask) or `TrainingBatch`, entered; values are not looked at."""
         x, labels, real = self._parts(batch)
+        _, _, _, state, resets, truncation = TrainingBatch(*batch)
         truth = self._enter_labels(labels, len(x))
-        x, packing = self._convert(x, real)
-        loss, correct, grads = self.backpropagate(x, truth, into, packing=packing, dropout_key=(number,))
-        return BatchGradients(loss, correct, len(labels), grads)
+        entered, packing = self._convert(x, real)
+        refuse_lengths(truncation, packing)
+        self._check_carried(state, len(x))
+        return TrainingBatch(entered, truth, packing, state, self.recurrent.enter_resets(resets, len(x)), truncation)
+
+    def _check_carried(self, state: Sequence[tuple[Array, ...]] | None, B: int) -> None:
+        """Raises ValueError where the state of a batch before is not of as many sequences."""
+        if state is not None and state[0][0].shape[1] != B:
+            raise ValueError(
+                f"a stateful model goes on sequence by sequence: this batch has {B} of them, the one before "
+                f"{state[0][0].shape[1]}; batches must be of one size"
+            )
 
     def not_finite_before(self, batch: tuple[Array, ...]) -> divergence.NotFinite | None:
         """What is not finite before anything is computed: x of a batch, in the model's dtype, or a parameter."""
@@ -648,23 +791,22 @@ class SequenceClassifier:
 
     def not_finite_within(self, batch: tuple[Array, ...], number: int) -> divergence.NotFinite | None:
         """The first value that is not finite when the step `number` is computed on a batch, by the reference kernel."""
-        x, labels, real = self._parts(batch)
         copy, watch = self.copy(kernel="reference"), divergence.Watch(self.backend)
         for single in copy.recurrent.singles:
             assert isinstance(single.kernel, ReferenceKernel)
             single.kernel = watch.over(single.kernel, single.name, reverse=single.reverse)
-        truth, xp = copy._enter_labels(labels, len(x)), self.backend.xp
-        entered, packing = copy._convert(x, real)
+        entered, xp = copy._enter_batch(batch), self.backend.xp
+        truth, B = entered.labels, entered.x.shape[2]
 
         def check(logits: Array) -> None:
             watch.note("the logits", logits)
-            one_by_one = [self.loss(xp, logits[:, k : k + 1], truth[k : k + 1])[0] for k in range(len(x))]
+            one_by_one = [self.loss(xp, logits[:, k : k + 1], truth[k : k + 1])[0] for k in range(B)]
             watch.note("the loss", xp.stack(one_by_one))
 
-        loss, _, grads = copy.backpropagate(entered, truth, packing=packing, dropout_key=(number,), check=check)
-        if watch.first is None and not self._is_finite(loss):
+        made = copy.backpropagate(entered, dropout_key=(number,), check=check)
+        if watch.first is None and not self._is_finite(made.loss):
             return divergence.NotFinite(f"the loss: the sum of the samples' own is beyond the range of {self.dtype}")
-        return watch.first or copy.not_finite_in(grads, "the first is the gradient of {name}")
+        return watch.first or copy.not_finite_in(made.grads, "the first is the gradient of {name}")
 
     def fit(
         self,
@@ -681,6 +823,8 @@ class SequenceClassifier:
         validation_split: float = 0.0,
         clip_norm: float | None = None,
         shuffle: bool = True,
+        resets: Array | None = None,
+        truncation: tuple[int, int] | None = None,
         verbose: int | str = "auto",
         on_epoch: Callable[[Epoch], None] | None = None,
         checkpoints: str | os.PathLike[str] | None = None,
@@ -698,7 +842,11 @@ class SequenceClassifier:
         validation_split the share of x and labels to evaluate on instead of training on it: the last part, as it lies,
                          before anything is shuffled (as in Keras)
         clip_norm        upper bound of the norm of all gradients together
-        shuffle          whether each epoch has an order of its own
+        shuffle          whether each epoch has an order of its own; not with a stateful model
+        resets           (N,) booleans, of a stateful model: which sequences begin from the initial state instead of
+                         where the sequence that stood there in the batch before ended; None: those of the first batch
+        truncation       (k1, k2): gradients are followed back through the last k2 steps of each sequence alone, as for
+                         `loss_and_gradients`
         verbose          what is printed: 0 nothing; 1 a line per epoch and, in a terminal, one that shows where the
                          epoch stands; 2 a line per epoch; "auto" is 1 in a terminal or notebook and 0 elsewhere
         on_epoch         called with the record of each epoch
@@ -706,6 +854,10 @@ class SequenceClassifier:
         checkpoint_every  "200" steps, or a time such as "30s" or "5m"; None: each epoch and each minute, at most one in
                          10 s.  There is also one before the first step and one at the end
         keep_checkpoints  how many of them are kept, the newest
+
+        A stateful model takes x as batches that follow one another: sequence k of a batch goes on where sequence k of
+        the batch before ended, so that x[k], x[k + batch_size], x[k + 2 * batch_size] ... are one long sequence.  Each
+        epoch, and each look at `validation_data`, begins from the initial state.
 
         It goes on where the model stands (`position`), at the first batch of the next epoch, so that ten calls with
         epochs=1 are one call with epochs=10, to the bit.  The first call after `resume` is made with the arguments of
@@ -730,6 +882,7 @@ class SequenceClassifier:
         if on_epoch is not None and not callable(on_epoch):
             raise TypeError(f"on_epoch must be a function of an Epoch, found {on_epoch!r}")
         x, integers, real = self._check_data(x, labels, lengths, mask)
+        resets = self._enter_resets(resets, len(x))
         if share := options.check_share("validation_split", validation_split):
             if validation_data is not None:
                 raise ValueError("give validation_data or validation_split, not both")
@@ -738,12 +891,21 @@ class SequenceClassifier:
                 raise ValueError(f"validation_split {share:g} of {len(x)} samples leaves none on one side")
             validation_data = (x[cut:], integers[cut:], None if real is None else real[cut:])
             x, integers, real = x[:cut], integers[:cut], None if real is None else real[:cut]
+            resets = None if resets is None else resets[:cut]
         elif validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise ValueError(f"validation_data must be a pair (x, labels), found {type(validation_data).__name__}")
             held_x, held_labels, *more = validation_data
             own = named(more[0] if more else None)
             validation_data = self._check_data(held_x, held_labels, of="validation_data: ", **own)
+        if self.stateful and (shuffle or bucket is not None):
+            raise ValueError(
+                "batches of a stateful model go on from one another, so their order is that of x: pass shuffle=False, "
+                "and no bucket"
+            )
+        self._batches_of(len(x), batch_size)
+        if validation_data is not None:
+            self._batches_of(len(validation_data[0]), batch_size)
         batches = Batches(
             x,
             integers,
@@ -758,7 +920,8 @@ class SequenceClassifier:
         if optimizer is None:
             self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
         every = DEFAULT if checkpoint_every is None else Every.parse(checkpoint_every)
-        steps = self.training_steps(optimizer, batches, clip_norm=clip_norm)
+        steps = self.training_steps(optimizer, batches, clip_norm=clip_norm, truncation=truncation, resets=resets)
+        refuse_lengths(truncation, real)
         start = begun = self.position if self.position.batch == 0 else self.position.next_epoch()
         history = History()
         keeper: Keeper | None = None
@@ -775,6 +938,8 @@ class SequenceClassifier:
                 "validation_data": None
                 if validation_data is None
                 else fingerprint(part for part in validation_data if part is not None),
+                "truncation": None if truncation is None else list(truncation),
+                "resets": None if resets is None else fingerprint((resets,)),
             }
         resumed = self._stopped
         if resumed is not None:
@@ -816,7 +981,7 @@ class SequenceClassifier:
                 steps,
                 start,
                 epochs=begun.epoch + epochs,
-                validate=None if validation_data is None else self._measuring(*validation_data),
+                validate=None if validation_data is None else self._measuring(*validation_data, batch_size=batch_size),
                 on_step=None if keeper is None and table is None else after_step,
                 on_epoch=after_epoch,
             )
@@ -893,8 +1058,13 @@ class SequenceClassifier:
         model._stopped, model._checkpoints_in = checkpoint, kept.folder.absolute()
         return model
 
-    def _measuring(self, x: np.ndarray, labels: np.ndarray, real: Real | None) -> Callable[[], Metrics]:
-        """A function that evaluates checked data, which stay on a device from call to call where they can."""
+    def _measuring(
+        self, x: np.ndarray, labels: np.ndarray, real: Real | None, *, batch_size: int
+    ) -> Callable[[], Metrics]:
+        """A function that evaluates checked data, which stay on a device from call to call where they can; a stateful
+        model takes them in batches of that size."""
+        if self.stateful:
+            return lambda: self.evaluate(x, labels, batch_size=batch_size, **named(real))
         if real is not None or not self._device_can(x):
             return lambda: self.evaluate(x, labels, **named(real))
         held = Batches(x, labels, len(x), dtype=self.dtype, shuffle=False, reuse=True)
@@ -1096,7 +1266,7 @@ class SequenceClassifier:
             rows.append(("dense input projection", f"(B, T, {x.shape[0]})", f"{count:,}", ""))
         for layer in range(stack.num_layers):
             singles = stack.singles_of(layer)
-            x = xp.concat([single.forward(x, single.zero_state(1), save=False)[0] for single in singles], axis=0)
+            x = xp.concat([single.forward(x, single.initial_state(1), save=False)[0] for single in singles], axis=0)
             count = sum(array.size for single in singles for array in single.params.values())
             label = f"{self.config['cell']} layer {layer}" + (", both directions" if len(singles) == 2 else "")
             rows.append((label, f"(B, T, {x.shape[0]})", f"{count:,}", singles[0].kernel.name))

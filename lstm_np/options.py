@@ -233,6 +233,8 @@ OPTIONS: tuple[Option, ...] = (
            choices=("init", "run")),
     Option("cell_clip", "clip the cell state c to -X ... X at every step, as TensorFlow 1's LSTMCell(cell_clip=X) "
            "does; none: no clipping", float, None, optional=True, above=0, kernel=True),
+    Option("initial_state", "the state before the first step, where none is given: zeros, or vectors of each layer and "
+           "direction that are trained (learned), from zeros", str, "zeros", choices=("zeros", "learned")),
     Option("hold", "values of the cell that are held at a number at every step, in training too: f at 1 is an LSTM "
            "without a forget gate; none: nothing is held", dict, None, optional=True, kernel=True),
     Option("input_projection", "features of a dense layer before the cell; none: no such layer", int, None,
@@ -248,6 +250,8 @@ OPTIONS: tuple[Option, ...] = (
            "step T", str, "final_state", choices=("final_state", "last_output")),
     Option("loss", "loss function; softmax_twice is a published mistake, to study it", str, "softmax",
            choices=("softmax", "softmax_twice")),
+    Option("stateful", "each batch goes on from the state in which the one before ended, sequence by sequence, within "
+           "an epoch and within a call of predict or evaluate", bool, False, recipe=False),
     Option("dtype", "floating-point type of the parameters", np.dtype, "float32",
            choices=("float32", "float64", "complex128"), private=("complex128",)),
     Option("seed", "seed of the initial weights and of the dropout masks", int, 0, recipe=False),

@@ -12,13 +12,13 @@ Each stage is a method, to be replaced one by one in a class of one's own; `Mode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lstm_np.arrays import Array
+from lstm_np.arrays import Array, State
 from lstm_np.divergence import NotFinite
 from lstm_np.loop import BatchSource, Position, Progress, Running, Steps, Trainable, TrainingDivergedError
 from lstm_np.optimizers import Optimizer, check_clip_norm, check_optimizer, clip_by_global_norm, global_norm
@@ -30,12 +30,32 @@ class BatchGradients:
     """What one batch gives: mean loss and correct answers (0-dimensional), how many samples, and the gradients.
 
     grads  names and shapes of the model's parameters; `grads.flat` is all of them as one vector
+    final  the state after the batch, as that of a `TrainingBatch`; None where nobody may ask for it
     """
 
     loss: Array
     correct: Array
     samples: int
     grads: Parameters
+    final: Sequence[State] | None = None
+
+
+class TrainingBatch(NamedTuple):
+    """A batch of which more is said than x and labels.
+
+    x, labels   as `SequenceClassifier.loss_and_gradients` takes them
+    real        lengths (B,) or a mask (B, T): the steps that the sequences have; None: all
+    state       where its sequences begin, per layer and direction, parts (H, B); None: the initial state
+    resets      (B,) booleans: sequences that begin from the initial state all the same; None: none does
+    truncation  (k1, k2) of truncated backpropagation, see `lstm_np.layers.truncation`; None: all steps
+    """
+
+    x: Array
+    labels: Array
+    real: Any = None
+    state: Sequence[State] | None = None
+    resets: Array | None = None
+    truncation: tuple[int, int] | None = None
 
 
 class Differentiable(Trainable, Protocol):
@@ -70,6 +90,7 @@ class ModelSteps(Steps):
     clip_norm  upper bound of the norm of all gradients together; None: they are not clipped
     rate       what the learning rate is multiplied with at a step (its number, from 1); None: `optimizer.lr` stays as
                it is.  The full rate is what `optimizer.lr` is now
+    truncation  (k1, k2) of truncated backpropagation; None: all steps
 
     Loss and gradient norm are looked at in every step, before a parameter changes, where the backend's reads are free
     (NumPy).  On a GPU that would wait for the device in every step: there `look` asks whether the mean loss and all
@@ -86,6 +107,7 @@ class ModelSteps(Steps):
         *,
         clip_norm: float | None = None,
         rate: Callable[[int], float] | None = None,
+        truncation: tuple[int, int] | None = None,
     ) -> None:
         check_optimizer(optimizer, model.params)
         check_clip_norm(clip_norm)
@@ -93,7 +115,7 @@ class ModelSteps(Steps):
         self.optimizer: Optimizer = optimizer
         self.sums, self.progress = Running(model.backend), Progress()
         self.clip_norm = clip_norm
-        self._batches, self._rate, self._full_rate = batches, rate, optimizer.lr
+        self._batches, self._rate, self._full_rate, self._truncation = batches, rate, optimizer.lr, truncation
         self._grads = model.params.empty_like()
 
     def __len__(self) -> int:
@@ -122,6 +144,8 @@ class ModelSteps(Steps):
 
     def gradients(self, batch: Any, number: int) -> BatchGradients:
         """Loss, correct answers and gradients of a batch; number: of the step, which dropout masks are keyed by."""
+        if self._truncation is not None:
+            batch = TrainingBatch(*batch)._replace(truncation=self._truncation)
         return self.model.batch_gradients(batch, number, self._grads)
 
     def reduce(self, made: BatchGradients) -> BatchGradients:
@@ -208,3 +232,85 @@ class ModelSteps(Steps):
             return None
         found = indices(position.epoch * len(self) + position.batch)
         return range(found.start, found.stop) if isinstance(found, slice) else found
+
+
+class StatefulSteps(ModelSteps):
+    """`ModelSteps` of which each goes on where the one before ended: sample k of a batch from sample k of that before.
+
+    resets   (N,) booleans for the samples of `batches` in their order: which begin from the initial state all the
+             same; None: none does
+    carried  the state between two batches, as that of a `TrainingBatch`; None: the initial state
+
+    No gradient goes from a batch into the one before: over sequences that are cut into batches of T steps this is
+    truncated backpropagation with k1 = k2 = T.  The order of the batches is that of the samples, all of one size.  An
+    epoch begins from the initial state; batches that are stepped on by hand go on until `reset`.  The carried state is
+    part of `state`, so that a run which is resumed goes on with it.
+
+    Raises ValueError as `ModelSteps`, and for `resets` of another length.
+    """
+
+    def __init__(
+        self,
+        model: Differentiable,
+        optimizer: Optimizer,
+        batches: BatchSource | None = None,
+        *,
+        resets: np.ndarray | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model, optimizer, batches, **settings)
+        self.carried: Sequence[State] | None = None
+        self._resets = resets
+        self._final: Sequence[State] | None = None
+        self._ended: np.ndarray | None = None
+
+    def batches(self, start: Position) -> Iterable[Any]:
+        """The batches of the epoch of `start` from there on, each with its samples' `resets`."""
+        if start.batch == 0:
+            self.reset()
+        for number, batch in enumerate(super().batches(start), start.batch):
+            first, B = number * len(batch[0]), len(batch[0])
+            resets = None if self._resets is None else self._resets[first : first + B]
+            yield TrainingBatch(*batch)._replace(resets=resets)
+
+    def step(self, batch: Any, number: int) -> tuple[Array, Array, int]:
+        """As `ModelSteps.step`; the state goes on only where the step was made."""
+        batch = TrainingBatch(*batch)
+        if self._ended is not None:
+            resets = self._ended if batch.resets is None else batch.resets | self._ended
+            batch = batch._replace(resets=resets)
+        made = super().step(batch._replace(state=self.carried), number)
+        self.carried, self._ended = self._final, None
+        return made
+
+    def gradients(self, batch: Any, number: int) -> BatchGradients:
+        """As `ModelSteps.gradients`."""
+        made = super().gradients(batch, number)
+        self._final = made.final
+        return made
+
+    def reset(self, samples: Sequence[int] | None = None) -> None:
+        """The next batch begins from the initial state: all of it, or those of its samples, integers.
+
+        Raises IndexError for a sample that the batch before did not have.
+        """
+        if samples is None or self.carried is None:
+            self.carried = self._ended = None
+            return
+        self._ended = np.zeros(self.carried[0][0].shape[1], bool) if self._ended is None else self._ended
+        self._ended[list(samples)] = True
+
+    def state(self) -> dict[str, Any]:
+        """As `loop.Steps.state`, with "carried", per layer and direction the parts of the carried state, and "ended",
+        which samples are to begin from the initial state; None where there is nothing to say."""
+        to_host = self.model.backend.to_host
+        parts = None if self.carried is None else [[to_host(part).copy() for part in state] for state in self.carried]
+        ended = None if self._ended is None else self._ended.copy()
+        return {**super().state(), "carried": parts, "ended": ended}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As `loop.Steps.restore`."""
+        super().restore(state)
+        from_host, parts = self.model.backend.from_host, state["carried"]
+        self.carried = None if parts is None else [tuple(from_host(part).copy() for part in one) for one in parts]
+        self._ended = None if state["ended"] is None else state["ended"].copy()

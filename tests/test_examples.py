@@ -16,12 +16,14 @@ from lstm_np.cells import BUILT_IN, CELLS
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # of these classes every public method has an example, too; of the others the class
 WITH_METHODS = {"LSTM", "GRU", "RNN", "Recurrent", "SequenceClassifier", "Parameters", "Optimizer", "SGD", "Adam",
-                "RMSProp", "History", "Epoch", "Position", "Batches", "Dataset"}  # fmt: skip
+                "RMSProp", "Stream", "History", "Epoch", "Position", "Batches", "Dataset"}  # fmt: skip
 # what serves other packages of lstm_np, or classes of one's own that take the place of ours
 INSIDE = {
     "Recurrent.enter", "Recurrent.enter_state", "Recurrent.leave_state", "Recurrent.run", "Recurrent.run_backward",
-    "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts", "Recurrent.packing",
-    "SequenceClassifier.run", "SequenceClassifier.backpropagate", "SequenceClassifier.project",
+    "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts", "Recurrent.enter_resets",
+    "Recurrent.with_batch_axis", "Recurrent.without_batch_axis", "Recurrent.packing",
+    "SequenceClassifier.run", "SequenceClassifier.run_on", "SequenceClassifier.backpropagate",
+    "SequenceClassifier.project",
     "SequenceClassifier.batch_gradients", "SequenceClassifier.read_holds", "SequenceClassifier.not_finite_before",
     "SequenceClassifier.not_finite_in", "SequenceClassifier.not_finite_within",
 }  # fmt: skip

@@ -210,6 +210,7 @@ class _Problem:
         to_host = self.real.backend.to_host
         self.values = {name: to_host(array).copy() for name, array in self.real.params.items()}
         own = {parameter.name for parameter in cell.parameters}  # of which peepholes, say, may start from 0
+        own |= {f"{part}_0" for part in cell.state}  # trained initial states do
         for name, value in self.values.items():
             if name.rpartition(".")[2] in {"b", "b_h", *own}:
                 value[:] = 0.5 * self.normal(*value.shape)
@@ -250,15 +251,16 @@ class _LayerProblem(_Problem):
         rows = len(layer.kernel_names)
         shape = (rows, B, layer.hidden_size)
         self.parts = layer.cell.state
+        self.state = () if layer.learned else self.parts  # a trained initial state takes effect where none is given
         self.values["x"] = self.normal(B, T, layer.input_size)
-        for part in self.parts:
+        for part in self.state:
             self.values[f"{part}_0"] = 0.5 * self.normal(*shape)
         self.dy = self.normal(B, T, layer.output_size)
         self.dstate = tuple(self.normal(*shape) for _ in self.parts)
 
     def _forward(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
         self.set_params(owner, values)
-        state = tuple(values[f"{part}_0"] for part in self.parts)
+        state = tuple(values[f"{part}_0"] for part in self.state) or None
         return owner.forward(values["x"], state, **self.given)
 
     def evaluate(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
@@ -275,7 +277,7 @@ class _LayerProblem(_Problem):
         dstate_0 = dstate_0 if len(self.parts) > 1 else (dstate_0,)
         found = {name: to_host(array) for name, array in grads.items()}
         found["x"] = to_host(dx)
-        return found | {f"{part}_0": to_host(d) for part, d in zip(self.parts, dstate_0, strict=True)}
+        return found | {f"{part}_0": to_host(d) for part, d in zip(self.state, dstate_0, strict=False)}
 
     def describe(self) -> str:
         layer = self.real

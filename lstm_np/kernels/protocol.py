@@ -85,6 +85,8 @@ class Kernel(Protocol):
     name: str
     computes: tuple[Computes, ...] | None
     packs: bool
+    spec: LayerSpec
+    backend: Backend
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None: ...
 

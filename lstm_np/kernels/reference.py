@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from lstm_np.backends import Backend
 from lstm_np.cells.declaration import Cell, Values
 from lstm_np.kernels.protocol import Array, Computes, Cut, LayerSpec, State
+from lstm_np.kernels.steps import SequenceStepper
 from lstm_np.packing import Packing
 
 # (t, name, value or its gradient) -> what to go on with instead
@@ -110,19 +111,14 @@ class ReferenceKernel:
         `edit` sees each value of the cell as it is computed, and what it returns is gone on with.  `pre_activations`:
         they are saved too, which backward does not need.
         """
-        xp, cell = self.backend.xp, self.spec.cell
-        _, T, B = x.shape
-        sizes = (B,) * T if packing is None else packing.batch_sizes
-        own = OwnProducts(xp, cell, params)
-        weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
-        more, ones = (*own.forward, *self._handed(params)), xp.ones_like(x[:1, 0, :])
+        xp, (_, T, B) = self.backend.xp, x.shape
+        cell, sizes = self.spec.cell, (B,) * T if packing is None else packing.batch_sizes
+        own, weights, more = self.prepare(params)
+        ones = xp.ones_like(x[:1, 0, :])
         state = tuple(part.copy() for part in state)  # what the caller passed in may change before backward
         saved, outputs = Saved([], [], [], [], [], [], B), []
         ended: list[State] = []  # of the samples that have ended, those that did first
-        if "hold" in self.spec.options:
-            edit = self._put(self.spec.options["hold"], edit)
-        if "cell_clip" in self.spec.options:
-            edit = self._clip(self.spec.options["cell_clip"], edit, saved.within)
+        edit = self.option_edit(edit, saved.within)
         with self.backend.blas_threads(self.backend.cores):
             for t, n in enumerate(sizes):
                 if n < state[0].shape[1]:  # the others have ended
@@ -151,6 +147,25 @@ class ReferenceKernel:
         rows, n = array.shape
         xp = self.backend.xp
         return array if n == B else xp.concat((array, xp.zeros((rows, B - n), dtype=array.dtype)), axis=1)
+
+    def prepare(self, params: Mapping[str, Array]) -> tuple[OwnProducts, Array, tuple[Any, ...]]:
+        """What a forward pass makes of the parameters: the cell's own products, [W U b], and what the cell is given
+        beside a and the state."""
+        xp, own = self.backend.xp, OwnProducts(self.backend.xp, self.spec.cell, params)
+        weights = xp.concat((params["W"], own.U) + ((params["b"][:, None],) if "b" in params else ()), axis=1)
+        return own, weights, (*own.forward, *self._handed(params))
+
+    def stepper(self, params: Mapping[str, Array], batch: tuple[int, ...], first: bool) -> ReferenceStepper:
+        """As `lstm_np.kernels.steps.make_stepper`."""
+        return ReferenceStepper(self, params, batch, first)
+
+    def option_edit(self, edit: Edit | None, within: list[Array]) -> Edit | None:
+        """`edit` and what the options hold and cell_clip do to values; notes in `within` where c was not clipped."""
+        if "hold" in self.spec.options:
+            edit = self._put(self.spec.options["hold"], edit)
+        if "cell_clip" in self.spec.options:
+            edit = self._clip(self.spec.options["cell_clip"], edit, within)
+        return edit
 
     def backward(
         self,
@@ -319,6 +334,30 @@ class ReferenceKernel:
                 share_of = [share.parameters[parameter.name] for share in shares]
                 grads[parameter.name] = xp.sum(xp.concat(share_of, axis=1), axis=1)
         return grads
+
+
+class ReferenceStepper(SequenceStepper):
+    """One time step at a time: the lines of `ReferenceKernel.forward`, with its bits; the weights are packed once.
+
+    See `lstm_np.kernels.steps`.
+    """
+
+    def __init__(
+        self, kernel: ReferenceKernel, params: Mapping[str, Array], batch: tuple[int, ...], first: bool
+    ) -> None:
+        super().__init__(kernel, params, batch, first)
+        self._reference, backend = kernel, kernel.backend
+        _, self._weights, self._more = kernel.prepare(self.params)
+        self._ones = (backend.xp.ones_like(self.columns[:1, :]),) if "b" in params else ()
+
+    def step(self, x: Array, state: State) -> State:
+        """The state after x (D, B)."""
+        backend = self._reference.backend
+        edit = self._reference.option_edit(None, [])
+        with backend.blas_threads(backend.cores):
+            z = backend.xp.concat((x, state[0], *self._ones), axis=0)
+            a = self._weights @ z  # (1)
+            return self._reference.spec.cell.forward(backend.xp, a, state, *self._more, **_hold(edit, 0))[0]
 
 
 def _hold(edit: Edit | None, t: int, seen: dict[str, Array] | None = None) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from lstm_np import options
 from lstm_np.cells import CELLS
 from lstm_np.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from lstm_np.layers.single import Single
+from lstm_np.layers.stream import ClassifierStream, Stream
 from lstm_np.parameters import Parameters
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Parameters", "Recurrent", "Single", "make_layers"]
+__all__ = [
+    "GRU", "LAYERS", "LSTM", "RNN", "ClassifierStream", "Parameters", "Recurrent", "Single", "Stream", "make_layers",
+]  # fmt: skip
 
 # the name of a cell -> what makes a stack of it; of a cell of one's own that is `Recurrent`
 LAYERS: dict[str, Callable[..., Recurrent]] = {

@@ -20,6 +20,8 @@ from lstm_np.kernels import Cut, LayerSpec
 from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
 from lstm_np.layers.single import Single
+from lstm_np.layers.stream import Stream, refuse_reverse
+from lstm_np.layers.truncation import check_truncation, refuse_lengths, segments_of, windows_of
 from lstm_np.options import Dtype
 from lstm_np.packing import Packing, read
 from lstm_np.parameters import Parameters, merge
@@ -27,7 +29,7 @@ from lstm_np.trace import Trace, largest_difference
 
 # what a constructor makes of the options: all other attributes are the user's own, which copies and pickles keep
 MADE = {"config", "backend", "cell", "input_size", "hidden_size", "num_layers", "directions", "dtype", "dropout",
-        "seed", "_params", "singles"}  # fmt: skip
+        "seed", "learned", "_params", "singles"}  # fmt: skip
 
 
 @options.documented
@@ -36,8 +38,9 @@ class Recurrent:
 
     singles  the layers, each direction by itself, in the order of params (`lstm_np.layers.single`)
     params   `Parameters`: "layer0.W" (4H, D), "layer0.U" (4H, H), "layer0.b" (4H,), "layer1.W" (4H, directions*H) ...,
-             with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,);
-             writable arrays of the backend
+             with "layer0_reverse.W" ... for the second direction; with bias="double" also "layer0.b_h" (4H,); with
+             initial_state="learned" also "layer0.h_0" (H,) and, for an LSTM, "layer0.c_0" (H,); writable arrays of the
+             backend
     config   the options that it was made with, but for the backend, as plain values
 
     A cell of your own is known by the name that was given to `lstm_np.register_cell`.  A layer can be copied and
@@ -69,6 +72,7 @@ class Recurrent:
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        initial_state: str = "zeros",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
@@ -89,6 +93,7 @@ class Recurrent:
         self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
         self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
         self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
+        self.learned: bool = values["initial_state"] == "learned"
         drawn, singles = {}, []
         for layer in range(self.num_layers):
             width = self.input_size if layer == 0 else self.output_size
@@ -106,6 +111,8 @@ class Recurrent:
                     seed=self.seed,
                     purpose=name,
                 )
+                if self.learned:
+                    drawn[name] |= initializers.initial_state(self.cell, self.hidden_size, drawn[name])
                 singles.append((name, spec, reverse))
         added = self._run_time_bias() if values.get("forget_bias_at") == "run" else None
         self._params = Parameters.from_host(self.backend, merge(drawn), self.dtype)
@@ -118,6 +125,7 @@ class Recurrent:
                 reverse=reverse,
                 kernel=values["kernel"],
                 added=added,
+                learned=self.learned,
             )
             for name, spec, reverse in singles
         )
@@ -229,13 +237,15 @@ class Recurrent:
         trace: bool = False,
         save: bool = True,
         dropout_key: Sequence[int | str] | None = None,
+        resets: Any = None,
+        truncation: tuple[int, int] | None = None,
     ) -> tuple[Any, Any, Any]:
         """(y, final state, cache) of a batch of sequences.
 
         x            (B, T, D), an array of NumPy or of the backend, or nested lists; converted to the layer's dtype.
                      Or a list of B arrays (T_i, D): T is then the longest of them
         state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
-                     a cell state; None means zeros
+                     a cell state; None, for all or a part of it, means the initial state: zeros, or what was trained
         lengths      (B,) whole numbers 0 ... T in any order: sequence b is its first lengths[b] steps; None: all T
         mask         (B, T) booleans in the place of lengths: which steps a sequence has; it may begin late and have
                      holes.  What x holds elsewhere is not read, the second direction begins at a sequence's own last
@@ -246,6 +256,10 @@ class Recurrent:
         trace        record every value: cache["trace"] is a `lstm_np.Trace`, to which `backward` adds the gradients
         save         False: no backward will follow, so nothing is kept for it and cache is None
         dropout_key  what makes this call's dropout masks its own, e.g. (step,); None: no dropout (inference)
+        resets       (B,) booleans: sequences that begin from the initial state, whatever `state` says; None: none does
+        truncation   (k1, k2): `backward` follows the outputs of every k1 steps back through the last k2 steps and no
+                     further (`lstm_np.layers.truncation` has the definition), once; None: to the first step.  Dropout
+                     masks are then drawn for each stretch of steps between two cuts by itself
 
         y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.  With
         `hold` or `trace` the reference kernel runs.
@@ -260,26 +274,32 @@ class Recurrent:
         >>> y.shape, bool((y[0, 4:] == 0).all())
         ((2, 6, 5), True)
 
-        Raises ValueError when a shape does not fit, or for what are no numbers, HoldError for a hold that names nothing
-        here.
+        Raises ValueError when a shape does not fit, for what are no numbers, and for a truncation where a direction is
+        reverse, or together with lengths, `hold` or `trace`; OptionError for another truncation than 1 <= k1 <= k2;
+        HoldError for a hold that names nothing here.
         """
         x, real = read(x, lengths, mask, self.backend.to_host)
-        x = self.enter(x, "x")
+        x, truncation = self.enter(x, "x"), check_truncation(truncation)
         if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
             raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
-        initial, save = self.enter_state(state, x.shape[0]), options.check_bool("save", save)
+        given, save = self.enter_state(state, x.shape[0], missing=None), options.check_bool("save", save)
         trace = options.check_bool("trace", trace)
         if trace and not save:
             raise ValueError("a trace is kept in the cache, so it cannot be taken with save=False")
         holds = read_holds(hold, self.cell, self.num_layers, self.directions)
+        if truncation is not None and (trace or holds):
+            raise ValueError("a truncated pass cannot be traced, nor its values held by hold=; hold can be an option")
+        refuse_lengths(truncation, real)
         y, final, cache = self.run(
             x.transpose(2, 1, 0),
-            initial,
+            given,
             packing=self.packing(real, x.shape[0], x.shape[1]),
             save=save,
             dropout_key=dropout_key,
             holds=holds,
             trace=trace,
+            resets=self.enter_resets(resets, x.shape[0]),
+            truncation=truncation,
         )
         assert y is not None  # sequence=True is the default of run
         return y.transpose(2, 1, 0), self.leave_state(final), cache
@@ -316,6 +336,74 @@ class Recurrent:
         dx, dstate_0, grads = self.run_backward(cache, dy, self.enter_state(dstate, B, missing=None))
         return dx.transpose(2, 1, 0), self.leave_state(dstate_0), grads
 
+    def step(self, x_t: Array, state: Any = None) -> tuple[Any, Any]:
+        """(y_t, state) of one time step: of a loop of your own, which keeps the state.
+
+        x_t    (B, D), or (D,) of one sequence
+        state  before the step, as `forward` gives it, parts (L, B, H); of one sequence (L, H); None: the initial state
+
+        y_t is (B, H) or (H,), the state after the step has the form of that before.  It is a sequence of one step: on
+        the reference kernel a loop of them has the bits of the whole sequence, elsewhere it is equal to rounding.
+        `stream` makes steps faster, since it prepares them once.
+
+        >>> lstm, state = lstm_np.LSTM(3, 5), None
+        >>> for x_t in np.ones((4, 2, 3)):
+        ...     y_t, state = lstm.step(x_t, state)
+        >>> y_t.shape, state[1].shape
+        ((2, 5), (1, 2, 5))
+
+        Raises ValueError for a reverse direction, when a shape does not fit, or for what are no numbers.
+        """
+        refuse_reverse(self, "a step")
+        x_t = self.enter(x_t, "x_t")
+        alone = x_t.ndim == 1
+        if x_t.ndim not in (1, 2) or x_t.shape[-1] != self.input_size or 0 in x_t.shape:
+            raise ValueError(
+                f"x_t must have shape (B, {self.input_size}) or ({self.input_size},), found {tuple(x_t.shape)}"
+            )
+        rows = x_t[None, :] if alone else x_t
+        initial = self.enter_state(self.with_batch_axis(state) if alone else state, rows.shape[0])
+        y, final, _ = self.run(rows.T[:, None, :], initial, save=False)
+        left = self.leave_state(final)
+        if not alone:
+            return y[:, 0, :].T, left
+        return y[:, 0, 0], self.without_batch_axis(left)
+
+    def stream(self, batch_size: int | None = None, state: Any = None) -> Stream:
+        """A `lstm_np.Stream`: steps one at a time, of sequences that arrive so, with the state kept between them.
+
+        batch_size  how many sequences advance together; None: one, whose arrays have no batch axis
+        state       where they begin; None: the initial state
+
+        >>> stream = lstm_np.LSTM(3, 5).stream()
+        >>> stream.step(np.ones(3)).shape
+        (5,)
+
+        Raises ValueError for a reverse direction, or a state whose shape does not fit; OptionError for a batch_size
+        below 1.
+        """
+        return Stream(self, batch_size, state)
+
+    def with_batch_axis(self, state: Any) -> Any:
+        """The state of one sequence, parts (L, H), as that of a batch, parts (L, 1, H).
+
+        Raises ValueError for parts of another shape.
+        """
+        several = len(self.cell.state) > 1
+        if state is None:
+            return None
+        parts = state if several and isinstance(state, (tuple, list)) else (state,)
+        entered = [part if part is None else self.enter(part, "a part of the state") for part in parts]
+        for part in entered:
+            if part is not None and part.ndim != 2:
+                raise ValueError(f"the state of one sequence has parts (L, H), found {tuple(part.shape)}")
+        batched = tuple(part if part is None else part[:, None, :] for part in entered)
+        return batched if several else batched[0]
+
+    def without_batch_axis(self, state: Any) -> Any:
+        """The state of a batch of one, parts (L, 1, H), as that of one sequence, parts (L, H)."""
+        return tuple(part[:, 0, :] for part in state) if isinstance(state, tuple) else state[:, 0, :]
+
     def enter(self, array: Array, name: str) -> Array:
         """An array of the backend in the layer's dtype; `name` is what errors call it.
 
@@ -328,20 +416,32 @@ class Recurrent:
             raise ValueError(f"{name} is complex, the layer is {self.dtype}")
         return array.astype(self.dtype)
 
+    def enter_resets(self, resets: Any, B: int) -> Array | None:
+        """(B,) booleans on the backend, or None where none is true.  Raises ValueError for anything else."""
+        if resets is None:
+            return None
+        found = self.backend.to_host(as_numbers(self.backend, resets, "resets"))
+        if found.shape != (B,) or found.dtype.kind != "b":
+            raise ValueError(f"resets must be booleans ({B},), found {found.dtype} {found.shape}")
+        return self.backend.from_host(found.copy()) if found.any() else None
+
     def enter_state(self, state: Any, B: int, missing: Array | None = 0) -> list[tuple[Array | None, ...]]:
         """The state per layer and direction, parts (H, B), from its public form, see `forward`.
 
-        A part that is not given is zeros, or None with missing=None.  Raises ValueError when a shape does not fit.
+        A part that is not given is the initial state's, or None with missing=None.  Raises ValueError when a shape does
+        not fit.
         """
         L, H = len(self.singles), self.hidden_size
+        initial = [(None,) * len(self.cell.state)] * L
+        if missing is not None:
+            initial = [single.initial_state(B) for single in self.singles]
         parts = self._parts_of(state)
         if len(parts) != len(self.cell.state):
             raise ValueError(f"the state has the parts {', '.join(self.cell.state)}; found {len(parts)} of them")
         entered = []
-        for name, part in zip(self.cell.state, parts, strict=True):
+        for n, (name, part) in enumerate(zip(self.cell.state, parts, strict=True)):
             if part is None:
-                nothing = None if missing is None else self.backend.xp.zeros((H, B), dtype=self.dtype)
-                entered.append([nothing] * L)
+                entered.append([own[n] for own in initial])
                 continue
             part = self.enter(part, name)
             if tuple(part.shape) != (L, B, H):
@@ -380,7 +480,7 @@ class Recurrent:
     def run(
         self,
         x: Array,
-        state: list[tuple[Array, ...]] | None = None,
+        state: Sequence[tuple[Array | None, ...]] | None = None,
         *,
         packing: Packing | None = None,
         sequence: bool = True,
@@ -388,19 +488,27 @@ class Recurrent:
         dropout_key: Sequence[int | str] | None = None,
         holds: Sequence[Hold] = (),
         trace: bool = False,
+        resets: Array | None = None,
+        truncation: tuple[int, int] | None = None,
     ) -> tuple[Array, list[tuple[Array, ...]], Any]:
         """(y, final states, cache) from x (D, T, B) and the states per layer and direction, parts (H, B).
 
-        `packing`: of the batch as it lies, where its sequences have unequal lengths.
-        `sequence=False`: the top layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).
-        `trace`: cache["trace"] has all values of the pass, and cache["outputs"] what each direction of the top layer
-        gives, (H, T, B) in the time order of x, before dropout.
+        A state or part of it that is None is the initial state, and so is that of samples for which `resets` (B,) is
+        true.  `packing`: of the batch as it lies, where its sequences have unequal lengths.  `sequence=False`: the top
+        layer's y is not wanted (None).  `save=False`: no backward will follow (cache None).  `trace`: cache["trace"]
+        has all values of the pass, and cache["outputs"] what each direction of the top layer gives, (H, T, B) in the
+        time order of x, before dropout.  `truncation` as for `forward`; with sequence=False the last window is all that
+        backward follows.
         """
+        if truncation is not None and save:
+            return self._run_truncated(x, state, truncation, sequence, dropout_key, resets)
         xp = self.backend.xp
         _, T, B = x.shape
-        state = self.enter_state(None, B) if state is None else state
+        parts = [(None,) * len(self.cell.state)] * len(self.singles) if state is None else state
+        begun = [single.begin(part, B, resets) for single, part in zip(self.singles, parts, strict=True)]
         final: list[tuple[Array, ...]] = []
         cache: dict[str, Any] = {"shape": (B, T), "packing": packing, "saved": [], "masks": []}
+        cache["began"] = [own for _, own in begun]
         given, recorded = x, self._new_trace(bool(holds or self.config["hold"]), packing) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
@@ -414,7 +522,7 @@ class Recurrent:
                     edits = edits_of(holds, layer, single.reverse, shape, self.backend, self.dtype, packing)
                 y, last, saved = single.forward(
                     x,
-                    state[len(final)],
+                    begun[len(final)][0],
                     sequence=wanted,
                     save=save or trace,
                     packing=packing,
@@ -422,7 +530,7 @@ class Recurrent:
                     trace=trace,
                 )
                 if recorded is not None:
-                    recorded.add_forward(single.name, single.params, single.reverse, x, saved.saved, last)
+                    recorded.add_forward(single.name, single.step_params, single.reverse, x, saved.saved, last)
                 outputs.append(y)
                 final.append(last)
                 cache["saved"].append(saved)
@@ -437,8 +545,74 @@ class Recurrent:
         if recorded is not None:
             cache["trace"] = recorded
             if not holds:
-                recorded.about["difference"] = self._difference(given, state, packing, dropout_key, outputs, final)
+                recorded.about["difference"] = self._difference(
+                    given, [one for one, _ in begun], packing, dropout_key, outputs, final
+                )
         return x if sequence else None, final, cache if save or trace else None
+
+    def _run_truncated(
+        self,
+        x: Array,
+        state: Any,
+        truncation: tuple[int, int],
+        sequence: bool,
+        dropout_key: Sequence[int | str] | None,
+        resets: Array | None,
+    ) -> tuple[Array, list[tuple[Array, ...]], Any]:
+        """`run`, segment by segment, each with a cache of its own; those that no window reaches keep none."""
+        refuse_reverse(self, "truncated backpropagation")
+        _, T, B = x.shape
+        windows = windows_of(T, *truncation, last=not sequence)
+        outputs, caches = [], []
+        for n, segment in enumerate(segments_of(T, windows)):
+            y, state, cache = self.run(
+                x[:, segment.start : segment.stop, :],
+                state,
+                sequence=sequence,
+                save=segment.stop > windows[0].start,
+                dropout_key=None if dropout_key is None else (*dropout_key, "segment", n),
+                resets=resets if n == 0 else None,
+            )
+            outputs.append(y)
+            caches.append((segment, cache))
+        y = self.backend.xp.concat(outputs, axis=1) if sequence else None
+        return y, state, {"shape": (B, T), "windows": windows, "segments": caches}
+
+    def _run_truncated_backward(
+        self,
+        cache: Any,
+        dy: Array | None,
+        dstate: list[tuple[Array | None, ...]],
+        into: Parameters | None,
+        input_gradient: bool,
+    ) -> tuple[Array, list[tuple[Array, ...]], dict[str, Array]]:
+        """`run_backward`, window by window, and the sum of what they give."""
+        xp, (B, T) = self.backend.xp, cache["shape"]
+        nothing = [(None,) * len(self.cell.state)] * len(self.singles)
+        total = self.params.empty_like() if into is None else into
+        sums = {name: total[name] for name in self.params}
+        for array in sums.values():
+            array[...] = 0
+        dx = xp.zeros((self.input_size, T, B), dtype=self.dtype) if input_gradient else None
+        dstate_0 = [tuple(xp.zeros_like(part) for part in single.initial_state(B)) for single in self.singles]
+        followed = [window for window in cache["windows"] if dy is not None or window.stop == T]
+        arriving: list[Any] = [dstate if window.stop == T else nothing for window in followed]
+        # a segment has done its part for all windows before the one below it begins, so that its memory is free by then
+        for (start, stop), saved in reversed(cache["segments"]):
+            for n, window in enumerate(followed):
+                if not window.start <= start < window.stop:
+                    continue
+                dys = dy[:, start:stop, :] if dy is not None and start >= window.outputs else None
+                d, arriving[n], grads = self.run_backward(saved, dys, arriving[n], input_gradient=input_gradient)
+                for name, array in sums.items():
+                    array += grads[name]
+                if dx is not None:
+                    dx[:, start:stop, :] = dx[:, start:stop, :] + d
+        for n, window in enumerate(followed):
+            if window.start == 0:
+                pairs = zip(dstate_0, arriving[n], strict=True)
+                dstate_0 = [tuple(x + y for x, y in zip(one, other, strict=True)) for one, other in pairs]
+        return dx, dstate_0, sums
 
     def _new_trace(self, held: bool, packing: Packing | None) -> Trace:
         """Of a pass that is about to begin."""
@@ -490,6 +664,8 @@ class Recurrent:
 
         `into`: arrays with the names of `params` that kernels may compute the gradients in.
         """
+        if "windows" in cache:
+            return self._run_truncated_backward(cache, dy, dstate, into, input_gradient)
         H, recorded = self.hidden_size, cache.get("trace")
         grads: dict[str, Mapping[str, Array]] = {}
         dstate_0: list[Any] = [None] * len(self.singles)
@@ -509,6 +685,7 @@ class Recurrent:
                     into=None if into is None else into.section(single.name),
                     packing=cache["packing"],
                     see=None if recorded is None else steps.append,
+                    began=cache["began"][k],
                 )
                 if recorded is not None:
                     recorded.add_backward(single.name, single.reverse, steps, dstate[k])
@@ -582,6 +759,7 @@ class LSTM(Recurrent):
         forget_bias: float | None = None,
         forget_bias_at: str = "init",
         cell_clip: float | None = None,
+        initial_state: str = "zeros",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
@@ -621,6 +799,7 @@ class GRU(Recurrent):
         dropout_mask: str = "step",
         masked_outputs: str = "zero",
         initializer: str = "keras",
+        initial_state: str = "zeros",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,
@@ -659,6 +838,7 @@ class RNN(Recurrent):
         dropout_mask: str = "step",
         masked_outputs: str = "zero",
         initializer: str = "keras",
+        initial_state: str = "zeros",
         hold: Mapping[str, float] | None = None,
         dtype: Dtype = "float32",
         seed: int = 0,

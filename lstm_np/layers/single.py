@@ -32,6 +32,7 @@ class Single:
     params    its parameters by their short names, "W", "U", "b" ..., arrays of the backend
     kernel    what runs it; `kernel.name` says which
     added     (rows,) or None: what is added to the bias at every step and not trained
+    learned   whether its initial state is trained: params has "h_0" and, for each part of the state, one like it
 
     Raises ValueError, when it is made, for a kernel that is unknown or cannot run it.
     """
@@ -46,7 +47,9 @@ class Single:
         reverse: bool = False,
         kernel: str = "auto",
         added: Array | None = None,
+        learned: bool = False,
     ) -> None:
+        self.learned = tuple(f"{part}_0" for part in spec.cell.state) if learned else ()
         self.name, self.spec, self.backend, self.params, self.reverse = name, spec, backend, params, reverse
         self.kernel = choose_kernel(kernel, spec, backend)
         self._added = added
@@ -56,10 +59,30 @@ class Single:
         way = ", from the end" if self.reverse else ""
         return f"<{self.name}: {self.spec.cell.name}({D}, {H}), {self.spec.dtype}{way}, kernel {self.kernel.name}>"
 
-    def zero_state(self, B: int) -> State:
-        """The initial state of B samples where none is given, parts (H, B)."""
-        shape = (self.spec.hidden_size, B)
-        return tuple(self.backend.xp.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.state)
+    def initial_state(self, B: int) -> State:
+        """The initial state of B samples where none is given, parts (H, B): zeros, or what was trained."""
+        xp, shape = self.backend.xp, (self.spec.hidden_size, B)
+        zeros = tuple(xp.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.state)
+        if not self.learned:
+            return zeros
+        return tuple(zero + self.params[name][:, None] for zero, name in zip(zeros, self.learned, strict=True))
+
+    def begin(self, state: tuple[Array | None, ...], B: int, resets: Array | None) -> tuple[State, tuple[Any, ...]]:
+        """(the state before the first step, of each part where it is the initial state).
+
+        state   parts (H, B) that were given, None where none was
+        resets  (B,) booleans, of samples that begin from the initial state whatever was given; None: of none
+
+        Where a part is the initial state is True, False, or (B,) booleans.
+        """
+        if resets is None and all(part is not None for part in state):
+            return tuple(part for part in state if part is not None), (False,) * len(state)
+        xp, begun, where = self.backend.xp, [], []
+        for part, own in zip(state, self.initial_state(B), strict=True):
+            given = part is not None and resets is not None
+            begun.append(xp.where(resets, own, part) if given else own if part is None else part)
+            where.append(True if part is None else resets if given else False)
+        return tuple(begun), tuple(where)
 
     def forward(
         self,
@@ -141,14 +164,16 @@ class Single:
         into: Mapping[str, Array] | None = None,
         packing: Packing | None = None,
         see: Callable[[StepBack], None] | None = None,
+        began: tuple[Any, ...] = (),
     ) -> tuple[Array | None, State | None, dict[str, Array]]:
         """(dx (D, T, B), gradient of the initial state, grads) from dy (H, T, B) and the final state's gradient.
 
-        `packing` is that of the forward pass.  grads has the keys and shapes of `params`.  `see` is called with
-        each backward step of a pass that was looked at.  The other arguments are those of
-        `lstm_np.kernels.protocol.Kernel.backward`.
+        `packing` is that of the forward pass, and `began` says where it began from the initial state, as `begin` has
+        it.  grads has the keys and shapes of `params`.  `see` is called with each backward step of a pass that was
+        looked at.  The other arguments are those of `lstm_np.kernels.protocol.Kernel.backward`.
         """
         params, own = self.kernel_params(), None if packing is None else self._own(packing)
+        state_gradient = state_gradient or bool(self.learned)
         if own is None:
             dy = self._in_order(dy)
         else:
@@ -160,10 +185,36 @@ class Single:
             )
         else:
             dx, dstate_0, grads = self.kernel.backward(params, saved, dy, dstate, **flags)
-        if own is None:
-            return self._in_order(dx), dstate_0, self._own_gradients(grads)
-        dstate_0 = None if dstate_0 is None else tuple(map(own.samples, dstate_0))
-        return own.unpack(dx), dstate_0, self._own_gradients(grads)
+        dx = self._in_order(dx) if own is None else own.unpack(dx)
+        grads = self._own_gradients(grads)
+        if dstate_0 is not None and own is not None:
+            dstate_0 = tuple(map(own.samples, dstate_0))
+        if dstate_0 is not None and (self.learned or not all(isinstance(one, bool) for one in began)):
+            dstate_0, grads = self._initial_gradients(dstate_0, began, grads)
+        return dx, dstate_0, grads
+
+    @property
+    def step_params(self) -> dict[str, Array]:
+        """`params` without a trained initial state: what the steps compute with."""
+        return {name: array for name, array in self.params.items() if name not in self.learned}
+
+    def _initial_gradients(
+        self, dstate_0: State, began: tuple[Any, ...], grads: dict[str, Array]
+    ) -> tuple[State, dict[str, Array]]:
+        """(the gradient of the state that was given, grads with that of a trained initial state).
+
+        dstate_0 is of the state before the first step.  Where that was the initial state in some samples, nothing of it
+        is the gradient of what was given; where it was in all, it is handed out as it is.
+        """
+        xp, given, grads = self.backend.xp, [], dict(grads)
+        names = self.learned or (None,) * len(dstate_0)
+        for name, d, own in zip(names, dstate_0, began, strict=True):
+            some = not isinstance(own, bool)
+            of_own = xp.where(own, d, xp.zeros_like(d)) if some else d if own else xp.zeros_like(d)
+            given.append(xp.where(own, xp.zeros_like(d), d) if some else d)
+            if name is not None:
+                grads[name] = xp.sum(of_own, axis=1)
+        return tuple(given), grads
 
     def _reference(self) -> Any:
         """The reference kernel of this layer.  Raises ValueError where it cannot run it."""
@@ -179,7 +230,7 @@ class Single:
         With two bias vectors b_h is the one of U h_{t-1}: where the cell makes a gate's product itself (a GRU's
         candidate), that gate's block of b_h is the product's bias.
         """
-        params, xp = dict(self.params), self.backend.xp
+        params, xp = self.step_params, self.backend.xp
         if "b_h" in params:
             b_h = params.pop("b_h")
             for bias, start, stop in self._biases_of_products():

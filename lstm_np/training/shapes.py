@@ -36,6 +36,7 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
     """(name, axes, tensor, meaning), in the order in which the tensors come about."""
     stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
     own = {p.name: "(H,)" if p.blocks == 1 else f"({p.blocks}H,)" for p in cell.parameters}
+    own |= {name: "(H,)" for single in stack.singles for name in single.learned}
     both, rows = stack.directions == 2, "H" if len(cell.gates) == 1 else f"{len(cell.gates)}H"
     x = xp.zeros((model.input_size, T, B), dtype=model.dtype)
     yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
@@ -53,7 +54,7 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
             axes = {"W": f"({rows}, {width})", "U": f"({rows}, H)"} | own
             for name, array in single.params.items():
                 yield f"{single.name}.{name}", axes.get(name, f"({rows},)"), array, ""
-            params, state = single.kernel_params(), single.zero_state(B)
+            params, state = single.kernel_params(), single.initial_state(B)
             a = params["W"] @ x[:, 0, :] + params["U"] @ state[0]
             a = a + params["b"][:, None] if "b" in params else a
             yield f"{single.name} a", f"({rows}, B)", a, f"pre-activations: {', '.join(cell.gates)}"

@@ -43,6 +43,7 @@ processes in `lstm_np.workers`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -58,8 +59,11 @@ from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import PASSES, InputGradients, Inputs, OutputGradients, Outputs
 from lstm_np.kernels.cpu.passes import OneSample
+from lstm_np.kernels.cpu.step import STEPPERS
 from lstm_np.kernels.cpu.workspace import Claim, Workspace, jobs_of, workers_for
 from lstm_np.kernels.protocol import Cut, LayerSpec
+from lstm_np.kernels.reference import ReferenceKernel
+from lstm_np.kernels.steps import Stepper
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
 
@@ -98,6 +102,13 @@ class NumpyFusedKernel:
         """A part for each core, where they repay sharing the work."""
         sizes = self._of.gates, self.spec.input_size, self.spec.hidden_size
         return cut.share_out(*sizes, T, B, self.backend.cores, save)
+
+    def stepper(self, params: Params, batch: tuple[int, ...], first: bool) -> Stepper:
+        """As `lstm_np.kernels.steps.make_stepper`; of a cell without a fast one, that of the reference kernel."""
+        make = STEPPERS.get(self.spec.cell.name)
+        if make is None:
+            return ReferenceKernel(self.spec, self.backend).stepper(params, batch, first)
+        return make(self.spec, params, batch, self.cut(1, math.prod(batch), False).blas_threads)
 
     def host_values(self, T: int, B: int) -> tuple[int, int]:
         """As `lstm_np.kernels.protocol.Kernel.host_values`."""
