@@ -67,6 +67,10 @@ def make_parser() -> Parser:
     profile = add("profile", "where the time of a training epoch goes")
     profile.add_argument("--steps", type=at_least_one, default=469, help="steps of the epoch (default 469, MNIST's)")
 
+    busy = add("busy", "training steps while another program keeps one core busy")
+    busy.add_argument("--cases", nargs="+", metavar="CASE", help="such as train,B=128,H=128 (default: four)")
+    busy.add_argument("--rounds", type=at_least_one, default=9, help="turns of each (default 9)")
+
     compare = add(
         "compare", "this tree, with its changes, against a commit: the same bits, and as fast?", "not written"
     )
@@ -152,6 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks import page
 
             return page.run(arguments)
+        if arguments.command == "busy":
+            from benchmarks import busy
+
+            return busy.run(arguments)
         if arguments.command == "mnist":
             from benchmarks import mnist
 

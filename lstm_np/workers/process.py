@@ -37,7 +37,8 @@ BRIEF = 1e-2  # seconds to wait for an answer where nothing is to be done
 END_LIMIT = 1.0  # seconds for workers to end by themselves
 UNREADY = 3  # workers in a row that end before they are ready; then no more are started
 PAUSE, LONGEST_PAUSE = 0.5, 300.0  # seconds until the next start when one was of no use, doubled each time
-SHORTEST_REST, LONGEST_REST = 5e-3, 0.25  # seconds until a late worker is asked again, doubled each time
+SHORTEST_REST, LONGEST_REST = 0.02, 4.0  # seconds until a late worker is asked again, doubled each time
+FORGIVENESS = 0.9  # what one answer in time leaves of the next rest
 MOST_FORGOTTEN = 500  # of what a worker need not keep, in one request; a message has its limits
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -53,8 +54,9 @@ class Worker:
     done      the number of the last request that it has done
     useful    whether it has answered any request
 
-    A worker that is late, since another program has its core, costs its parent the time of waiting: it rests for a
-    while, the longer the more often.
+    A worker that is late, since another program has its core, costs its parent the time of waiting, and one that is in
+    time takes the other program's core from that, which then takes the parent's: it rests for a while, the longer the
+    more often it was late among its last answers.
     """
 
     def __init__(self, target: str) -> None:
@@ -97,7 +99,7 @@ class Worker:
 
     @property
     def late(self) -> bool:
-        """Whether it was late when it was asked last."""
+        """Whether it was late among the last times that it was asked."""
         return self._rest > 0.0
 
     def was_late(self) -> None:
@@ -107,7 +109,9 @@ class Worker:
 
     def was_in_time(self) -> None:
         """It did."""
-        self._rest = 0.0
+        self._rest *= FORGIVENESS
+        if self._rest < SHORTEST_REST / 2:
+            self._rest = 0.0
 
     def request(
         self, do: str | None, arguments: Mapping[str, object], memories: Sequence[SharedMemory] = (), *, limit: float

@@ -245,3 +245,14 @@ def test_what_the_gpu_checks_need_is_numpy_beside_the_repository():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["(2,)", "True"]
+
+
+def test_steps_beside_a_busy_program(tmp_path, monkeypatch, capsys):
+    from benchmarks import busy
+
+    monkeypatch.setattr(busy, "SLOT", 0.05)
+    command_line = ["busy", "--threads", "1", "--rounds", "1", "--cases", "train,B=2,H=4,T=3", "--out", str(tmp_path)]
+    assert command.main(command_line) == 0
+    (record,) = results.read("busy", str(tmp_path))["cases"]
+    assert record["ratio"] == record["all"]["median"] / min(record["one"]["median"], record["all"]["median"])
+    assert "to the faster" in capsys.readouterr().out

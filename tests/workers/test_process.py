@@ -103,6 +103,28 @@ def test_waiting_has_an_end_and_a_late_answer_is_no_answer_to_the_next_request(t
         wait_for(worker, worker.request("sleep", {"seconds": 0}, limit=LONG))
 
 
+def test_the_rest_grows_with_lateness_and_shrinks_slowly(team, monkeypatch):
+    """One answer in time does not say that the core is free: the next late one costs a long rest again."""
+    with team.lock:
+        (worker,) = team.available(1)
+        now = time.perf_counter()
+        monkeypatch.setattr(process.time, "perf_counter", lambda: now)
+        for expected in (0.02, 0.04, 0.08):
+            worker.was_late()
+            now += expected - 1e-6
+            assert worker.rests
+            now += 2e-6
+            assert not worker.rests
+        worker.was_in_time()
+        worker.was_late()
+        now += 0.14
+        assert worker.rests
+        for _ in range(40):
+            worker.was_in_time()
+        assert not worker.late
+        assert not worker.rests
+
+
 def test_work_that_is_not_wanted_any_more_ends_early(team):
     with team.lock:
         (worker,) = team.available(1)
