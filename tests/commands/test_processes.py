@@ -78,7 +78,7 @@ def test_a_signal_before_training(start, tmp_path):
         "import sys, time\n"
         "class Slow:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'sklearn.datasets':\n"
+        "        if name == 'sklearn':\n"
         "            print('loading', flush=True)\n"
         "            time.sleep(30)\n"
         "sys.meta_path.insert(0, Slow())\n"

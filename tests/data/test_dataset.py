@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lstm_np.data import Dataset, DatasetError, load_digits, sequence_view
+from lstm_np.data import digits as embedded
 
 pytestmark = pytest.mark.quick
 
@@ -98,8 +99,19 @@ class TestDigits:
         assert digits.train_labels[:10].tolist() == DIGITS_TRAIN
         assert digits.test_labels[:10].tolist() == DIGITS_TEST
 
-    def test_without_scikit_learn_one_line_names_the_extra(self, monkeypatch):
+    def test_from_the_file_or_by_the_package_they_are_the_same(self):
+        pytest.importorskip("sklearn.datasets", reason="scikit-learn (extra `data`) is missing")
+        for ours, theirs in zip(embedded._from_file(), embedded._from_package(), strict=True):
+            assert np.array_equal(ours, theirs)
+
+    def test_only_the_file_is_read(self, monkeypatch):
+        pytest.importorskip("sklearn", reason="scikit-learn (extra `data`) is missing")
         monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+        assert len(load_digits().train_images) == 1297
+
+    def test_without_scikit_learn_one_line_names_the_extra(self, monkeypatch):
+        for name in ("sklearn", "sklearn.datasets"):
+            monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(DatasetError, match=r'pip install "lstm_np\[data\]"') as caught:
             load_digits()
         assert len(str(caught.value).splitlines()) == 1

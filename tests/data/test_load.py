@@ -150,7 +150,8 @@ def test_fallback_comes_quickly(cache, lines):
 
 
 def test_neither_mnist_nor_scikit_learn(cache, monkeypatch, lines):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         DatasetError, match=r"MNIST is not in .*pip install \"lstm_np\[data\]\".*lstm_np\.data downloads"
     ) as caught:
