@@ -64,9 +64,14 @@ function go(change) {
   for (const [key, value] of Object.entries(change)) if (value !== undefined && value !== null) STATE[key] = value;
   if (STATE.hold === "none") STATE.hold = null;
   STATE.t = Math.max(0, Math.min(MODEL.T - 1, STATE.t));
+  follow(before);
+}
+
+/** Draw what a change of the state has changed. */
+function follow(before) {
   const rearranged = ["s", "layer", "order", "all"].some((key) => STATE[key] !== before[key]);
   if (rearranged) extra = null;
-  show(rearranged || STATE.hold !== before.hold || STATE.target !== before.target || STATE.with !== before.with);
+  show(rearranged || ["hold", "target", "with"].some((key) => STATE[key] !== before[key]));
 }
 
 function show(everything) {
@@ -237,9 +242,9 @@ function listenToControls() {
   listenToDrawing();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
   addEventListener("hashchange", () => {
+    const before = { ...STATE };
     Object.assign(STATE, readAddress());
-    extra = null;
-    show(true);
+    follow(before);
   });
 }
 
