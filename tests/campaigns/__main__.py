@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     load.load_digits = functools.cache(load.load_digits)
     commit()
     names = CAMPAIGNS if "all" in arguments.names else arguments.names
+    if arguments.out is not None:
+        Path(arguments.out).mkdir(parents=True, exist_ok=True)  # before the first one has run
     here = Path.cwd()
     worst = 0
     for name in names:
