@@ -227,7 +227,7 @@ def _add_without_flags(parser: Parser) -> None:
     )
     group.add_argument("--seeds", type=int, default=3, metavar="N", help="so many of each [3]")
     group.add_argument("--limit-train", type=int, default=10_000, metavar="N", help="sequences of each task [10000]")
-    group.add_argument("--memory-steps", type=int, default=25, metavar="N", help="length of the memory task [25]")
+    group.add_argument("--memory-steps", type=int, default=40, metavar="N", help="length of the memory task [40]")
 
 
 def _without(arguments: argparse.Namespace) -> int:

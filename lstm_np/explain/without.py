@@ -4,7 +4,7 @@ Without a gate its value is held at what leaves the rest of the cell as it is: a
 1, so that everything passes, an update gate at 0, so that the state is always written anew.
 
     rows    images of digits, read row by row: the answer needs all rows, the later ones most
-    memory  a symbol at every step, a few of them marked; the answer is the symbol that was marked last.  It has to be
+    memory  a symbol at every step, twelve of them marked; the answer is the symbol that was marked last.  It has to be
             kept through all that follows, and to give way as soon as another is marked
 
 Source of the question: Gers, Schmidhuber and Cummins, "Learning to forget", Neural Computation 12(10), 2000; Greff et
@@ -29,7 +29,7 @@ from lstm_np.optimizers import Adam
 from lstm_np.trace import OPEN, SHUT, trace
 
 NEUTRAL = {"f": 1.0, "i": 1.0, "o": 1.0, "r": 1.0, "z": 0.0}
-SYMBOLS, MARKS = 8, 3  # of the memory task: how many symbols there are, and how many are marked in a sequence
+SYMBOLS, MARKS = 8, 12  # of the memory task: how many symbols there are, and how many are marked in a sequence
 LOOKED_AT = 64  # test sequences whose gates are looked at
 
 

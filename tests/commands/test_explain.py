@@ -56,7 +56,7 @@ ONE_LAYER = "there are layers 0 ... 0, one direction, reverse=False"
         (["--term", "--value", "f", "--step", 8], "steps are 0 ... 7 and units 0 ... 47, found step 8 and unit 0"),
         (["--without", "z"], "a lstm cell has no value 'z' to do without; there are: i, f, o, g, c, tanh_c, h"),
         (["--without", "f", "--seeds", 0], "--seeds must be at least 1, found 0"),
-        (["--without", "f", "--memory-steps", 2], "--memory-steps must be at least 3, found 2"),
+        (["--without", "f", "--memory-steps", 2], "--memory-steps must be at least 12, found 2"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(flags, line, invoke, trained):
@@ -76,7 +76,7 @@ QUICK = [
     "--limit-train",
     60,
     "--memory-steps",
-    5,
+    14,
 ]
 
 

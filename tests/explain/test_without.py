@@ -40,16 +40,16 @@ def test_what_is_refused(gate, cell, line):
 
 
 def test_the_memory_task_is_what_it_says():
-    task = memory_task(40, 12)
+    task = memory_task(40, 20)
     (x, labels), (test, _) = task.train, task.test
-    assert x.shape == (40, 12, 9)
-    assert test.shape == (8, 12, 9)
+    assert x.shape == (40, 20, 9)
+    assert test.shape == (8, 20, 9)
     assert (x[:, :, :8].sum(axis=2) == 1).all()
-    assert (x[:, :, 8].sum(axis=1) == 3).all()
+    assert (x[:, :, 8].sum(axis=1) == 12).all()
     for sequence, label in zip(x, labels, strict=True):
         last = np.flatnonzero(sequence[:, 8])[-1]
         assert sequence[last, :8].argmax() == label
-    np.testing.assert_array_equal(memory_task(40, 12).train[0], x)
+    np.testing.assert_array_equal(memory_task(40, 20).train[0], x)
     assert not np.array_equal(x[:8], test)
 
 
@@ -63,7 +63,7 @@ def test_the_rows_task():
 
 def test_both_are_trained_from_every_seed_and_only_the_gate_differs():
     heard: list[str] = []
-    task = memory_task(30, 6)
+    task = memory_task(30, 14)
     sizes = Sizes(hidden_size=5, epochs=1, batch_size=10)
     results = compare("f", [task], sizes, [0, 1], lstm_np.get_backend("numpy"), heard.append)
     assert [(result.held, result.seed) for result in results] == [(False, 0), (True, 0), (False, 1), (True, 1)]
