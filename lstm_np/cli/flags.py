@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -126,7 +127,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--kernel", choices=kernels, default="auto", help="auto: the fastest one possible [auto]")
     text = "lean: keep only h of each step and recompute the gates (gradient checkpointing): --kernel lean [full]"
     one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
-    group.add_argument("--threads", type=int, metavar="N", help="CPU cores to use [all that this process may use]")
+    group.add_argument("--threads", type=_threads, metavar="N", help="CPU cores to use [all that this process may use]")
 
 
 def _dashed(name: str) -> str:
@@ -137,6 +138,16 @@ def _kernel_of_memory(text: str) -> str:
     if text not in ("full", "lean"):
         raise argparse.ArgumentTypeError(f"must be full or lean, found {text!r}")
     return "lean" if text == "lean" else "auto"
+
+
+def _threads(text: str) -> int:
+    number, cores = int(text), os.cpu_count()
+    if cores is not None and number > cores:
+        raise argparse.ArgumentTypeError(f"must be at most {cores}, the cores of this machine, found {number}")
+    return number
+
+
+_threads.__name__ = "int"  # what argparse calls a value that does not fit
 
 
 def _or_none(kind: type) -> Callable[[str], object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import shutil
 
@@ -58,6 +59,11 @@ def test_settings(invoke, flags, line):
     [
         (("--hidden-size", "many"), "argument --hidden-size: invalid int value: 'many'"),
         (("--max-steps", "many"), "argument --max-steps: invalid int value: 'many'"),
+        (("--threads", "two"), "argument --threads: invalid int value: 'two'"),
+        (
+            ("--threads", 5000),
+            f"argument --threads: must be at most {os.cpu_count()}, the cores of this machine, found 5000",
+        ),
         (("--memory", "tiny"), "argument --memory: must be full or lean, found 'tiny'"),
         (("--hidden", 5), "unrecognized arguments: --hidden 5"),
         (("--learning-rate",), "argument --learning-rate: expected one argument"),

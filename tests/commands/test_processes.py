@@ -48,7 +48,7 @@ def test_a_signal_ends_training_with_everything_saved(start, number, status):
 
 def test_a_signal_to_the_whole_group_of_processes_ends_training_with_everything_saved(start):
     """As systemd and Slurm send it: the workers get it too."""
-    flags = ("--hidden-size", 128, "--batch-size", 128, "--threads", 2)
+    flags = ("--hidden-size", 128, "--batch-size", 128, "--threads", min(2, os.cpu_count() or 1))
     environment = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     process = start("train", *LONG, *flags, start_new_session=True, env=environment)
     wait_for_epoch(process)
