@@ -646,7 +646,7 @@ class SequenceClassifier:
             for logits in self._logits_of(inputs()):
                 truth = truths.pop()
                 loss, _, correct = self.loss(self.backend.xp, logits, truth)
-                running.add(loss, correct, len(truth))
+                running.add(loss, correct, logits.shape[1])
         return running.read()
 
     def stream(self, batch_size: int | None = None, state: Any = None) -> ClassifierStream:
