@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
 
 from lstm_np.backends.cores import usable_cores
+from tests.terminal import take_signals
 
 
 def pytest_configure() -> None:
-    """Signals as a terminal's programs have them: a shell lets what it starts in the background ignore some."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Signals as a terminal's programs have them."""
+    take_signals()
 
 
 def _only_quick(config: pytest.Config) -> bool:

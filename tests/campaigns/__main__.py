@@ -36,6 +36,7 @@ from tests.campaigns.resuming import resuming
 from tests.campaigns.signals import signals
 from tests.campaigns.support import Campaign
 from tests.campaigns.workers import workers
+from tests.terminal import take_signals
 
 # name -> what runs it, the budget of the committed figures, and that of the test suite
 CAMPAIGNS: dict[str, tuple[Any, int, int]] = {
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.budget not in BUDGETS and not arguments.budget.isdecimal():
         parser.error(f"--budget must be a number, full or short, found {arguments.budget!r}")
+    take_signals()
     logging.disable(logging.WARNING)  # of workers that were lost on purpose
     curves.draw_curves = lambda *_: b""  # takes longer than these runs
     load.load_digits = functools.cache(load.load_digits)
