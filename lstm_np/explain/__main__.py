@@ -27,7 +27,7 @@ from lstm_np.explain.samples import samples_of, trace_of
 from lstm_np.explain.terminal import Choice, Look, terminal_view
 from lstm_np.explain.tiny import worked_example
 from lstm_np.files import write_atomically
-from lstm_np.training.run_folder import RunFolderError
+from lstm_np.training.run_folder import INITIAL, RunFolderError
 from lstm_np.training.trained import Trained, load_trained
 
 QUICK = "python -m lstm_np.train --dataset digits"  # trains a model in seconds
@@ -153,17 +153,21 @@ def _page(arguments: argparse.Namespace) -> int:
 
 
 def _others(arguments: argparse.Namespace, trained: Trained) -> list[Other]:
-    """The weights to compare with: of a file, or made again as training began, from the run's seed."""
-    model = trained.model
-    if arguments.compare is None:
+    """The weights to compare with: of a file; or before training, as the run kept them, or made again from its seed."""
+    model, name, title = trained.model, arguments.compare, "before training"
+    if name is None:
         return []
-    if arguments.compare == "initial":
-        with options.silent():
-            return [Other("before training", type(model)(**model.config, backend=model.backend))]
-    other = type(model).load(arguments.compare, backend=model.backend, kernel=arguments.kernel)
+    if name == "initial":
+        name = trained.path.with_name(INITIAL)
+        if not name.is_file():
+            with options.silent():
+                return [Other(title, type(model)(**model.config, backend=model.backend))]
+    else:
+        title = f"weights of {Path(name).name}"
+    other = type(model).load(name, backend=model.backend, kernel=arguments.kernel)
     if other.params.shapes != model.params.shapes:
-        raise ValueError(f"{arguments.compare}: the weights of another model; expected one like {trained.path}")
-    return [Other(f"weights of {Path(arguments.compare).name}", other)]
+        raise ValueError(f"{name}: the weights of another model; expected one like {trained.path}")
+    return [Other(title, other)]
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -34,7 +34,7 @@ from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.resuming import Stopped, command, differences
-from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, WEIGHTS, RunFolder
+from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
 from lstm_np.training.schedules import rate_of
 from lstm_np.weights import write_weights
 
@@ -173,6 +173,8 @@ def run(
         else:
             one.keeper.begin()
         folder.write_config(config)
+        if stopped is None:
+            one.save(INITIAL)
         if recipe.model.cell in FILES:  # the weights are of no use without it
             own = FILES[recipe.model.cell]
             folder.write(own.name, own.read_bytes())

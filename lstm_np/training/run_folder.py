@@ -3,7 +3,8 @@
 config.json           everything that is needed to run it again, or to see why it came out differently: recipe, data,
                       machine, versions, and how batches were cut over the cores
 metrics.csv, .jsonl   one line per epoch, flushed as it is written
-weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch
+weights.safetensors   the weights at the end;  best.safetensors: those of the best epoch;
+                      initial.safetensors: those before training, for comparison
 curves.png            loss and accuracy over the epochs, where matplotlib is installed
 checkpoints           what the run goes on from (`lstm_np.checkpoints`)
 tensorboard           event files, where they were asked for
@@ -27,6 +28,7 @@ from lstm_np.files import append_durably, expand, write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
+INITIAL = "initial.safetensors"
 METRICS_CSV, METRICS_JSONL, EVENTS = "metrics.csv", "metrics.jsonl", "tensorboard"
 CHECKPOINTS = "checkpoints"
 RUN_FILES = (CONFIG, METRICS_CSV, METRICS_JSONL, WEIGHTS, BEST, CURVES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,7 +76,12 @@ def test_a_smaller_limit_leaves_units_out_and_says_so(invoke, trained, tmp_path)
     assert f"{whole} of 48 units" in result.out
 
 
-def test_the_weights_that_training_began_with(invoke, trained, tmp_path):
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_weights_that_training_began_with(invoke, trained, tmp_path, kept):
+    """As the run kept them, or made again."""
+    if not kept:
+        trained = shutil.copytree(trained, tmp_path / "copy")
+        (trained / "initial.safetensors").unlink()
     assert invoke("explain", trained, "--compare", "initial").status == 0
     (other,) = data_of(tmp_path / "explain.html")["others"]
     assert other["title"] == "before training"

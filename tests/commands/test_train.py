@@ -69,8 +69,8 @@ def test_the_run_folder(invoke, tmp_path, curves):
     folder = tmp_path / "here/run"
     files = {path.name for path in folder.iterdir()}
     assert files == {
-        "config.json", "metrics.csv", "metrics.jsonl", "weights.safetensors", "best.safetensors", "curves.png",
-        "checkpoints",
+        "config.json", "metrics.csv", "metrics.jsonl", "weights.safetensors", "best.safetensors", "initial.safetensors",
+        "curves.png", "checkpoints",
     }  # fmt: skip
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"lock", "step-000000000.safetensors", "step-000000038.safetensors"}
