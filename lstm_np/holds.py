@@ -7,7 +7,7 @@ Only the reference kernel holds values, so a pass with holds is run by it, whate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,10 @@ class Hold:
         return chosen
 
 
-def read_holds(hold: Any, cell: Cell, layers: int, directions: int) -> tuple[Hold, ...]:
+def read_holds(hold: Any, cell: Cell, layers: int, directions: Sequence[bool]) -> tuple[Hold, ...]:
     """What people write as `hold`, checked: {"f": 1.0}, a `Hold`, several of them, or None for none.
 
-    layers, directions   of what it is for
+    layers, directions   of what it is for: how many, and whether each direction reads backwards
 
     Raises HoldError for a value that the cell does not have, or a layer or direction that there is not.
     """
@@ -135,7 +135,7 @@ def read_holds(hold: Any, cell: Cell, layers: int, directions: int) -> tuple[Hol
         check_held_names(cell, (one.name,))
         if one.layer is not None and one.layer not in range(layers):
             raise HoldError(f"layer of a hold must be 0 ... {layers - 1}, found {one.layer!r}")
-        if one.reverse not in (None, False, True)[: directions + 1]:
+        if one.reverse not in (None, *directions):
             raise HoldError(f"reverse is {one.reverse!r} in a hold, but the layers read in one direction")
     return holds
 

@@ -139,7 +139,7 @@ class SequenceClassifier:
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_classes: int,
         *,
         cell: str = "lstm",
@@ -423,7 +423,7 @@ class SequenceClassifier:
     def read_holds(self, hold: Any) -> tuple[Hold, ...]:
         """What people write as `hold`, checked.  Raises HoldError for what names nothing in this model."""
         stack = self.recurrent
-        return read_holds(hold, stack.cell, stack.num_layers, stack.directions)
+        return read_holds(hold, stack.cell, stack.num_layers, (False, True)[: stack.directions])
 
     def project(self, x: Array) -> Array:
         """(P, T, B) from x (D, T, B): the dense layer over every step of every sample."""
@@ -581,7 +581,7 @@ class SequenceClassifier:
         """
         batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
         ranges, resets = self._batches_of(len(x), batch_size), self._enter_resets(resets, len(x))
-        holds, shape = self.read_holds(hold), (len(x), x.shape[1], self.recurrent.hidden_size)
+        holds, sizes = self.read_holds(hold), self.recurrent.hidden_sizes
         on_device = None if holds or real is not None else self._on_device(x)
         if on_device is not None:
             x, integers, _ = self._check_data(x, labels)
@@ -590,7 +590,8 @@ class SequenceClassifier:
         return self._measure(
             (
                 (x[a:b], integers[a:b], None if real is None else real[a:b]),
-                [hold.part(a, b, shape) for hold in holds],  # each batch its own samples' holds
+                # each batch its own samples' holds
+                [hold.part(a, b, (*x.shape[:2], sizes[-1 if hold.layer is None else hold.layer])) for hold in holds],
                 None if resets is None else resets[a:b],
             )
             for a, b in ranges
@@ -1337,9 +1338,10 @@ class SequenceClassifier:
             ("num_classes", 1, values),
             ("num_layers", 1, len(tensors)),
         ):  # nothing is allocated on the word of a file alone
-            size = config.get(name)
-            if isinstance(size, int) and size**power > limit:
-                raise WeightsError(f"{path}: {name} {size} needs more than the {values:,} values of its tensors")
+            given = config.get(name)
+            for size in given if isinstance(given, list) else (given,):
+                if isinstance(size, int) and size**power > limit:
+                    raise WeightsError(f"{path}: {name} {size} needs more than the {values:,} values of its tensors")
         try:
             with options.silent():
                 model = cls(**{**config, "kernel": kernel or "auto"}, backend=backend)

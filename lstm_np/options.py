@@ -62,6 +62,7 @@ class Option:
     optional       whether it may be None
     choices        the texts it may be; with kind bool: those that it may be besides true and false
     at_least, above, below   the range of its numbers, which are finite
+    several        whether it may also be a list with a number for each layer
     kernel         whether a kernel must know it to run the layer, beyond what a `LayerSpec` says of every layer
     recipe         whether recipes say it, and hence flags
     private        choices that recipes and flags do not offer
@@ -77,6 +78,7 @@ class Option:
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
+    several: bool = False
     kernel: bool = False
     recipe: bool = True
     private: tuple[str, ...] = ()
@@ -89,6 +91,11 @@ class Option:
         written there.  Raises OptionError.
         """
         called = called or self.name
+        if self.several and isinstance(value, (list, tuple)) and value:
+            return [self._one(each, called, none) for each in value]
+        return self._one(value, called, none)
+
+    def _one(self, value: Any, called: str, none: str) -> Any:
         if value is None and self.optional:
             return None
         plain: Any = _PLAIN[self.kind](value)
@@ -212,12 +219,20 @@ OPTIONS: tuple[Option, ...] = (
            choices=("after", "before"), recipe=False),
     Option("nonlinearity", "what is applied to the pre-activation", str, "tanh", choices=("tanh", "relu"),
            recipe=False),
-    Option("hidden_size", "units per layer (H)", int, at_least=1),
+    Option("hidden_size", "units per layer (H); a list has those of each layer, and so their number", int, at_least=1,
+           several=True),
     Option("num_classes", "classes (K)", int, at_least=2, recipe=False),
     Option("num_layers", "recurrent layers (L)", int, 1, at_least=1, flag="layers"),
     Option("bias", "one bias vector per layer and direction (true), none (false), or two that are added, both trained, "
            "as PyTorch has them (double)", bool, True, choices=("double",)),
     Option("bidirectional", "also read each sequence backwards", bool, False),
+    Option("reverse", "read each sequence from its end alone; outputs have the order of the sequence", bool, False,
+           recipe=False),
+    Option("merge", "what a bidirectional layer makes of the outputs of its two directions: concatenated, summed, "
+           "multiplied or averaged; none: the two as a pair", str, "concat",
+           choices=("concat", "sum", "mul", "average", "none"), recipe=False),
+    Option("batch_first", "whether arrays are (B, T, D); if not, (T, B, D); states are (layers, B, H) either way", bool,
+           True, recipe=False),
     Option("dropout", "probability to drop an output in training", float, 0.0, at_least=0, below=1),
     Option("dropout_outputs", "which outputs dropout acts on: those between layers, or all, the top layer's included",
            str, "between", choices=("between", "all")),
@@ -277,7 +292,25 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
             raise OptionError("a forget bias added at run time needs a layer with a bias")
         if checked.get("forget_bias") is not None:
             raise OptionError(f"forget_bias is {checked['forget_bias']}, but the layer has no bias")
+    sizes = checked.get("hidden_size")
+    if isinstance(sizes, list):
+        if checked.get("num_layers", 1) not in (1, len(sizes)):
+            raise OptionError(f"hidden_size is {sizes}, for {len(sizes)} layers; num_layers is {checked['num_layers']}")
+        checked |= {"hidden_size": sizes if len(set(sizes)) > 1 else sizes[0], "num_layers": len(sizes)}
+    _check_directions(checked)
     return checked
+
+
+def _check_directions(checked: Mapping[str, Any]) -> None:
+    both, merge = checked.get("bidirectional", False), checked.get("merge", "concat")
+    if checked.get("reverse") and both:
+        raise OptionError("reverse reads sequences from their ends alone, bidirectional both ways; choose one")
+    if merge != "concat" and not both:
+        raise OptionError(f"merge is {merge!r}, but the layers read in one direction")
+    if merge == "none" and checked.get("num_layers", 1) > 1:
+        raise OptionError(
+            "merge is 'none', but a layer above needs the outputs of both directions as one; stack layers"
+        )
 
 
 def check_count(name: str, value: object, at_least: int) -> int:

@@ -10,10 +10,12 @@ from typing import Any
 # arguments of layers and models in PyTorch and Keras
 ARGUMENTS = {
     "activation": "activations are part of a cell: RNN has nonlinearity, and register_cell takes a cell of your own",
-    "batch_first": "arrays are batch-first, (B, T, D), always",
+    "batch_first": "arrays of a model are batch-first, (B, T, D), always; a layer has the option",
     "device": "it is called backend: backend='cupy' is a GPU",
-    "go_backwards": "bidirectional=True reads both ways; for one, pass x[:, ::-1]",
+    "go_backwards": "it is called reverse; outputs keep the order of the sequence",
     "input_shape": "say input_size, the features of a time step; a batch may have any number of steps",
+    "layout": "it is called batch_first",
+    "merge_mode": "it is called merge",
     "kernel_initializer": "it is called initializer, for all of a layer's weights",
     "proj_size": "there is no projection of the state; input_projection of a model is a dense layer before the cell",
     "recurrent_activation": "activations are part of a cell; register_cell takes a cell of your own",
@@ -24,6 +26,7 @@ ARGUMENTS = {
     "unit_forget_bias": "it is called forget_bias, which is 1 by default",
     "units": "it is called hidden_size",
     "use_bias": "it is called bias",
+    "zero_output_for_mask": "it is called masked_outputs: zero, the default, or held",
 }
 
 # attributes of modules in PyTorch and of models in Keras

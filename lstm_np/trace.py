@@ -32,8 +32,9 @@ from lstm_np.kernels.reference import Saved, State, StepBack
 from lstm_np.packing import Packing
 from lstm_np.weights import WeightsError, read_file, write_file
 
-KEYS = {"cell", "gates", "values", "state", "products", "own_parameters", "parameters", "layers", "directions", "units",
-        "dtype", "backend", "kernels", "difference", "loss", "gradients_of", "classes", "held"}  # fmt: skip
+KEYS = {"cell", "gates", "values", "state", "products", "own_parameters", "parameters", "layers", "directions",
+        "reverse", "units", "dtype", "backend", "kernels", "difference", "loss", "gradients_of", "classes",
+        "held"}  # fmt: skip
 SHUT, OPEN = 0.1, 0.9  # a gate counts as saturated below and above (Karpathy, Johnson and Li, arXiv:1506.02078)
 
 
@@ -152,8 +153,9 @@ class Trace:
 
     @property
     def units(self) -> int:
-        """H, of each layer and direction."""
-        return self.about["units"]
+        """H, of each layer and direction (of the top layer, where layers differ in size)."""
+        units = self.about["units"]
+        return units if isinstance(units, int) else units[-1]
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ class Trace:
     @property
     def layers(self) -> tuple[tuple[int, bool], ...]:
         """(layer, reverse) of all layers and directions, in the order in which they are computed."""
-        directions = (False, True)[: self.about["directions"]]
+        directions = (True,) if self.about["reverse"] else (False, True)[: self.about["directions"]]
         return tuple((layer, reverse) for layer in range(self.about["layers"]) for reverse in directions)
 
     @property
@@ -366,9 +368,10 @@ class Trace:
     def _subject(self) -> str:
         about = self.about
         layers = "1 layer" if about["layers"] == 1 else f"{about['layers']} layers"
-        both = " in both directions" if about["directions"] == 2 else ""
+        both = " in both directions" if about["directions"] == 2 else " from the end" if about["reverse"] else ""
+        units = str(about["units"]) if isinstance(about["units"], int) else ", ".join(map(str, about["units"]))
         samples = "1 sample" if self.samples == 1 else f"{self.samples} samples"
-        return f"{samples}, {self.steps} steps: {about['cell']}, {layers} of {self.units} units{both}, {about['dtype']}"
+        return f"{samples}, {self.steps} steps: {about['cell']}, {layers} of {units} units{both}, {about['dtype']}"
 
     def _sentences(self) -> list[str]:
         about = self.about
@@ -442,14 +445,20 @@ class Trace:
         cell: Cell,
         layers: int,
         directions: int,
-        units: int,
+        units: int | list[int],
         dtype: str,
         backend: Backend,
         kernels: Sequence[str],
         held: bool = False,
         packing: Packing | None = None,
+        reverse: bool = False,
     ) -> Trace:
-        """An empty trace, for a pass that is about to begin; `kernels` are the layers' own, `packing` the batch's."""
+        """An empty trace, for a pass that is about to begin.
+
+        kernels   the layers' own
+        packing   the batch's, where its samples have unequal lengths
+        reverse   whether the layers read sequences from their ends alone
+        """
         about = {
             "cell": cell.name,
             "gates": list(cell.gates),
@@ -460,6 +469,7 @@ class Trace:
             "parameters": {},
             "layers": layers,
             "directions": directions,
+            "reverse": reverse,
             "units": units,
             "dtype": dtype,
             "backend": backend.name,
@@ -582,7 +592,7 @@ class Trace:
 
     def _add_rows(self, name: str, steps: Sequence[Array], reverse: bool) -> None:
         """(rows, B) of each step, cut into gates."""
-        H = self.units
+        H = steps[0].shape[0] // len(self.gates)
         for k, gate in enumerate(self.gates):
             self._add_steps(f"{name}.{gate}", [a[k * H : (k + 1) * H, :] for a in steps], reverse)
 
@@ -599,7 +609,8 @@ class Trace:
     def _single(self, layer: int, reverse: bool) -> str:
         if (layer, bool(reverse)) not in self.layers:
             there = f"layers 0 ... {self.about['layers'] - 1}, "
-            there += "both directions" if self.about["directions"] == 2 else "one direction, reverse=False"
+            ways = "both directions" if self.about["directions"] == 2 else "one direction"
+            there += ways if self.about["directions"] == 2 else f"{ways}, reverse={self.about['reverse']}"
             raise TraceError(f"no layer {layer!r} with reverse={reverse!r}; there are {there}")
         return f"layer{layer}" + ("_reverse" if reverse else "")
 
@@ -618,11 +629,12 @@ class Trace:
     def _input(self, name: str, layer: int | None) -> np.ndarray:
         if layer is None and name in self._arrays:
             return self._arrays[name]
-        single = self._single(layer or 0, False)
+        singles = [self._single(layer or 0, self.about["reverse"])]
+        if self.about["directions"] == 2:
+            singles.append(self._single(layer or 0, True))
         if name == "x":
-            return self._arrays[f"{single}.x"]
-        both = [f"{single}.dx", f"{single}_reverse.dx"][: self.about["directions"]]
-        parts = [self._needed(each) for each in both]
+            return self._arrays[f"layer{layer or 0}.x"]
+        parts = [self._needed(f"{single}.dx") for single in singles]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _of_model(self, name: str) -> np.ndarray:

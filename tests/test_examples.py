@@ -21,7 +21,7 @@ WITH_METHODS = {"LSTM", "GRU", "RNN", "Recurrent", "SequenceClassifier", "Parame
 INSIDE = {
     "Recurrent.enter", "Recurrent.enter_state", "Recurrent.leave_state", "Recurrent.run", "Recurrent.run_backward",
     "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts", "Recurrent.enter_resets",
-    "Recurrent.with_batch_axis", "Recurrent.without_batch_axis", "Recurrent.packing",
+    "Recurrent.packing",
     "SequenceClassifier.run", "SequenceClassifier.run_on", "SequenceClassifier.backpropagate",
     "SequenceClassifier.project",
     "SequenceClassifier.batch_gradients", "SequenceClassifier.read_holds", "SequenceClassifier.not_finite_before",

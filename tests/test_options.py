@@ -33,6 +33,7 @@ def test_a_signature_says_what_the_list_says(constructor):
         assert type(parameter.default) is type(option.default), name
         assert (parameter.kind is parameter.KEYWORD_ONLY) is (option.default is not REQUIRED), name
         hint = HINTS[option.kind] + (" | str" if option.kind is bool and option.choices else "")
+        hint += " | Sequence[int]" if option.several else ""
         assert parameter.annotation == hint + (" | None" if option.optional else ""), name
 
 
@@ -44,7 +45,7 @@ def test_every_option_is_taken_by_someone():
 
 def test_every_layer_that_has_an_option_of_layers_gets_it_from_the_model():
     own = {"reset", "nonlinearity"}  # said by the name of the cell
-    own |= {"masked_outputs"}  # nobody reads them in a model
+    own |= {"masked_outputs", "batch_first", "reverse", "merge"}  # of layers alone
     of_layers = {name for constructor in (LSTM, GRU, RNN) for name in options.taken_by(constructor)}
     assert of_layers - own <= set(options.taken_by(SequenceClassifier))
 
@@ -129,7 +130,8 @@ REFUSED = {
     "hidden_size must be a whole number, found np.float64(5.0)": {"hidden_size": np.float64(5)},
     "hidden_size must be a whole number, found array([5])": {"hidden_size": np.array([5])},
     "hidden_size must be a whole number, found array([[1., 1.], [1., 1.]])": {"hidden_size": np.ones((2, 2))},
-    "hidden_size must be a whole number, found [0, 1, 2,": {"hidden_size": list(range(1000))},
+    "hidden_size must be at least 1, found 0": {"hidden_size": list(range(1000))},
+    "hidden_size must be a whole number, found [1]": {"hidden_size": [[1], [2]]},
     "num_classes must be at least 2, found 1": {"num_classes": 1},
     "seed must be a whole number, found 1.5": {"seed": 1.5},
     "forget_bias must be a number or None, found '1'": {"forget_bias": "1"},

@@ -248,26 +248,42 @@ class _LayerProblem(_Problem):
     def __init__(self, layer: Recurrent, B: int, T: int, seed: int, given: Mapping[str, Any]) -> None:
         super().__init__(layer, layer.cell, seed, given)
         self.B, self.T = B, T
-        rows = len(layer.kernel_names)
-        shape = (rows, B, layer.hidden_size)
+        rows, sizes = len(layer.kernel_names), [single.spec.hidden_size for single in layer.singles]
+        self.same = len(set(sizes)) == 1  # otherwise a part of the state is a list
         self.parts = layer.cell.state
         self.state = () if layer.learned else self.parts  # a trained initial state takes effect where none is given
-        self.values["x"] = self.normal(B, T, layer.input_size)
+        outer = (B, T) if layer.config["batch_first"] else (T, B)
+        self.values["x"] = self.normal(*outer, layer.input_size)
         for part in self.state:
-            self.values[f"{part}_0"] = 0.5 * self.normal(*shape)
-        self.dy = self.normal(B, T, layer.output_size)
-        self.dstate = tuple(self.normal(*shape) for _ in self.parts)
+            if self.same:
+                self.values[f"{part}_0"] = 0.5 * self.normal(rows, B, layer.hidden_size)
+            else:
+                self.values |= {f"{part}_0[{k}]": 0.5 * self.normal(B, H) for k, H in enumerate(sizes)}
+        shape = (*outer, layer.output_size)
+        pair = layer.config["merge"] == "none"
+        self.dy: Any = (self.normal(*shape), self.normal(*shape)) if pair else self.normal(*shape)
+        self.dstate = tuple(
+            self.normal(rows, B, layer.hidden_size) if self.same else [self.normal(B, H) for H in sizes]
+            for _ in self.parts
+        )
 
     def _forward(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
         self.set_params(owner, values)
-        state = tuple(values[f"{part}_0"] for part in self.state) or None
-        return owner.forward(values["x"], state, **self.given)
+        names = range(len(owner.singles))
+        state = tuple(
+            values[f"{part}_0"] if self.same else [values[f"{part}_0[{k}]"] for k in names] for part in self.state
+        )
+        return owner.forward(values["x"], state or None, **self.given)
 
     def evaluate(self, owner: Recurrent, values: dict[str, np.ndarray]) -> Any:
         y, final, _ = self._forward(owner, values)
         final = final if len(self.parts) > 1 else (final,)
         to_host = owner.backend.to_host
-        total = (to_host(y) * self.dy).sum()
+        outputs, weights = (y, self.dy) if isinstance(self.dy, tuple) else ((y,), (self.dy,))
+        total = sum((to_host(part) * weight).sum() for part, weight in zip(outputs, weights, strict=True))
+        if not self.same:
+            flat = [array for part in final for array in part], [array for part in self.dstate for array in part]
+            return total + sum((to_host(part) * weight).sum() for part, weight in zip(*flat, strict=True))
         return total + sum((to_host(part) * weight).sum() for part, weight in zip(final, self.dstate, strict=True))
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -277,14 +293,20 @@ class _LayerProblem(_Problem):
         dstate_0 = dstate_0 if len(self.parts) > 1 else (dstate_0,)
         found = {name: to_host(array) for name, array in grads.items()}
         found["x"] = to_host(dx)
-        return found | {f"{part}_0": to_host(d) for part, d in zip(self.state, dstate_0, strict=False)}
+        for part, d in zip(self.state, dstate_0, strict=False):
+            if self.same:
+                found[f"{part}_0"] = to_host(d)
+            else:
+                found |= {f"{part}_0[{k}]": to_host(array) for k, array in enumerate(d)}
+        return found
 
     def describe(self) -> str:
         layer = self.real
-        both = ", bidirectional" if layer.directions == 2 else ""
+        H = layer.config["hidden_size"]
+        both = ", bidirectional" if layer.directions == 2 else ", reverse" if layer.config["reverse"] else ""
         own = f" ({layer.cell.name})" if "cell" in layer.config else ""
         return (
-            f"{type(layer).__name__}{own}: D={layer.input_size} H={layer.hidden_size} L={layer.num_layers}{both}, "
+            f"{type(layer).__name__}{own}: D={layer.input_size} H={H} L={layer.num_layers}{both}, "
             f"B={self.B} T={self.T}, kernel {'/'.join(sorted(set(layer.kernel_names)))}, {layer.backend.name}"
         )
 
@@ -313,8 +335,9 @@ class _ModelProblem(_Problem):
 
     def describe(self) -> str:
         stack = self.real.recurrent
+        H = stack.config["hidden_size"]
         return (
-            f"SequenceClassifier ({self.real.config['cell']}): D={self.real.input_size} H={stack.hidden_size} "
+            f"SequenceClassifier ({self.real.config['cell']}): D={self.real.input_size} H={H} "
             f"L={stack.num_layers} K={self.real.num_classes}, B={self.B} T={self.T}, "
             f"kernel {'/'.join(sorted(set(stack.kernel_names)))}, {self.real.backend.name}"
         )

@@ -23,13 +23,13 @@ from lstm_np.layers.single import Single
 from lstm_np.layers.stream import Stream, refuse_reverse
 from lstm_np.layers.truncation import check_truncation, refuse_lengths, segments_of, windows_of
 from lstm_np.options import Dtype
-from lstm_np.packing import Packing, read
+from lstm_np.packing import Packing, is_list, read
 from lstm_np.parameters import Parameters, merge
 from lstm_np.trace import Trace, largest_difference
 
 # what a constructor makes of the options: all other attributes are the user's own, which copies and pickles keep
-MADE = {"config", "backend", "cell", "input_size", "hidden_size", "num_layers", "directions", "dtype", "dropout",
-        "seed", "learned", "_params", "singles"}  # fmt: skip
+MADE = {"config", "backend", "cell", "input_size", "hidden_size", "hidden_sizes", "num_layers", "directions", "dtype",
+        "dropout", "seed", "learned", "_params", "singles"}  # fmt: skip
 
 
 @options.documented
@@ -42,6 +42,10 @@ class Recurrent:
              initial_state="learned" also "layer0.h_0" (H,) and, for an LSTM, "layer0.c_0" (H,); writable arrays of the
              backend
     config   the options that it was made with, but for the backend, as plain values
+    hidden_sizes   (L,) the units of each layer; `hidden_size` are those of the top layer
+
+    With hidden_size=[16, 8] layers have different sizes; a part of the state is then a list with an array (B, H) for
+    each layer and direction, in the order of `singles`.
 
     A cell of your own is known by the name that was given to `lstm_np.register_cell`.  A layer can be copied and
     pickled: its options, parameters and attributes of your own go along.  Where it is unpickled, a cell of your own has
@@ -58,12 +62,15 @@ class Recurrent:
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         *,
         cell: str = "lstm",
         num_layers: int = 1,
         bias: bool | str = True,
         bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        batch_first: bool = True,
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
@@ -90,21 +97,23 @@ class Recurrent:
         self.backend = get_backend(backend)
         self.cell = get_cell(values.get("cell", cell))
         check_held_names(self.cell, values["hold"] or ())
-        self.input_size, self.hidden_size = values["input_size"], values["hidden_size"]
         self.num_layers, self.directions = values["num_layers"], 2 if values["bidirectional"] else 1
+        sizes = values["hidden_size"]
+        self.hidden_sizes = (sizes,) * self.num_layers if isinstance(sizes, int) else tuple(sizes)
+        self.input_size, self.hidden_size = values["input_size"], self.hidden_sizes[-1]
         self.dtype, self.dropout, self.seed = values["dtype"], values["dropout"], values["seed"]
         self.learned: bool = values["initial_state"] == "learned"
         drawn, singles = {}, []
-        for layer in range(self.num_layers):
-            width = self.input_size if layer == 0 else self.output_size
-            spec = LayerSpec(self.cell, width, self.hidden_size, bool(bias), self.dtype, options.of_kernel(values))
-            for reverse in (False, True)[: self.directions]:
+        for layer, H in enumerate(self.hidden_sizes):
+            width = self.input_size if layer == 0 else self._width(layer - 1)
+            spec = LayerSpec(self.cell, width, H, bool(bias), self.dtype, options.of_kernel(values))
+            for reverse in (True,) if values["reverse"] else (False, True)[: self.directions]:
                 name = f"layer{layer}" + ("_reverse" if reverse else "")
                 drawn[name] = initializers.recurrent(
                     values["initializer"],
                     self.cell,
                     width,
-                    self.hidden_size,
+                    H,
                     bias=bias,
                     forget_bias=values.get("forget_bias"),
                     forget_bias_at=values.get("forget_bias_at", "init"),
@@ -112,9 +121,9 @@ class Recurrent:
                     purpose=name,
                 )
                 if self.learned:
-                    drawn[name] |= initializers.initial_state(self.cell, self.hidden_size, drawn[name])
+                    drawn[name] |= initializers.initial_state(self.cell, H, drawn[name])
                 singles.append((name, spec, reverse))
-        added = self._run_time_bias() if values.get("forget_bias_at") == "run" else None
+        at_run = values.get("forget_bias_at") == "run"
         self._params = Parameters.from_host(self.backend, merge(drawn), self.dtype)
         self.singles = tuple(
             Single(
@@ -124,7 +133,7 @@ class Recurrent:
                 self._params.section(name),
                 reverse=reverse,
                 kernel=values["kernel"],
-                added=added,
+                added=self._run_time_bias(spec.hidden_size) if at_run else None,
                 learned=self.learned,
             )
             for name, spec, reverse in singles
@@ -162,8 +171,12 @@ class Recurrent:
 
     @property
     def output_size(self) -> int:
-        """Features of y: H, or 2H when bidirectional."""
-        return self.directions * self.hidden_size
+        """Features of y: H, or 2H when bidirectional and concatenated."""
+        return self._width(self.num_layers - 1)
+
+    def _width(self, layer: int) -> int:
+        """Features of a layer's outputs."""
+        return self.hidden_sizes[layer] * (self.directions if self.config["merge"] == "concat" else 1)
 
     def copy(self, **changes: Any) -> Self:
         """A layer with the same parameter values and other settings (dtype, kernel, backend ...).
@@ -243,7 +256,8 @@ class Recurrent:
         """(y, final state, cache) of a batch of sequences.
 
         x            (B, T, D), an array of NumPy or of the backend, or nested lists; converted to the layer's dtype.
-                     Or a list of B arrays (T_i, D): T is then the longest of them
+                     Or a list of B arrays (T_i, D): T is then the longest of them.  Or one sequence (T, D): then all
+                     that goes in and comes out has no axis B
         state        initial state, parts (L * directions, B, H): (h_0, c_0) for an LSTM, h_0 alone for cells without
                      a cell state; None, for all or a part of it, means the initial state: zeros, or what was trained
         lengths      (B,) whole numbers 0 ... T in any order: sequence b is its first lengths[b] steps; None: all T
@@ -261,7 +275,8 @@ class Recurrent:
                      further (`lstm_np.layers.truncation` has the definition), once; None: to the first step.  Dropout
                      masks are then drawn for each stretch of steps between two cuts by itself
 
-        y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.  With
+        y is (B, T, directions * H), the final state has the initial state's form, cache goes to `backward`.  By the
+        options batch_first and merge x, mask and y are (T, B, ...), and y is (B, T, H) or a pair of such.  With
         `hold` or `trace` the reference kernel runs.
 
         >>> lstm = lstm_np.LSTM(3, 5, num_layers=2, bidirectional=True)
@@ -278,31 +293,33 @@ class Recurrent:
         reverse, or together with lengths, `hold` or `trace`; OptionError for another truncation than 1 <= k1 <= k2;
         HoldError for a hold that names nothing here.
         """
-        x, real = read(x, lengths, mask, self.backend.to_host)
-        x, truncation = self.enter(x, "x"), check_truncation(truncation)
-        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
-            raise ValueError(f"x must have shape (B, T, {self.input_size}) with B, T >= 1, found {tuple(x.shape)}")
-        given, save = self.enter_state(state, x.shape[0], missing=None), options.check_bool("save", save)
+        truncation = check_truncation(truncation)
+        x, real, unbatched = self._enter_x(x, lengths, mask)
+        B, save = x.shape[2], options.check_bool("save", save)
+        given = self.enter_state(state, B, missing=None, unbatched=unbatched)
         trace = options.check_bool("trace", trace)
         if trace and not save:
             raise ValueError("a trace is kept in the cache, so it cannot be taken with save=False")
-        holds = read_holds(hold, self.cell, self.num_layers, self.directions)
+        directions = (True,) if self.config["reverse"] else (False, True)[: self.directions]
+        holds = read_holds(hold, self.cell, self.num_layers, directions)
         if truncation is not None and (trace or holds):
             raise ValueError("a truncated pass cannot be traced, nor its values held by hold=; hold can be an option")
         refuse_lengths(truncation, real)
         y, final, cache = self.run(
-            x.transpose(2, 1, 0),
+            x,
             given,
-            packing=self.packing(real, x.shape[0], x.shape[1]),
+            packing=self.packing(real, B, x.shape[1]),
             save=save,
             dropout_key=dropout_key,
             holds=holds,
             trace=trace,
-            resets=self.enter_resets(resets, x.shape[0]),
+            resets=self.enter_resets(resets, B),
             truncation=truncation,
         )
         assert y is not None  # sequence=True is the default of run
-        return y.transpose(2, 1, 0), self.leave_state(final), cache
+        if cache is not None:
+            cache["unbatched"] = unbatched
+        return self._leave_y(y, unbatched), self.leave_state(final, unbatched), cache
 
     def backward(self, cache: Any, dy: Array | None = None, dstate: Any = None) -> tuple[Any, Any, dict[str, Any]]:
         """(dx, gradient of the initial state, grads) of a loss whose gradients at the outputs are given.
@@ -327,14 +344,67 @@ class Recurrent:
         if not isinstance(cache, dict):
             found = "None, as a forward with save=False gives" if cache is None else f"a {type(cache).__name__}"
             raise ValueError(f"backward takes the cache of a forward pass, found {found}")
-        B, T = cache["shape"]
-        if dy is not None:
-            dy = self.enter(dy, "dy")
-            if tuple(dy.shape) != (B, T, self.output_size):
-                raise ValueError(f"dy must have shape {(B, T, self.output_size)}, found {tuple(dy.shape)}")
-            dy = dy.transpose(2, 1, 0)
-        dx, dstate_0, grads = self.run_backward(cache, dy, self.enter_state(dstate, B, missing=None))
-        return dx.transpose(2, 1, 0), self.leave_state(dstate_0), grads
+        (B, T), unbatched = cache["shape"], cache["unbatched"]
+        dy = self._enter_dy(dy, B, T, unbatched)
+        entered = self.enter_state(dstate, B, missing=None, unbatched=unbatched)
+        dx, dstate_0, grads = self.run_backward(cache, dy, entered)
+        return self._turned(dx, unbatched), self.leave_state(dstate_0, unbatched), grads
+
+    # ---- the forms that arrays have in the public API
+
+    def _enter_x(self, x: Any, lengths: Any, mask: Any) -> tuple[Array, Any, bool]:
+        """(x (D, T, B), which steps are real, whether it was one sequence without an axis B) of what people pass."""
+        batch_first, of_list = self.config["batch_first"], is_list(x)
+        x, real = read(x, lengths, mask, self.backend.to_host)
+        x = self.enter(x, "x")
+        if x.ndim == 2 and x.shape[1] == self.input_size and x.shape[0] >= 1:
+            if real is not None:
+                raise ValueError(
+                    "lengths and masks go with a batch; x is one sequence (T, D), all of whose steps are read"
+                )
+            return x.transpose(1, 0)[:, :, None], None, True
+        if x.ndim != 3 or x.shape[2] != self.input_size or 0 in x.shape:
+            form = f"(B, T, {self.input_size})" if batch_first else f"(T, B, {self.input_size})"
+            raise ValueError(
+                f"x must have shape {form} with B, T >= 1, or (T, {self.input_size}), found {tuple(x.shape)}"
+            )
+        if batch_first or of_list:
+            return x.transpose(2, 1, 0), real, False
+        return x.transpose(2, 0, 1), real if real is None or real.ndim == 1 else real.T, False
+
+    def _turned(self, array: Array, unbatched: bool) -> Array:
+        """The public form of (features, T, B)."""
+        if unbatched:
+            return array[:, :, 0].transpose(1, 0)
+        return array.transpose(2, 1, 0) if self.config["batch_first"] else array.transpose(1, 2, 0)
+
+    def _leave_y(self, y: Array, unbatched: bool) -> Any:
+        if self.config["merge"] != "none":
+            return self._turned(y, unbatched)
+        H = self.hidden_size
+        return self._turned(y[:H], unbatched), self._turned(y[H:], unbatched)
+
+    def _enter_dy(self, dy: Any, B: int, T: int, unbatched: bool) -> Array | None:
+        """(features of all directions' outputs, T, B) from the public form of y's gradient."""
+        if dy is None:
+            return None
+        outer: tuple[int, ...] = (T,) if unbatched else (B, T) if self.config["batch_first"] else (T, B)
+        shape = (*outer, self.output_size)
+        pair = self.config["merge"] == "none"
+        if pair and (not isinstance(dy, (tuple, list)) or len(dy) != 2):
+            raise ValueError(f"dy must be a pair, of the two directions, found {type(dy).__name__}")
+        parts = []
+        for part in dy if pair else (dy,):
+            if part is None:
+                part = self.backend.xp.zeros(shape, dtype=self.dtype)
+            part = self.enter(part, "dy")
+            if tuple(part.shape) != shape:
+                raise ValueError(f"dy must have shape {shape}, found {tuple(part.shape)}")
+            if unbatched:
+                parts.append(part.transpose(1, 0)[:, :, None])
+            else:
+                parts.append(part.transpose(2, 1, 0) if self.config["batch_first"] else part.transpose(2, 0, 1))
+        return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts, axis=0)
 
     def step(self, x_t: Array, state: Any = None) -> tuple[Any, Any]:
         """(y_t, state) of one time step: of a loop of your own, which keeps the state.
@@ -362,12 +432,10 @@ class Recurrent:
                 f"x_t must have shape (B, {self.input_size}) or ({self.input_size},), found {tuple(x_t.shape)}"
             )
         rows = x_t[None, :] if alone else x_t
-        initial = self.enter_state(self.with_batch_axis(state) if alone else state, rows.shape[0])
+        initial = self.enter_state(state, rows.shape[0], unbatched=alone)
         y, final, _ = self.run(rows.T[:, None, :], initial, save=False)
-        left = self.leave_state(final)
-        if not alone:
-            return y[:, 0, :].T, left
-        return y[:, 0, 0], self.without_batch_axis(left)
+        left = self.leave_state(final, alone)
+        return (y[:, 0, 0] if alone else y[:, 0, :].T), left
 
     def stream(self, batch_size: int | None = None, state: Any = None) -> Stream:
         """A `lstm_np.Stream`: steps one at a time, of sequences that arrive so, with the state kept between them.
@@ -383,26 +451,6 @@ class Recurrent:
         below 1.
         """
         return Stream(self, batch_size, state)
-
-    def with_batch_axis(self, state: Any) -> Any:
-        """The state of one sequence, parts (L, H), as that of a batch, parts (L, 1, H).
-
-        Raises ValueError for parts of another shape.
-        """
-        several = len(self.cell.state) > 1
-        if state is None:
-            return None
-        parts = state if several and isinstance(state, (tuple, list)) else (state,)
-        entered = [part if part is None else self.enter(part, "a part of the state") for part in parts]
-        for part in entered:
-            if part is not None and part.ndim != 2:
-                raise ValueError(f"the state of one sequence has parts (L, H), found {tuple(part.shape)}")
-        batched = tuple(part if part is None else part[:, None, :] for part in entered)
-        return batched if several else batched[0]
-
-    def without_batch_axis(self, state: Any) -> Any:
-        """The state of a batch of one, parts (L, 1, H), as that of one sequence, parts (L, H)."""
-        return tuple(part[:, 0, :] for part in state) if isinstance(state, tuple) else state[:, 0, :]
 
     def enter(self, array: Array, name: str) -> Array:
         """An array of the backend in the layer's dtype; `name` is what errors call it.
@@ -425,17 +473,20 @@ class Recurrent:
             raise ValueError(f"resets must be booleans ({B},), found {found.dtype} {found.shape}")
         return self.backend.from_host(found.copy()) if found.any() else None
 
-    def enter_state(self, state: Any, B: int, missing: Array | None = 0) -> list[tuple[Array | None, ...]]:
+    def enter_state(
+        self, state: Any, B: int, missing: Array | None = 0, unbatched: bool = False
+    ) -> list[tuple[Array | None, ...]]:
         """The state per layer and direction, parts (H, B), from its public form, see `forward`.
 
         A part that is not given is the initial state's, or None with missing=None.  Raises ValueError when a shape does
         not fit.
         """
-        L, H = len(self.singles), self.hidden_size
+        sizes = [single.spec.hidden_size for single in self.singles]
+        L, one_size = len(sizes), len(set(self.hidden_sizes)) == 1
         initial = [(None,) * len(self.cell.state)] * L
         if missing is not None:
             initial = [single.initial_state(B) for single in self.singles]
-        parts = self._parts_of(state)
+        parts = self._parts_of(state, unbatched)
         if len(parts) != len(self.cell.state):
             raise ValueError(f"the state has the parts {', '.join(self.cell.state)}; found {len(parts)} of them")
         entered = []
@@ -443,29 +494,46 @@ class Recurrent:
             if part is None:
                 entered.append([own[n] for own in initial])
                 continue
-            part = self.enter(part, name)
-            if tuple(part.shape) != (L, B, H):
-                raise ValueError(f"state part {name} must have shape {(L, B, H)}, found {tuple(part.shape)}")
-            entered.append([part[k].T for k in range(L)])
+            if one_size:
+                part, expected = self.enter(part, name), (L, sizes[0]) if unbatched else (L, B, sizes[0])
+                if tuple(part.shape) != expected:
+                    raise ValueError(f"state part {name} must have shape {expected}, found {tuple(part.shape)}")
+            elif not isinstance(part, (list, tuple)) or len(part) != L:
+                raise ValueError(f"state part {name} must be a list of {L} arrays, since layers differ in size")
+            else:
+                part = [self.enter(array, name) for array in part]
+            entered.append([self._entered_part(part[k], name, H, B, unbatched) for k, H in enumerate(sizes)])
         return list(zip(*entered, strict=True))
 
-    def _parts_of(self, state: Any) -> Sequence[Any]:
+    def _entered_part(self, part: Array, name: str, H: int, B: int, unbatched: bool) -> Array:
+        """(H, B) of one layer and direction."""
+        shape = (H,) if unbatched else (B, H)
+        if tuple(part.shape) != shape:
+            raise ValueError(f"state part {name} must have shape {shape} in this layer, found {tuple(part.shape)}")
+        return part[:, None] if unbatched else part.T
+
+    def _parts_of(self, state: Any, unbatched: bool) -> Sequence[Any]:
         """The parts of a state in its public form."""
+        axes = 2 if unbatched else 3
         if state is None:
             return (None,) * len(self.cell.state)
         if not isinstance(state, (tuple, list)):
             return (state,)
+        if len(self.cell.state) == 1 and len(set(self.hidden_sizes)) > 1:
+            wrapped = len(state) == 1 and (state[0] is None or isinstance(state[0], (tuple, list)))
+            return state if wrapped else (state,)
         if len(self.cell.state) == 1:
             only = state[0] if len(state) == 1 else ()
-            is_part = only is None or getattr(only, "ndim", 0) == 3
-            if not is_part and self.enter(state, self.cell.state[0]).ndim == 3:
+            is_part = only is None or getattr(only, "ndim", 0) == axes
+            if not is_part and self.enter(state, self.cell.state[0]).ndim == axes:
                 return (state,)  # the one part as nested lists, not a list with the one part
         return state
 
-    def leave_state(self, state: list[tuple[Array, ...]]) -> Any:
+    def leave_state(self, state: list[tuple[Array, ...]], unbatched: bool = False) -> Any:
         """The public form of a state per layer and direction."""
-        xp = self.backend.xp
-        parts = tuple(xp.stack([part.T for part in column]) for column in zip(*state, strict=True))
+        columns = ([part[:, 0] if unbatched else part.T for part in column] for column in zip(*state, strict=True))
+        one_size = len(set(self.hidden_sizes)) == 1
+        parts = tuple(self.backend.xp.stack(column) if one_size else column for column in columns)
         return parts if len(parts) > 1 else parts[0]
 
     # ---- inside: feature-major, a column a sample
@@ -502,12 +570,11 @@ class Recurrent:
         """
         if truncation is not None and save:
             return self._run_truncated(x, state, truncation, sequence, dropout_key, resets)
-        xp = self.backend.xp
         _, T, B = x.shape
         parts = [(None,) * len(self.cell.state)] * len(self.singles) if state is None else state
         begun = [single.begin(part, B, resets) for single, part in zip(self.singles, parts, strict=True)]
         final: list[tuple[Array, ...]] = []
-        cache: dict[str, Any] = {"shape": (B, T), "packing": packing, "saved": [], "masks": []}
+        cache: dict[str, Any] = {"shape": (B, T), "packing": packing, "saved": [], "masks": [], "factors": []}
         cache["began"] = [own for _, own in begun]
         given, recorded = x, self._new_trace(bool(holds or self.config["hold"]), packing) if trace else None
         for layer in range(self.num_layers):
@@ -518,7 +585,7 @@ class Recurrent:
                 wanted = sequence or not top or trace
                 edits = None
                 if holds:
-                    shape = (B, T, self.hidden_size)
+                    shape = (B, T, single.spec.hidden_size)
                     edits = edits_of(holds, layer, single.reverse, shape, self.backend, self.dtype, packing)
                 y, last, saved = single.forward(
                     x,
@@ -536,7 +603,8 @@ class Recurrent:
                 cache["saved"].append(saved)
             if trace:
                 cache["outputs"] = outputs
-            x = outputs[0] if len(outputs) == 1 or outputs[0] is None else xp.concat(outputs, axis=0)
+            x = outputs[0] if outputs[0] is None else self._merged(outputs)
+            cache["factors"].append(outputs if self.config["merge"] == "mul" else None)
             mask = None
             if dropping and dropout_key is not None:
                 mask = self._mask(layer, x.shape, dropout_key)
@@ -614,18 +682,40 @@ class Recurrent:
                 dstate_0 = [tuple(x + y for x, y in zip(one, other, strict=True)) for one, other in pairs]
         return dx, dstate_0, sums
 
+    def _merged(self, outputs: list[Array]) -> Array:
+        """What a layer hands on, (features, T, B), of the outputs (H, T, B) of its directions."""
+        if len(outputs) == 1:
+            return outputs[0]
+        merge, (ahead, back) = self.config["merge"], outputs
+        if merge in ("sum", "average"):
+            return ahead + back if merge == "sum" else (ahead + back) * 0.5
+        return ahead * back if merge == "mul" else self.backend.xp.concat(outputs, axis=0)
+
+    def _merged_back(self, dy: Array | None, factors: list[Array] | None) -> list[Array | None]:
+        """The gradients of a layer's directions from that of what it hands on; `factors`: what was multiplied."""
+        if dy is None or self.directions == 1:
+            return [dy] * self.directions
+        merge = self.config["merge"]
+        if merge in ("sum", "average"):
+            return [dy if merge == "sum" else dy * 0.5] * 2
+        if factors is not None:
+            return [dy * factors[1], dy * factors[0]]
+        H = dy.shape[0] // 2
+        return [dy[:H], dy[H:]]
+
     def _new_trace(self, held: bool, packing: Packing | None) -> Trace:
         """Of a pass that is about to begin."""
         return Trace.of_layers(
             self.cell,
             self.num_layers,
             self.directions,
-            self.hidden_size,
+            self.config["hidden_size"],
             self.dtype,
             self.backend,
             self.kernel_names,
             held,
             packing,
+            reverse=self.config["reverse"],
         )
 
     def _difference(
@@ -642,7 +732,7 @@ class Recurrent:
         if set(self.kernel_names) == {"reference"}:
             return 0.0
         own_y, own_final, _ = self.run(x, state, packing=packing, save=False, dropout_key=dropout_key)
-        y = self.backend.xp.concat(outputs, axis=0)
+        y = self._merged(outputs)
         if dropout_key is not None and self._drops(self.num_layers - 1):
             y = y * self._mask(self.num_layers - 1, y.shape, dropout_key)
         pairs = [(y, own_y)]
@@ -666,19 +756,19 @@ class Recurrent:
         """
         if "windows" in cache:
             return self._run_truncated_backward(cache, dy, dstate, into, input_gradient)
-        H, recorded = self.hidden_size, cache.get("trace")
+        recorded = cache.get("trace")
         grads: dict[str, Mapping[str, Array]] = {}
         dstate_0: list[Any] = [None] * len(self.singles)
         for layer in reversed(range(self.num_layers)):
             if dy is not None and cache["masks"][layer] is not None:
                 dy = dy * cache["masks"][layer]
-            dx = None
+            dx, dys = None, self._merged_back(dy, cache["factors"][layer])
             for direction, single in enumerate(self.singles_of(layer)):
                 k = layer * self.directions + direction
                 steps: list[StepBack] = []
                 d, dstate_0[k], grads[single.name] = single.backward(
                     cache["saved"][k],
-                    None if dy is None else dy[direction * H : (direction + 1) * H],
+                    dys[direction],
                     dstate[k],
                     input_gradient=input_gradient or layer > 0,
                     state_gradient=state_gradient,
@@ -695,9 +785,9 @@ class Recurrent:
         ordered = merge({single.name: grads[single.name] for single in self.singles})
         return dy if input_gradient else None, dstate_0, {name: ordered[name] for name in self.params}
 
-    def _run_time_bias(self) -> Array:
+    def _run_time_bias(self, H: int) -> Array:
         """(4H,) on the backend: the forget bias in the forget gate's block, zeros elsewhere."""
-        H, gates = self.hidden_size, self.cell.gates
+        gates = self.cell.gates
         value = initializers.initial_forget_bias(self.config["initializer"], self.cell, self.config["forget_bias"])
         bias = self.backend.xp.zeros((len(gates) * H,), dtype=self.dtype)
         if value is not None:
@@ -746,11 +836,14 @@ class LSTM(Recurrent):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         *,
         num_layers: int = 1,
         bias: bool | str = True,
         bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        batch_first: bool = True,
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
@@ -788,12 +881,15 @@ class GRU(Recurrent):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         *,
         reset: str = "after",
         num_layers: int = 1,
         bias: bool | str = True,
         bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        batch_first: bool = True,
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",
@@ -827,12 +923,15 @@ class RNN(Recurrent):
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         *,
         nonlinearity: str = "tanh",
         num_layers: int = 1,
         bias: bool | str = True,
         bidirectional: bool = False,
+        reverse: bool = False,
+        merge: str = "concat",
+        batch_first: bool = True,
         dropout: float = 0.0,
         dropout_outputs: str = "between",
         dropout_mask: str = "step",

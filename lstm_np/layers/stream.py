@@ -31,20 +31,12 @@ class Layers(Protocol):
         """As `lstm_np.layers.Recurrent.enter`."""
         ...
 
-    def enter_state(self, state: Any, B: int) -> list[tuple[Any, ...]]:
+    def enter_state(self, state: Any, B: int, *, unbatched: bool = False) -> list[tuple[Any, ...]]:
         """As `lstm_np.layers.Recurrent.enter_state`."""
         ...
 
-    def leave_state(self, state: list[tuple[Array, ...]]) -> Any:
+    def leave_state(self, state: list[tuple[Array, ...]], unbatched: bool = False) -> Any:
         """As `lstm_np.layers.Recurrent.leave_state`."""
-        ...
-
-    def with_batch_axis(self, state: Any) -> Any:
-        """As `lstm_np.layers.Recurrent.with_batch_axis`."""
-        ...
-
-    def without_batch_axis(self, state: Any) -> Any:
-        """As `lstm_np.layers.Recurrent.without_batch_axis`."""
         ...
 
 
@@ -172,8 +164,7 @@ class Stream:
         """
         chosen = self._chosen(samples)
         parts = [tuple(part[:, chosen] for part in stepper.state()) for stepper in self._steppers]
-        state = self._layers.leave_state(parts)
-        return state if self.batch_size is not None else self._layers.without_batch_axis(state)
+        return self._layers.leave_state(parts, self.batch_size is None)
 
     def restore(self, state: Any, samples: Sequence[int] | int | None = None) -> None:
         """Go on from a state that `save` gave, or `forward`; None: the initial state.
@@ -188,9 +179,10 @@ class Stream:
         Raises ValueError when a shape does not fit, or for samples that it does not have; the state is then as it was.
         """
         chosen = self._chosen(samples)
-        if self.batch_size is None:
-            state = self._layers.with_batch_axis(state)
-        entered = self._initial if state is None else self._layers.enter_state(state, len(chosen))
+        alone = self.batch_size is None
+        entered = self._initial
+        if state is not None:
+            entered = self._layers.enter_state(state, len(chosen), unbatched=alone)
         parts = [tuple(part.copy() for part in stepper.state()) for stepper in self._steppers]
         for one, other in zip(parts, entered, strict=True):
             for part, values in zip(one, other, strict=True):

@@ -11,7 +11,7 @@ import functools
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lstm_np.cells import CELLS
@@ -35,7 +35,7 @@ def _model_settings() -> dict[str, Option]:
     """The options of a model that recipes say, with the choices that recipes have."""
     found = {name: BY_NAME[name] for name in taken_by(SequenceClassifier) if BY_NAME[name].recipe}
     return {
-        name: option.among(choice for choice in option.choices if choice not in option.private)
+        name: replace(option, choices=tuple(c for c in option.choices if c not in option.private), several=False)
         for name, option in found.items()
     }
 
