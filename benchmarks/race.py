@@ -113,15 +113,17 @@ class Pace:
     rounds    measurements per process
     slot      seconds of timed steps in each
     patience  seconds that a case spends in all on waiting for near cores and on repeating slots
+    most      steps of a slot
     """
 
     rounds: int = 9
     slot: float = 0.15
     patience: float = 40.0
+    most: int = 1000
 
     def steps(self, seconds_per_step: float) -> tuple[int, int]:
         """(timed, untimed) steps of a slot."""
-        timed = max(1, min(1000, round(self.slot / seconds_per_step)))
+        timed = max(1, min(self.most, round(self.slot / seconds_per_step)))
         return timed, max(1, timed // 8) if seconds_per_step < 1.0 else 0
 
     def rounds_for(self, seconds_per_step: float) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -58,8 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, RuntimeError, OSError) as error:
         print(f"benchmarks.gpu: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    _run_all(document, wanted, arguments, write)
-    print("\n".join(short_table(document)))
+    # a run that is cut short ends its part's processes and says what it has
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        _run_all(document, wanted, arguments, write)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        print("\n".join(short_table(document)), flush=True)
     parts = document["parts"].values()
     wrong = [record for part in parts for record in part["records"] if record.get("ok") is False]
     return 1 if wrong or any(part["status"] == "failed" for part in parts) else 0
@@ -67,25 +73,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_all(document: dict[str, Any], wanted: Sequence[str], arguments: argparse.Namespace, write: Any) -> None:
     ends, clock, flags = time.monotonic() + arguments.budget, ClockLog(), _flags(arguments)
-    for name in wanted:
-        limit = min(PARTS[name], ends - time.monotonic())
-        part: dict[str, Any] = {"status": "out of time", "seconds": 0.0, "error": None, "records": []}
-        document["parts"][name] = part
-        if limit < LEAST:
-            continue
-        part["status"] = "running"
+    try:
+        for name in wanted:
+            limit = min(PARTS[name], ends - time.monotonic())
+            part: dict[str, Any] = {"status": "out of time", "seconds": 0.0, "error": None, "records": []}
+            document["parts"][name] = part
+            if limit < LEAST:
+                continue
+            part["status"] = "running"
 
-        def on_record(record: dict[str, Any], part: dict[str, Any] = part) -> None:
-            part["records"].append(record)
-            write(BETWEEN_WRITES)
+            def on_record(record: dict[str, Any], part: dict[str, Any] = part) -> None:
+                record["sm_mhz"] = clock.now
+                part["records"].append(record)
+                write(BETWEEN_WRITES)
 
-        clock.since_last()
-        command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--budget", str(int(limit)), *flags]
-        document["parts"][name] = {**watch_part(command, limit, on_record), "sm_clock_mhz": clock.since_last()}
-        print(f"{name}: {document['parts'][name]['status']}", flush=True)
+            clock.since_last()
+            command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--budget", str(int(limit)), *flags]
+            document["parts"][name] = {**watch_part(command, limit, on_record), "sm_clock_mhz": clock.since_last()}
+            print(f"{name}: {document['parts'][name]['status']}", flush=True)
+            write(0.0)
+    finally:
+        clock.close()
         write(0.0)
-    clock.close()
-    write(0.0)
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:

@@ -40,10 +40,19 @@ def attempt(record: Record, check: Callable[[], Record]) -> Record:
 
 
 def conformance(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
-    """Every kernel of the backend against the reference kernel in float64 on NumPy."""
-    for name in backend.kernels:
+    """Every kernel of the backend against the reference kernel in float64 on NumPy, one shape after another."""
+    return _conformance(backend, sizes.shapes)
+
+
+def more_conformance(backend: lstm_np.Backend, sizes: PartSizes) -> Iterator[Record]:
+    """The same of the other shapes."""
+    return _conformance(backend, sizes.more_shapes)
+
+
+def _conformance(backend: lstm_np.Backend, shapes: tuple[tuple[int, int, int, int], ...]) -> Iterator[Record]:
+    for D, H, T, B in shapes:
         for dtype, limit in LIMITS.items():
-            for D, H, T, B in sizes.shapes:
+            for name in backend.kernels:
                 spec, kernel = LayerSpec(get_cell("lstm"), D, H, True, dtype), kernel_class(name)
                 if kernel.supports(spec, backend):
                     record = {"kernel": name, "dtype": dtype, "D": D, "H": H, "T": T, "B": B, "limit": limit}

@@ -50,6 +50,11 @@ class ClockLog:
             if clock is not None:
                 self._samples.append(clock)
 
+    @property
+    def now(self) -> int | None:
+        """What was read last, in MHz; None for nothing."""
+        return self._samples[-1] if self._samples else None
+
     def since_last(self) -> dict[str, int] | None:
         """{"median", "least", "most"} in MHz of what was read since this was asked before; None for nothing."""
         samples, self._samples = self._samples, []

@@ -1,4 +1,4 @@
-"""Our training step on a GPU, with the data set on the device; inference is the model's."""
+"""Our training step and inference on a GPU, with the data set on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import lstm_np
 from benchmarks.contestant import Contestant
 from benchmarks.ours import make_model
-from benchmarks.workloads import LEARNING_RATE, Batch, Case, Weights, as_images, batches_of_images, mean_cross_entropy
+from benchmarks.workloads import CLASSES, LEARNING_RATE, Batch, Case, Weights, as_images
+from lstm_np.device.inference import DeviceInference
 from lstm_np.device.step import DeviceTrainingStep, Update
 
 REPEATED = 32  # batches on the device, so that a whole measurement is one pass over them
@@ -41,7 +42,11 @@ def make_device_step(
 
 
 class DeviceStep(Contestant):
-    """`DeviceTrainingStep`: gather, forward, loss, backward and Adam on the device; strict float32."""
+    """`DeviceTrainingStep`: gather, forward, loss, backward and Adam on the device; strict float32.
+
+    Inference is `DeviceInference`, which `predict` and `evaluate` use: gather, forward, and each sample's
+    probabilities, guess and loss.
+    """
 
     def __init__(self, threads: int, backend: lstm_np.Backend | None = None) -> None:
         super().__init__(threads)
@@ -49,7 +54,7 @@ class DeviceStep(Contestant):
         self.xp = self.backend.xp
         self.model: Any = None
         self.train_step: Any = None
-        self.x: Any = None
+        self.inference: Any = None
 
     def describe(self) -> dict[str, Any]:
         """Versions and settings."""
@@ -62,25 +67,26 @@ class DeviceStep(Contestant):
         """Model, data set and step on the device."""
         if case.L != 1 or adam != self.adam:
             raise ValueError("the device step has one layer and the paper's Adam")
-        self.model = self.train_step = self.x = None
+        self.model = self.train_step = self.inference = None
         if hasattr(self.xp, "get_default_memory_pool"):
             self.xp.get_default_memory_pool().free_all_blocks()  # others share the device
         self.training, self.B = case.mode == "train", case.B
         images, labels = as_images(batches)
         self.model = make_model(case, weights, self.backend)
-        self.images = images.reshape(len(images), case.T, case.D)
-        self.labels = labels
         if self.training:
             many = np.tile(images, (REPEATED // len(batches), 1))
             self.train_step = make_device_step(self.model, many, np.tile(labels, REPEATED // len(batches)), case.T)
             self.order, self.left = np.arange(len(many)), 0
         else:
-            self.x = [self.backend.from_host(x) for x, _ in batches_of_images(case, batches)]
+            self.inference = DeviceInference(self.backend, self.model.params.flat, (case.T, case.D, case.H, CLASSES))
+            starts = range(0, len(images), case.B)
+            parts = [slice(start, start + case.B) for start in starts]
+            self.data = [self.inference.data(images[part], labels[part], 1 / 255) for part in parts]
 
     def step(self, batch: int) -> None:
-        """A training step (batches follow each other on the device), or the logits; does not wait."""
+        """A training step (batches follow each other on the device), or the probabilities; does not wait."""
         if not self.training:
-            self.model.logits(self.x[batch])
+            self.inference.measure(self.data[batch])
             return
         if self.left == 0:
             self.train_step.begin_epoch(self.order)
@@ -91,8 +97,8 @@ class DeviceStep(Contestant):
     def loss(self, batch: int) -> float:
         """The loss on a batch."""
         if not self.training:
-            logits = self.backend.to_host(self.model.logits(self.x[batch]))
-            return mean_cross_entropy(logits, self.labels[batch * self.B : (batch + 1) * self.B])
+            sums = self.inference.measure(self.data[batch]).sums()
+            return sums.loss / sums.samples
         self.train_step.reset_totals()
         self.step(batch)
         total, _, count = self.train_step.totals()
@@ -101,7 +107,7 @@ class DeviceStep(Contestant):
     def seconds(self, steps: int) -> list[float]:
         """Mean duration of the steps of each pass over the device's batches, by the device's events."""
         means = []
-        stream = self.train_step.stream if self.training else self.xp.cuda.get_current_stream()
+        stream = self.train_step.stream if self.training else self.inference.launches.stream
         while steps > 0:
             count = min(steps, REPEATED)
             if self.training:

@@ -49,16 +49,18 @@ def race(budget: float, cases: Sequence[Case], peers: Sequence[str], pace: Pace)
 
 
 def _one_case(case: Case, ours: Racer, racers: list[Racer], pace: Pace) -> Iterator[dict[str, Any]]:
-    """Its record; once more where a peer was dropped in the middle of it.  Those that were leave `racers`."""
+    """Its record; once more without a peer that fails in the middle of it.  Those that were dropped leave `racers`."""
+    taking_part = list(racers)
     while True:
         try:
-            systems = [System(racer.name, {"default": racer}) for racer in racers]
+            systems = [System(racer.name, {"default": racer}) for racer in taking_part]
             yield {"case": race_case(case, System(ours.name, {"default": ours}), systems, pace)}
             racers[:] = [racer for racer in racers if racer.alive]
             return
         except ContestantError as error:
             yield {"left_out": str(case), "reason": str(error)}
-            dropped = [racer for racer in racers if not racer.alive]
             racers[:] = [racer for racer in racers if racer.alive]
-            if not dropped or not ours.alive:
+            left = [racer for racer in taking_part if racer.alive and not str(error).startswith(f"{racer.name}: ")]
+            if len(left) == len(taking_part) or not ours.alive:
                 return
+            taking_part = left

@@ -41,8 +41,8 @@ def runs(budget: float, arguments: Sequence[str] = ()) -> Iterator[dict[str, Any
         yield {"skipped": "compute-sanitizer is not installed (pip install nvidia-cuda-sanitizer-api)"}
         return
     ends = time.monotonic() + budget
-    for tool in TOOLS:
-        limit = min(LIMIT, ends - time.monotonic())
+    for number, tool in enumerate(TOOLS):
+        limit = min(LIMIT, (ends - time.monotonic()) / (len(TOOLS) - number))  # what one leaves, the next ones have
         command = [tool_path, "--tool", tool, "--print-limit", "5", "--error-exitcode", "9",
                    sys.executable, "-m", "benchmarks.gpu", "--part", "checked_steps", *arguments]  # fmt: skip
         yield {"tool": tool, **_run(command, limit)} if limit > 5 else {"tool": tool, "skipped": "no time left"}

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import clock, machine_code, nvrtc, race, sanitizer
 from benchmarks.gpu.clock import ClockLog
 from benchmarks.gpu.parts import PARTS
-from benchmarks.processes import ContestantError, Racer
+from benchmarks.gpu.sizes import FULL
+from benchmarks.processes import ROOT, ContestantError, Racer, family, python_path
 from benchmarks.race import Pace
 from benchmarks.workloads import Case
 from tests.gpu.support import needs_compiler
@@ -45,10 +47,13 @@ def stand_in(monkeypatch, tmp_path):
 
 
 @needs_compiler
-def test_the_whole_run(stand_in, tmp_path, capsys):
+def test_the_whole_run(stand_in, tmp_path, capsys, monkeypatch):
+    for name in PARTS:  # the CPU is slower
+        monkeypatch.setitem(PARTS, name, 300)
     assert command.main(["--small", "--out", str(tmp_path / "out")]) == 0
     document = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert document == json.loads((tmp_path / "repository" / "gpu.json").read_text())
+    assert list(document["parts"]) == list(PARTS)
     found = document["parts"]
     assert list(found) == list(PARTS)
     assert {part["status"] for part in found.values()} == {"done"}
@@ -103,6 +108,51 @@ def test_a_folder_that_cannot_be_written(stand_in, tmp_path, monkeypatch, capsys
         assert (told.err.count("\n"), told.out) == (1, "")
 
 
+def test_two_minutes_reach_the_microseconds_of_each_launch():
+    names = list(PARTS)
+    assert sum(PARTS[name] for name in names[: names.index("launches") + 1]) <= 120
+    main = (FULL.shapes[0][1:3], FULL.curves[0][1:], FULL.steps[0][1:], FULL.variants[0][1:3])
+    assert {*main, (FULL.race[0].H, FULL.race[0].T)} == {(128, 28)}, "of each part what says most comes first"
+    assert {H % 4 for _, H, _, _ in FULL.shapes} >= {0, 2}
+    assert [H for _, H, _ in FULL.steps] == [128, 64, 256, 512, 1024]
+
+
+def runs(pid):
+    """Whether a process is there and not only waits to be forgotten."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not list processes in /proc")
+def test_a_run_that_is_ended_says_what_it_has(stand_in, tmp_path):
+    """SIGTERM: the part's process ends too, and the file and the table are there."""
+    arguments = ["--parts", "race,rest", "--out", str(tmp_path)]
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import results\n"
+        "from benchmarks.gpu.__main__ import main\n"
+        f"results.FOLDER = Path({str(tmp_path / 'repository')!r}); sys.exit(main(sys.argv[1:]))"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": python_path()},
+    )  # fmt: skip
+    ends, children = time.monotonic() + 60, []
+    while not children:
+        assert run.poll() is None
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+        children = family(run.pid)[1:]
+    run.terminate()
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 143
+    assert "race: running" in said
+    assert json.loads((tmp_path / "gpu.json").read_text())["parts"]["race"]["status"] == "running"
+    assert not [pid for pid in children if runs(pid)]
+
+
 def test_out_of_time(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "LEAST", 10**6)
     assert command.main(["--small", "--parts", "race", "--out", str(tmp_path)]) == 0
@@ -154,6 +204,28 @@ def test_contestants_start_together_and_a_hanging_one_is_dropped(monkeypatch):
     assert asked == [["late", "good"], ["good"], ["good"]]  # the first case once more, without the one that hung
     assert [("case" in record) for record in records[4:]] == [False, True, True]
     assert all(racer.closed for racer in Slow.made)
+
+
+def test_a_peer_that_fails_is_left_out_of_that_case_alone(monkeypatch):
+    Slow.made, asked = [], []
+    monkeypatch.setattr(race, "Racer", Slow)
+
+    def one_case(case, ours, peers, pace):
+        asked.append([peer.name for peer in peers])
+        if len(asked) == 1:
+            raise ContestantError("large: time: OutOfMemoryError: it needs more")
+        return {"results": {}}
+
+    monkeypatch.setattr(race, "race_case", one_case)
+    cases = [Case("train", 1, 1), Case("train", 2, 2)]
+    records = list(race.race(100.0, cases, ("large", "good"), Pace()))
+    assert asked == [["large", "good"], ["good"], ["large", "good"]]
+    assert records[3] == {"left_out": "train B=1 H=1 T=28", "reason": "large: time: OutOfMemoryError: it needs more"}
+
+
+def test_a_slot_holds_as_many_fast_steps_as_its_time_takes():
+    assert FULL.pace.steps(1e-4) == (2000, 250)
+    assert (FULL.pace.slot, FULL.pace.rounds) == (0.2, 5)
 
 
 def test_without_ourselves_there_is_no_race(monkeypatch):
