@@ -1,6 +1,6 @@
 """What the machine code of the one-launch kernels does in one time step, read without a GPU.
 
-    python -m benchmarks.gpu.machine_code          the table of docs/gpu.md
+    python -m benchmarks.gpu.machine_code          the tables of docs/gpu.md
 
 Counts are facts about the code for sm_90.  Cycles are a prediction: a model of one multiprocessor issues the loop's
 instructions of all warps in order, with the stalls and scoreboards that the encoding gives, latencies and rates that
@@ -121,7 +121,7 @@ def time_loop(code: Sequence[Instruction | str]) -> Loop:
     return Loop(tuple(shortest))
 
 
-def predicted_cycles(loop: Loop, warps: int, steps: int = 6) -> float:
+def predicted_cycles(loop: Loop, warps: int, steps: int = 3) -> float:
     """Cycles of one time step: the last of `steps` in the model.
 
     Every instruction of the loop's text is issued, branches around parts of it are not taken.
@@ -246,13 +246,26 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def table_of_the_others(architecture: int = 90) -> list[str]:
+    """All other kernels, in float32, in Markdown."""
+    files = ("classifier", "products", "steps", "training")
+    compiled = nvrtc.compile_for(architecture, cuda_source.source(*files), cuda_source.options("float32"))
+    code = kernels_of(nvrtc.disassemble(compiled.cubin))
+    lines = ["| kernel | registers | spills, B | local loads | shared, KiB |", "|---|---|---|---|---|"]
+    for name, usage in sorted(compiled.usage.items()):
+        local = sum(isinstance(entry, Instruction) and entry.name.startswith("LDL") for entry in code[name])
+        lines.append(f"| `{name}` | {usage.registers} | {usage.spill_stores} | {local} | {usage.shared / 1024:.1f} |")
+    return lines
+
+
 def main() -> int:
-    """Print the table; exit status 2 without NVRTC and the disassembler."""
+    """Print the tables; exit status 2 without NVRTC and the disassembler."""
     if nvrtc.library() is None or nvrtc.disassembler() is None:
         print(f"benchmarks.gpu.machine_code: NVRTC or nvdisasm is not installed: {nvrtc.NEEDED}", file=sys.stderr)
         return 2
     print(f"sm_90, NVRTC {nvrtc.version()}, {date.today().isoformat()}; per thread and time step; B = 128\n")
     print("\n".join(table([row for hidden_size in HIDDEN_SIZES for row in read(hidden_size)])))
+    print("\n" + "\n".join(table_of_the_others()))
     return 0
 
 

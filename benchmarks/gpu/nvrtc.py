@@ -18,18 +18,20 @@ from typing import Any, NamedTuple
 # what CuPy 14 adds to a module's own options (cupy/cuda/compiler.py), besides the architecture and paths of headers
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 REPORT = re.compile(
-    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
+    r"(?:, used \d+ barriers)?(?:, (\d+) bytes smem)?",
     re.DOTALL,
 )
 NEEDED = "pip install nvidia-cuda-nvrtc nvidia-cuda-nvdisasm (no GPU is needed)"
 
 
 class Usage(NamedTuple):
-    """What ptxas reports of one kernel: registers per thread, bytes spilt."""
+    """What ptxas reports of one kernel: registers per thread, bytes spilt, bytes of static shared memory."""
 
     registers: int
     spill_stores: int
     spill_loads: int
+    shared: int
 
 
 class Compiled(NamedTuple):
@@ -98,7 +100,10 @@ def compile_for(architecture: int, source: str, options: tuple[str, ...]) -> Com
         cubin = _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    usage = {name: Usage(int(used), int(stores), int(loads)) for name, stores, loads, used in REPORT.findall(log)}
+    usage = {
+        name: Usage(int(used), int(stores), int(loads), int(shared or 0))
+        for name, stores, loads, used, shared in REPORT.findall(log)
+    }
     return Compiled(cubin, usage)
 
 

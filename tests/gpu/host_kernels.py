@@ -56,7 +56,8 @@ def signatures(source: str) -> dict[str, tuple[list[tuple[str, bool]], str]]:
     return found
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder for what was compiled, which outlives a run of the tests."""
     folder = Path(tempfile.gettempdir()) / f"lstm_np-host-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -64,7 +65,7 @@ def _cache() -> Path:
 
 def _made(name: str, commands: Any) -> Path:
     """The file `name` of the cache, made by the commands for a partial name where it is not there yet."""
-    path = _cache() / name
+    path = cache() / name
     if not path.exists():
         partial = path.with_name(f"{path.stem}.{os.getpid()}.part")
         for command, text in commands(str(partial)):
@@ -185,21 +186,22 @@ class RawKernel:
                     f"{where}: a {dtype} scalar is expected, found {type(argument)}"
                 )
             assert argument.dtype == dtype, f"{where}: {argument.dtype} for {dtype}"
-        only_block = device.only_block
-        self._runtime.enqueue(lambda: self._run(device, grid, block, args, shared_mem, only_block))
+        only_block, hold = device.only_block, self._runtime.hold
+        kept = [(a.values, hold(a.allocation)) if isinstance(a, DeviceArray) else (a, None) for a in args]
+        self._runtime.enqueue(lambda: self._run(device, grid, block, kept, shared_mem, only_block))
 
     def _run(
-        self, device: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_mem: int,
+        self, device: Any, grid: tuple[int, ...], block: tuple[int, ...], args: list[tuple[Any, Any]], shared_mem: int,
         only_block: int,
     ) -> None:  # fmt: skip
         device.launches.append(self.name)
         device.seed += 1
         cells = [
-            np.array(a.values.ctypes.data, np.uint64) if pointer else np.array(a)
-            for a, (_, pointer) in zip(args, self._types, strict=True)
+            np.array(a.ctypes.data, np.uint64) if pointer else np.array(a)
+            for (a, _), (_, pointer) in zip(args, self._types, strict=True)
         ]
         pointers = np.array([cell.ctypes.data for cell in cells], np.uint64)
-        memories = {id(a.allocation): a.allocation for a in args if isinstance(a, DeviceArray)}
+        memories = {id(memory): memory for memory in (held() for _, held in args if held is not None)}
         watched = np.array([memory.row() for memory in memories.values()], WATCHED)
         sizes = [(*n, 1, 1)[:3] for n in (grid, block)]
         how = np.array(

@@ -10,7 +10,7 @@ Limits by compute capability: NVIDIA, CUDA C++ Programming Guide, "Technical spe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lstm_np.arrays import Namespace
@@ -69,7 +69,7 @@ class Tiling:
     """One direction of the persistent kernel: sums = M v for a matrix of `values` rows per unit and `columns` columns.
 
     lanes    neighbouring threads that share the rows of `units` units
-    kept     chunks of four columns per lane and row that lie in registers; the others in shared memory
+    kept     quads (four neighbouring weights of a row) of a lane that lie in registers; the others in shared memory
     samples  per block
     """
 
@@ -108,20 +108,23 @@ class Tiling:
     def registers(self) -> int:
         """Estimate of the registers a thread needs: weights, sums, parts of v, prefetched values, addresses.
 
-        Backward reads and writes more arrays, and lanes without a unit take more predicates and branches.  What the
-        compiler makes of it is held by `tests/gpu/test_machine_code.py`.
+        Backward reads and writes more arrays; lanes without a unit take predicates and branches, and loads of weights
+        from shared memory are under way together.  What the compiler makes of it is held by
+        `tests/gpu/test_machine_code.py`.
         """
         words = self.item_size // 4
         items = self.units * self.samples
         mine = max(1, items // self.lanes)
-        values = words * (self.rows * self.kept * 4 + items * self.values + 4 * self.samples + 13 * mine)
+        values = words * (self.kept * 4 + items * self.values + 4 * self.samples + 13 * mine)
         whole = self.threads * self.units == self.hidden_size * self.lanes
-        return values + 8 * mine + (20 if self.values == GATES else 32) + (0 if whole else 12)
+        mostly_shared = 2 * self.kept <= self.chunks * self.rows
+        forward, backward = 36 if mostly_shared else 28 if whole else 32, 32 if whole else 48
+        return values + 8 * mine + (forward if self.values == GATES else backward)
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory per block: weights that are not in registers, and two buffers of v."""
-        weights = (self.chunks - self.kept) * self.rows * 4 * self.threads
+        weights = (self.chunks * self.rows - self.kept) * 4 * self.threads
         vector = self.samples * self.chunks * 4 * self.lanes
         return (weights + 2 * vector) * self.item_size
 
@@ -130,7 +133,7 @@ class Tiling:
         """A rough count for one time step: multiply-adds or shared-memory traffic, whichever is more, and latency."""
         warps, words = self.threads // WARP, self.item_size // 4
         multiply_adds = warps * self.rows * self.chunks * 4 * self.samples * words // 4
-        weights = warps * (self.chunks - self.kept) * self.rows * 4 * words
+        weights = warps * (self.chunks * self.rows - self.kept) * 4 * words
         vector = warps * self.chunks * self.samples * 2 * words
         shuffles = warps * self.rows * self.samples * words
         return max(multiply_adds, weights + vector + shuffles) + 250
@@ -183,10 +186,12 @@ def tilings(device: Device, H: int, values: int, item_size: int, batch: int) -> 
     for samples in (1, 2, 4):
         for lanes in (4, 8, 16):
             for units in (1, 2, 4, 8):
-                most = -(-columns // (4 * lanes))
-                # cost falls with every chunk moved to registers: the first that fits is the best of this shape
-                options = (Tiling(H, values, columns, item_size, lanes, units, k, samples) for k in range(most, 0, -1))
-                found += [option for option in options if option.fits(device)][:1]
+                # cost falls with every quad moved to registers: as many as fit there are the best of this shape
+                tiling = Tiling(H, values, columns, item_size, lanes, units, 0, samples)
+                for _ in range(2):  # once more, since fewer registers are needed where most weights lie in them
+                    more = (tiling.register_limit - tiling.registers) // item_size
+                    tiling = replace(tiling, kept=min(tiling.chunks * tiling.rows, max(0, tiling.kept + more)))
+                found += [tiling] if tiling.fits(device) else []
     return sorted(found, key=lambda tiling: -(-tiling.grid(batch) // device.multiprocessors) * tiling.cycles)
 
 

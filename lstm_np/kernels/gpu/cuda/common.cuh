@@ -61,9 +61,8 @@ __device__ __forceinline__ Gates activate(real a_i, real a_f, real a_o, real a_g
     return {sigmoid(a_i), sigmoid(a_f), sigmoid(a_o), tanh_of(a_g)};  // (2), (3)
 }
 
-// da of one unit, and dc of the step before, from dh and dc of this step.
-__device__ __forceinline__ Gates cell_backward(const Gates& s, real c, real c_before, real dh, real& dc) {
-    const real tanh_c = tanh_of(c);
+// da of one unit, and dc of the step before, from dh and dc of this step; tanh_c is tanh(c).
+__device__ __forceinline__ Gates cell_backward(const Gates& s, real tanh_c, real c_before, real dh, real& dc) {
     const real d_o = dh * tanh_c;                                   // undoes (5)
     dc += dh * s.o * (real(1) - tanh_c * tanh_c);                   // undoes (5)
     const real d_i = dc * s.g, d_f = dc * c_before, d_g = dc * s.i;  // undoes (4)

@@ -3,9 +3,10 @@
 //
 // Both directions are the same product, sums = M v: forward M = U (4H, H), v = h, four sums per unit; backward M = U^T
 // (H, 4H), v = da, one sum per unit.  LANES neighbouring threads share the rows of UNITS units; each takes every
-// LANES-th chunk of four columns.  Of its chunks the first KEPT lie in registers, the rest in shared memory; these are
-// used between those, so that their loads overlap multiply-adds.  The partial sums are then added up over the lanes by halving: each lane gives half of what it has away, until it holds
-// its own unit's sums.  The launch plan (launch_plan.py) chooses the numbers.
+// LANES-th chunk of four columns.  A quad is four neighbouring weights of one row; of a lane's quads, chunk by chunk, the
+// first KEPT lie in registers, the rest in shared memory.  Chunks with quads there are used between the others, so that
+// their loads overlap multiply-adds.  The partial sums are then added up over the lanes by halving: each lane gives half
+// of what it has away, until it holds its own unit's sums.  The launch plan (launch_plan.py) chooses the numbers.
 
 constexpr int H = LSTM_H;
 
@@ -19,12 +20,12 @@ struct Tiling {
     static constexpr int VALUES = VALUES_, K = K_, LANES = LANES_, UNITS = UNITS_;
     static constexpr int THREADS = THREADS_, SAMPLES = SAMPLES_;
     static constexpr int CHUNKS = (K + 4 * LANES - 1) / (4 * LANES);
-    static constexpr int KEPT = KEPT_ < CHUNKS ? KEPT_ : CHUNKS;
     static constexpr int PADDED = CHUNKS * 4 * LANES;  // length of v in shared memory, zeros behind K
     static constexpr int ROWS = UNITS * VALUES;
+    static constexpr int KEPT = KEPT_ < CHUNKS * ROWS ? KEPT_ : CHUNKS * ROWS;
     static constexpr int ITEMS = UNITS * SAMPLES;  // of one lane group: item = sample * UNITS + unit
     static constexpr int MINE = ITEMS > LANES ? ITEMS / LANES : 1;  // items left to each lane after adding up
-    static constexpr int SHARED_WEIGHTS = (CHUNKS - KEPT) * ROWS * 4 * THREADS;
+    static constexpr int SHARED_WEIGHTS = (CHUNKS * ROWS - KEPT) * 4 * THREADS;
     static constexpr int VECTOR = SAMPLES * PADDED;  // one of the two buffers of v
 };
 
@@ -58,7 +59,7 @@ struct Place {
 
 template <class M>
 struct Weights {
-    real kept[M::ROWS][M::KEPT * 4];
+    real kept[M::KEPT * 4];
 
     __device__ __forceinline__ static real entry(const real* matrix, int row_unit, int value, int column) {
         const bool inside = row_unit < H && column < M::K;
@@ -79,22 +80,24 @@ struct Weights {
 #pragma unroll
         for (int r = 0; r < M::ROWS; ++r) {
             const int unit = place.first_unit + r / M::VALUES, value = r % M::VALUES;
+            const int in_registers = (M::KEPT + M::ROWS - 1 - r) / M::ROWS;  // quads of this row
 #pragma unroll
-            for (int c = 0; c < M::KEPT; ++c) {
+            for (int c = 0; c < in_registers; ++c) {
                 const Quad<real> q = chunk(matrix, unit, value, (c * M::LANES + place.lane) * 4);
 #pragma unroll
-                for (int e = 0; e < 4; ++e) kept[r][c * 4 + e] = q.v[e];
+                for (int e = 0; e < 4; ++e) kept[(c * M::ROWS + r) * 4 + e] = q.v[e];
             }
-            for (int c = M::KEPT; c < M::CHUNKS; ++c)
-                put_quad(shared, (((c - M::KEPT) * M::ROWS + r) * M::THREADS + threadIdx.x) * 4,
+            for (int c = in_registers; c < M::CHUNKS; ++c)
+                put_quad(shared, ((c * M::ROWS + r - M::KEPT) * M::THREADS + threadIdx.x) * 4,
                          chunk(matrix, unit, value, (c * M::LANES + place.lane) * 4));
         }
     }
 
-    // The chunk that is used n-th: those in shared memory spread evenly among those in registers.
+    // The chunk that is used n-th: those with quads in shared memory spread evenly among those without.
     __device__ __forceinline__ static constexpr int chunk_at(int n) {
-        const int shared = M::CHUNKS - M::KEPT, before = n * shared / M::CHUNKS, after = (n + 1) * shared / M::CHUNKS;
-        return CHUNK_ORDER == REGISTERS_FIRST ? n : after > before ? M::KEPT + before : n - before;
+        const int whole = M::KEPT / M::ROWS, shared = M::CHUNKS - whole;
+        const int before = n * shared / M::CHUNKS, after = (n + 1) * shared / M::CHUNKS;
+        return CHUNK_ORDER == REGISTERS_FIRST ? n : after > before ? whole + before : n - before;
     }
 
     // sums[item][value] = this lane's part of M v.
@@ -112,12 +115,13 @@ struct Weights {
             for (int s = 0; s < M::SAMPLES; ++s) part[s] = quad(v, s * M::PADDED + (c * M::LANES + place.lane) * 4);
 #pragma unroll
             for (int r = 0; r < M::ROWS; ++r) {
+                const int n_th = c * M::ROWS + r;
                 Quad<real> w;
-                if (c < M::KEPT) {
+                if (n_th < M::KEPT) {
 #pragma unroll
-                    for (int e = 0; e < 4; ++e) w.v[e] = kept[r][(c < M::KEPT ? c : 0) * 4 + e];
+                    for (int e = 0; e < 4; ++e) w.v[e] = kept[(n_th < M::KEPT ? n_th : 0) * 4 + e];
                 } else {
-                    w = quad(shared, (((c - M::KEPT) * M::ROWS + r) * M::THREADS + threadIdx.x) * 4);
+                    w = quad(shared, ((n_th - M::KEPT) * M::THREADS + threadIdx.x) * 4);
                 }
 #pragma unroll
                 for (int s = 0; s < M::SAMPLES; ++s)
@@ -240,7 +244,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
 
     bool live[M::MINE], writes[M::MINE];
     int at[M::MINE], row[M::MINE];  // this item's place in a (B, H) slot, and its gate i in a (B, 4H) one
-    real dh_t[M::MINE], dc_t[M::MINE], c_t[M::MINE], c_before[M::MINE], dy_t[M::MINE];
+    real dh_t[M::MINE], dc_t[M::MINE], c_t[M::MINE], tanh_c[M::MINE], c_before[M::MINE], dy_t[M::MINE];
     Gates s[M::MINE];
 #pragma unroll
     for (int m = 0; m < M::MINE; ++m) {
@@ -252,6 +256,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
         dh_t[m] = live[m] ? dh[at[m]] : real(0);
         dc_t[m] = live[m] ? dc[at[m]] : real(0);
         c_t[m] = live[m] ? c[T * state + at[m]] : real(0);
+        tanh_c[m] = tanh_of(c_t[m]);
         c_before[m] = live[m] ? c[(T - 1) * state + at[m]] : real(0);
         dy_t[m] = live[m] && has_dy ? dy[(T - 1) * state + at[m]] : real(0);
         const real* g = gates + (T - 1) * 4 * state + row[m];
@@ -263,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
         const auto v = vectors + (t & 1) * M::VECTOR;
 #pragma unroll
         for (int m = 0; m < M::MINE; ++m) {
-            const Gates d = cell_backward(s[m], c_t[m], c_before[m], dh_t[m] + dy_t[m], dc_t[m]);
+            const Gates d = cell_backward(s[m], tanh_c[m], c_before[m], dh_t[m] + dy_t[m], dc_t[m]);
             if (writes[m]) {
                 const auto mine = v + place.sample(m) * M::PADDED + place.unit(m);
                 mine[0] = d.i;
@@ -286,6 +291,8 @@ extern "C" __global__ void __launch_bounds__(BACKWARD_THREADS, 1)
         }
         if (t == 0 && !state_gradient) break;
         __syncthreads();
+#pragma unroll
+        for (int m = 0; m < M::MINE; ++m) tanh_c[m] = tanh_of(c_t[m]);  // of the step before: here it overlaps the product
         real sums[M::ITEMS][1];
         weights.multiply(v, shared_weights, place, sums);  // undoes (1)
         add_up<M, M::ITEMS, 1>(sums, place.lane);

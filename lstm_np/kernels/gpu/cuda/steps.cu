@@ -29,7 +29,7 @@ extern "C" __global__ void lstm_step_backward(int t, int B, int H, int has_dy, c
     const real* s = gates + row;
     const real dh_t = dh[k] + (has_dy ? dy[t * state + k] : real(0));
     real dc_t = dc[k];
-    const Gates d = cell_backward({s[0], s[H], s[2 * H], s[3 * H]}, c[(t + 1) * state + k],
+    const Gates d = cell_backward({s[0], s[H], s[2 * H], s[3 * H]}, tanh_of(c[(t + 1) * state + k]),
                                   c[t * state + k], dh_t, dc_t);
     dc[k] = dc_t;
     real* out = da + row;
