@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -533,6 +533,19 @@ class Steps(Protocol):
         """As `look`, to be read later where waiting would cost a device its time."""
         return Seen(self.look())
 
+    def finish(self) -> None:
+        """Wait until all steps that were begun are done.  Nothing to do where `step` returns when its step is done."""
+        return
+
+    def description(self) -> dict[str, Any]:
+        """By what steps are made, for the record of a run: plain values by name.
+
+        training_step         "layers": the model's; "device": kernels of one graph (`lstm_np.device`), and then
+        products              "cuBLAS" or "own kernels"
+        own_products_because  why cuBLAS is not used where it would be faster, or None
+        """
+        return {"training_step": "layers"}
+
     def state(self) -> dict[str, Any]:
         """What has to be kept besides parameters and position: plain values and NumPy arrays, by name.
 
@@ -598,7 +611,8 @@ def train(
     (True, True)
 
     Raises what `steps` and the callbacks raise, TrainingDivergedError among it; the model's position is then that of
-    the last step that was made.  ValueError for steps without batches or a position that their epochs do not have.
+    the last step that was made, and no step is under way any more.  ValueError for steps without batches or a position
+    that their epochs do not have.
     """
     epochs = check_count("epochs", epochs, 1)
     if max_steps is not None:
@@ -615,45 +629,50 @@ def train(
     model.position = here
     done: list[Epoch] = []
     every, stopped = -(-size // LOOKS_PER_EPOCH), False
-    while here.epoch < epochs and not stopped:
-        with progress.timed():
-            left_out = True
-            while left_out and not stopped and here.batch < size:
-                left_out = False
-                for batch in steps.batches(here):
-                    if (stop is not None and stop()) or (max_steps is not None and here.step >= max_steps):
-                        stopped = True
-                        break
-                    left_out = leave_out is not None and leave_out(here)
-                    try:
-                        made = None if left_out else steps.step(batch, here.step + 1)
-                    except TrainingDivergedError as error:
-                        if on_divergence is None or not on_divergence(error):
-                            raise
-                        left_out = True
-                    if left_out or made is None:  # the batches behind it are keyed by the steps made: asked for anew
-                        model.position = here = here.without_batch()
-                        break
-                    loss, correct, samples = made
-                    model.position = here = here.next_batch()
-                    # the last look of an epoch is at its end: a short last batch alone would stand out of the curve
-                    if here.batch % every == 0 and here.batch + every < size:
-                        progress.expect(steps.glance())
-                    if on_step is not None:
-                        on_step(Step(here, samples, loss, correct, sums))
-            progress.settle()
-            metrics = steps.look() if sums.count else None
-        record = None
-        if metrics is not None:
-            validation = validate() if validate is not None else None
-            stopped = stopped or (validate is not None and validation is None)
-            looks, share = progress.until(metrics), here.batch / size
-            record = Epoch(here.epoch + 1, here.step, metrics, validation, progress.seconds, share, looks)
-            done.append(record)
-        if not stopped:
-            model.position = here = here.next_epoch()
-            sums.reset()
-            progress.reset()
-        if record is not None and on_epoch is not None:
-            on_epoch(record)
+    try:
+        while here.epoch < epochs and not stopped:
+            with progress.timed():
+                left_out = True
+                while left_out and not stopped and here.batch < size:
+                    left_out = False
+                    for batch in steps.batches(here):
+                        if (stop is not None and stop()) or (max_steps is not None and here.step >= max_steps):
+                            stopped = True
+                            break
+                        left_out = leave_out is not None and leave_out(here)
+                        try:
+                            made = None if left_out else steps.step(batch, here.step + 1)
+                        except TrainingDivergedError as error:
+                            if on_divergence is None or not on_divergence(error):
+                                raise
+                            left_out = True
+                        if left_out or made is None:  # batches behind it are keyed by the steps made: ask anew
+                            model.position = here = here.without_batch()
+                            break
+                        loss, correct, samples = made
+                        model.position = here = here.next_batch()
+                        # the last look of an epoch is at its end: a short last batch alone would stand out
+                        if here.batch % every == 0 and here.batch + every < size:
+                            progress.expect(steps.glance())
+                        if on_step is not None:
+                            on_step(Step(here, samples, loss, correct, sums))
+                progress.settle()
+                metrics = steps.look() if sums.count else None
+            record = None
+            if metrics is not None:
+                validation = validate() if validate is not None else None
+                stopped = stopped or (validate is not None and validation is None)
+                looks, share = progress.until(metrics), here.batch / size
+                record = Epoch(here.epoch + 1, here.step, metrics, validation, progress.seconds, share, looks)
+                done.append(record)
+            if not stopped:
+                model.position = here = here.next_epoch()
+                sums.reset()
+                progress.reset()
+            if record is not None and on_epoch is not None:
+                on_epoch(record)
+    except BaseException:
+        with suppress(Exception):  # a device that has failed would say so again
+            steps.finish()
+        raise
     return History(done)

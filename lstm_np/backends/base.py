@@ -73,6 +73,10 @@ class Backend:
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
+    def device(self) -> str | None:
+        """The device in words: its name, and the versions that results depend on; None where arrays lie on the host."""
+        return None
+
     def empty_vector(self, size: int, dtype: DTypeLike) -> Array:
         """An uninitialised vector of so many values, placed in memory as this backend computes fastest."""
         return self.xp.empty(size, dtype=dtype)

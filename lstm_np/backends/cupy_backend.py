@@ -14,6 +14,15 @@ INSTALL = 'pip install "lstm_np[cuda12]" or "lstm_np[cuda13]", whichever CUDA ve
 class CupyBackend(Backend):
     """CuPy's arrays on the device that is current."""
 
+    def device(self) -> str:
+        """As `Backend.device`, such as "NVIDIA H100 PCIe, compute capability 9.0, CUDA 13.0, driver for CUDA 13.1"."""
+        runtime = self.xp.cuda.runtime
+        found = runtime.getDeviceProperties(runtime.getDevice())
+        versions = runtime.runtimeGetVersion(), runtime.driverGetVersion()  # 13010 for 13.1
+        cuda, driver = (f"{version // 1000}.{version % 1000 // 10}" for version in versions)
+        capability = f"compute capability {found['major']}.{found['minor']}"
+        return f"{found['name'].decode()}, {capability}, CUDA {cuda}, driver for CUDA {driver}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return make_backend, ()
 
@@ -45,6 +54,11 @@ def make_backend() -> Backend:
             f"CuPy finds a GPU but cannot compute on it ({_reason(error)}): its CUDA libraries come with {INSTALL}; "
             "or use --backend numpy"
         ) from error
+    return backend_over(cupy)
+
+
+def backend_over(cupy: Any) -> CupyBackend:
+    """The backend over the module `cupy`, which is not asked whether it works."""
     return CupyBackend(
         name="cupy",
         xp=cupy,

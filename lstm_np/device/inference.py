@@ -101,8 +101,12 @@ class DeviceInference:
         self._buffers: dict[int, SequenceBuffers] = {}
 
     def data(self, sequences: np.ndarray, labels: np.ndarray | None = None, scale: float = 1.0) -> DeviceData:
-        """A data set for `measure`, which may be kept on the device; see `DeviceData` for what it takes and raises."""
-        return DeviceData(self.launches.xp, self.sizes, self.launches.dtype, sequences, labels, scale)
+        """A data set for `measure`, which may be kept on the device; see `DeviceData` for what it takes and raises.
+
+        Its memory is that of the stream: dropped, it goes to others when the work is done that was begun before.
+        """
+        with self.launches.active():
+            return DeviceData(self.launches.xp, self.sizes, self.launches.dtype, sequences, labels, scale)
 
     @property
     def largest_batch(self) -> int:
@@ -111,7 +115,10 @@ class DeviceInference:
         return max(1, min(LARGEST_BATCH, BATCH_BYTES // gates))
 
     def measure(self, data: DeviceData) -> Measured:
-        """Begin to classify all of `data`.  Returns at once; the work waits for what the current stream was given."""
+        """Begin to classify all of `data`, which `self.data` made.
+
+        Returns at once; the work waits for what the current stream was given, such as the parameters.
+        """
         self.launches.after_current_stream()
         with self.launches.active():
             measured = Measured(self.launches, data)

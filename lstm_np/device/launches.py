@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from lstm_np.arrays import Array, Namespace
+from lstm_np.kernels import KernelWarning
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cublas import StreamProducts
 from lstm_np.kernels.gpu.launch_plan import PersistentPlan, describe_device, plan_persistent, product_grid
@@ -23,6 +24,12 @@ def blocks(count: int) -> tuple[int]:
     return (-(-count // ELEMENTWISE),)
 
 
+def wait_for(work: Any) -> None:
+    """Wait for a stream or an event; a device that has failed says so where its results are read."""
+    with suppress(Exception):
+        work.synchronize()
+
+
 class Launches:
     """Launches kernels and products one after another on one stream; nothing waits.
 
@@ -30,7 +37,8 @@ class Launches:
     stream  None: one of its own
     direct_blas  False: cuBLAS is never called, products are our own
 
-    `own_products_because` says why products are our own kernels where cuBLAS would be faster, or is None.
+    `products` says what makes products by now, `own_products_because` why our own kernels do where cuBLAS would be
+    faster, or is None.
     """
 
     def __init__(
@@ -74,8 +82,13 @@ class Launches:
         """How the one-launch kernels run a batch; None where they are not wanted or do not fit."""
         return plan_persistent(self.limits, H, self.dtype, B) if persistent else None
 
+    @property
+    def products(self) -> str:
+        """What makes products: "cuBLAS", or "own kernels", by choice or because cuBLAS is not found."""
+        return "own kernels" if self._blas is None else "cuBLAS"
+
     def blas(self) -> StreamProducts | None:
-        """cuBLAS on this stream; None where it is not found: our own products do its work, and a warning says so."""
+        """cuBLAS on this stream; None where it is not found: a KernelWarning says so, our own products do its work."""
         if self._blas is None and self._direct_blas:
             try:
                 self._blas = StreamProducts(self.xp, self.dtype, self.stream)
@@ -85,7 +98,7 @@ class Launches:
                 warnings.warn(
                     f"cuBLAS is not found ({self.own_products_because}): products are computed by kernels of our own, "
                     "which are slower; install CuPy with its CUDA libraries (cupy-cuda12x[ctk] or cupy-cuda13x[ctk])",
-                    RuntimeWarning,
+                    KernelWarning,
                     stacklevel=2,
                 )
         return self._blas

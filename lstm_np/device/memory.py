@@ -3,13 +3,14 @@ their way to the host."""
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lstm_np.arrays import Array, Namespace
-from lstm_np.device.launches import Launches
+from lstm_np.device.launches import Launches, wait_for
 from lstm_np.kernels.gpu import cuda_source
 from lstm_np.kernels.gpu.cuda_source import RawKernel
 from lstm_np.kernels.gpu.launch_plan import parts_of_sum, refuse_oversize
@@ -163,6 +164,8 @@ class Snapshot:
         with launches.active():
             array.data.copy_to_host_async(self._values.ctypes.data, array.nbytes, launches.stream)
             self._event.record(launches.stream)
+        # the memory of one that is dropped unread must not be another's before the copy is done
+        weakref.finalize(self, wait_for, self._event).atexit = False
 
     @property
     def ready(self) -> bool:

@@ -26,6 +26,8 @@ host does meanwhile (drawing the order of the next epoch, for one) costs no time
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,8 +35,9 @@ import numpy as np
 
 from lstm_np.arrays import Array
 from lstm_np.backends import Backend
-from lstm_np.device.launches import ELEMENTWISE, Launches, blocks
+from lstm_np.device.launches import ELEMENTWISE, Launches, blocks, wait_for
 from lstm_np.device.memory import RULES, BatchBuffers, DeviceData, Sizes, Snapshot, Update
+from lstm_np.kernels import KernelWarning
 from lstm_np.kernels.gpu.persistent import launch
 
 TRAINING_KERNELS = {
@@ -146,6 +149,8 @@ class DeviceTrainingStep:
         if self.launches.plan(H, 1, persistent=persistent) is None:
             self.launches.blas()  # so that a fallback is known, and said, before training begins
         self.launches.after_current_stream()
+        # CuPy gives the memory of arrays that are dropped to others, though steps that were begun may still write to it
+        weakref.finalize(self, wait_for, self.stream).atexit = False
 
     # ------------------------------------------------------------------------------------------------------- the epoch
 
@@ -249,7 +254,7 @@ class DeviceTrainingStep:
     # -------------------------------------------------------------------------------------------------------- one step
 
     def _record(self, B: int, buffers: BatchBuffers) -> None:
-        """Capture the step of this batch size; without a graph, from now on, where that is refused."""
+        """Capture the step of this batch size; without a graph, from now on, where that is refused, which is said."""
         try:
             self.stream.begin_capture()
             try:
@@ -258,6 +263,12 @@ class DeviceTrainingStep:
                 graph = self.stream.end_capture()
         except (RuntimeError, NotImplementedError) as error:
             self._capture, self.graph_refused = False, " ".join(str(error).split())
+            warnings.warn(
+                f"training steps are no CUDA graph ({self.graph_refused}): their kernels are launched one by one, "
+                "which is slower",
+                KernelWarning,
+                stacklevel=2,
+            )
         else:
             buffers.graph = graph
 

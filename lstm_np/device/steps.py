@@ -103,9 +103,19 @@ class DeviceSteps(Steps):
         """As `Steps.glance`: nothing waits."""
         return _Coming(self._device.look(), self.model.position.step)
 
+    def finish(self) -> None:
+        """As `Steps.finish`."""
+        self._device.finish()
+
+    def description(self) -> dict[str, Any]:
+        """As `Steps.description`."""
+        launches = self._device.launches
+        products = {"products": launches.products, "own_products_because": launches.own_products_because}
+        return {"training_step": "device", **products}
+
     def state(self) -> dict[str, Any]:
         """As `Steps.state`; waits until all steps are done."""
-        self._device.finish()
+        self.finish()
         return super().state()
 
 

@@ -13,7 +13,7 @@ __all__ = ["KERNELS", "Cut", "Kernel", "KernelWarning", "LayerSpec", "choose_ker
 
 
 class KernelWarning(UserWarning):
-    """A faster kernel that is not used, though it was made for such a layer; one line: which, and why.
+    """A faster kernel, product or graph that is not used, though it was made for such work; one line: which, and why.
 
     To make an error of it, so that nothing is slow without a word:
 

@@ -21,6 +21,8 @@ class Plan:
 
     held_out   what each epoch's second pair of numbers is measured on: "validation", or "test" to look at only
     start      where it begins: further on where it goes on from a checkpoint
+    device     the GPU in words, or None
+    made_by    what makes its steps, as `lstm_np.loop.Steps.description` has it
     """
 
     recipe: Recipe
@@ -36,6 +38,8 @@ class Plan:
     folder: Path
     data_dir: Path | None = None  # the folder that was named for the images, by a flag or in the environment
     start: Position = field(default_factory=Position)
+    device: str | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:

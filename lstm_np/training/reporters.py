@@ -116,6 +116,7 @@ class LineReporter(Reporter):
         self._line(
             f"        {plan.parameters:,} parameters, {recipe.model.dtype}, {plan.backend} backend, {kernels} kernel"
         )
+        self._parts("", _on_device(plan))
         self._line(f"train   {_count(train.epochs, 'epoch')} of {_count(plan.steps_per_epoch, 'step')}{limit}")
         self._parts("", _updates(recipe))
         begins = f", from step {plan.start.step:,} on" if plan.start.step else ""
@@ -291,6 +292,18 @@ def _layers(recipe: Recipe) -> list[str]:
     if model.dropout and (model.num_layers > 1 or model.dropout_outputs == "all"):
         where = "of all outputs" if model.dropout_outputs == "all" else "between layers"
         parts.append(f"dropout {model.dropout:g} {where}")
+    return parts
+
+
+def _on_device(plan: Plan) -> list[str]:
+    """The GPU, and how much of a training step stays there; nothing where there is none."""
+    if plan.device is None:
+        return []
+    stays = plan.made_by.get("training_step") == "device"
+    parts = [plan.device, "training steps stay there" if stays else "training steps by the layers"]
+    because = plan.made_by.get("own_products_because")
+    if because is not None:
+        parts.append(f"products by kernels of our own for want of cuBLAS ({because})")
     return parts
 
 

@@ -21,9 +21,8 @@ from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
 from lstm_np.data.load import named_folder
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
-from lstm_np.loop import Epoch, History, Metrics, Position, Step, TrainingDivergedError
+from lstm_np.loop import Epoch, History, Metrics, Position, Step, Steps, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
-from lstm_np.optimizers import Optimizer
 from lstm_np.training import curves, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize_model, refuse_oversize_training
 from lstm_np.training.gate_health import SEQUENCES, LayerHealth, gate_health
@@ -31,7 +30,7 @@ from lstm_np.training.interruption import Interrupted, Interruption
 from lstm_np.training.material import Material, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.recipes import Recipe
-from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row
+from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row, steps_of
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.resuming import Stopped, command, differences
 from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
@@ -139,7 +138,13 @@ def run(
     )
     refuse_oversize_training(model, material.sequence[0], batch_size)
     reporter.model(model, material.sequence[0], batch_size)
-    optimizer = make_optimizer(recipe.optimizer, model.params)
+    settings = recipe.train
+    steps = model.training_steps(
+        make_optimizer(recipe.optimizer, model.params),
+        material.train,
+        clip_norm=settings.clip_norm,
+        rate=rate_of(settings.schedule, settings.warmup_steps, steps_of(recipe, len(material.train))),
+    )
     model.notes = {
         "recipe": recipe.name,
         "dataset": dataset.name,
@@ -155,9 +160,9 @@ def run(
             start = Position()
         else:
             folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
-        plan = _plan(recipe, dataset, material, model, folder, place, start)
+        plan = _plan(recipe, dataset, material, model, folder, place, start, steps)
         config = _config(plan, place, _cuts(model, material), stopped)
-        one = _Run(plan, material, model, optimizer, folder, reporter, interruption, care)
+        one = _Run(plan, material, model, steps, folder, reporter, interruption, care)
         one.keep_checkpoints(kept, {
             "config": config, "recipe": recipe.state(), "place": _where(plan, place), "model": model.config,
             "care": care.state(),
@@ -193,13 +198,13 @@ class _Run:
         plan: Plan,
         material: Material,
         model: SequenceClassifier,
-        optimizer: Optimizer,
+        steps: Steps,
         folder: RunFolder,
         reporter: Reporter,
         interruption: Interruption,
         care: Care,
     ) -> None:
-        self.plan, self.material, self.model, self.folder = plan, material, model, folder
+        self.plan, self.material, self.model, self.steps, self.folder = plan, material, model, steps, folder
         self.reporter, self.interruption, self.care = reporter, interruption, care
         self.keeper: Keeper
         self.left_out: list[list[int]] = []  # batches: epoch and batch of the first and of the last
@@ -208,13 +213,6 @@ class _Run:
         self._about: Mapping[str, Any] = {}
         self._best_weights: dict[str, Any] = {}
         self._seconds, self._began = 0.0, time.perf_counter()
-        settings = plan.recipe.train
-        self.steps = model.training_steps(
-            optimizer,
-            material.train,
-            clip_norm=settings.clip_norm,
-            rate=rate_of(settings.schedule, settings.warmup_steps, plan.steps),
-        )
         self.best, self.history = BestSoFar(plan.held_out), History()
 
     # ---- checkpoints
@@ -480,6 +478,7 @@ def _plan(
     folder: RunFolder,
     place: Place,
     start: Position,
+    steps: Steps,
 ) -> Plan:
     named = None if dataset.name == "digits" else named_folder(place.data_dir)
     return Plan(
@@ -496,6 +495,8 @@ def _plan(
         folder=folder.path,
         data_dir=None if named is None else expand(named),
         start=start,
+        device=model.backend.device(),
+        made_by=steps.description(),
     )
 
 
@@ -562,6 +563,8 @@ def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped 
             "cores": place.backend.cores,
             "cores_decided_by": place.backend.decided_by,
             "processes": place.backend.processes,
+            "device": plan.device,
+            **plan.made_by,
         },
         "cut": cuts,
         "environment": describe_machine(),

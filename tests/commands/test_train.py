@@ -187,6 +187,8 @@ def test_model_and_optimizer_flags_reach_them(invoke):
         "cores": 1,
         "cores_decided_by": "the user",
         "processes": 1,
+        "device": None,
+        "training_step": "layers",
     }
     model = lstm_np.SequenceClassifier.load("run/weights.safetensors")
     expected = {"num_layers": 2, "bidirectional": True, "dtype": "float64", "initializer": "torch"}

@@ -28,9 +28,10 @@ class Gemm:
         assert all(size < 2**31 for size in (m, n, k, lda, ldb, ldc))
         scale, keep = (self._real.from_address(address).value for address in (alpha, beta))
         device = self._runtime.current
-        at_a, at_b, at_c = (self._memory_at(address) for address in (a, b, c))  # kept until the work is done
+        held = [self._runtime.hold(self._memory_at(address), stream) for address in (a, b, c)]
 
         def run() -> None:
+            at_a, at_b, at_c = (memory() for memory in held)
             left = self._matrix(at_a, a, k, m, lda).T if transa else self._matrix(at_a, a, m, k, lda)
             right = self._matrix(at_b, b, n, k, ldb).T if transb else self._matrix(at_b, b, k, n, ldb)
             out = self._matrix(at_c, c, m, n, ldc, written=not keep)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.backends import Backend
+from lstm_np.backends.cupy_backend import backend_over
 from tests.gpu.host_cublas import HANDLE, FakeCublas, Gemm
 from tests.gpu.host_kernels import COMPILER, RawModule, history_bytes
 from tests.gpu.host_memory import DeviceArray, KernelFaultError
@@ -105,7 +106,9 @@ def make_cupy(device: FakeDevice | None = None, mutate: Any = None, *, others: t
         return array if array.flags.c_contiguous else array.copy()
 
     def pinned(nbytes: int) -> Any:
-        return (ctypes.c_uint8 * nbytes)()
+        memory = (ctypes.c_uint8 * nbytes)()
+        runtime.page_locked[ctypes.addressof(memory)] = memory
+        return memory
 
     cuda = Namespace(
         cublas=SimpleNamespace(sgemm=Gemm(runtime, ctypes.c_float), dgemm=Gemm(runtime, ctypes.c_double)),
@@ -164,12 +167,4 @@ def _refusing(runtime: Runtime, gemm: Gemm) -> Any:
 
 def make_backend(cupy: Any) -> Backend:
     """The engine's CuPy backend over such a stand-in."""
-    return Backend(
-        name="cupy",
-        xp=cupy,
-        from_host=cupy.asarray,
-        to_host=cupy.asnumpy,
-        synchronize=lambda: cupy.cuda.get_current_stream().synchronize(),
-        kernels=("persistent", "cuda_fused", "reference"),
-        device_steps=True,
-    )
+    return backend_over(cupy)

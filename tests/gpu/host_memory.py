@@ -30,12 +30,16 @@ class KernelFaultError(AssertionError):
 class Allocation:
     """Memory between guard bytes; for each element whether it was ever written, and who touched it last.
 
+    stream  the current one when it was made: CuPy's pool gives the memory of dropped arrays to others on that stream
+
     A `sparse` one is as large as its number of elements says and uses memory only where it is touched: it is held
     against its bounds alone.
     """
 
-    def __init__(self, count: int, itemsize: int, device: Any, history_bytes: int, *, sparse: bool = False) -> None:
-        self.device, self.item, self.nbytes = device, itemsize, count * itemsize
+    def __init__(
+        self, count: int, itemsize: int, device: Any, history_bytes: int, stream: Any = None, *, sparse: bool = False
+    ) -> None:
+        self.device, self.item, self.nbytes, self.stream = device, itemsize, count * itemsize, stream
         self.written: np.ndarray | None = None
         self.history: np.ndarray | None = None
         size = self.nbytes + 2 * GUARD + ALIGNMENT
@@ -165,12 +169,18 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return bool(self.item())
 
     def _copy_to_host_async(self, address: Any, size: int, stream: Any = None) -> None:
-        target = np.ctypeslib.as_array((np.ctypeslib.as_ctypes_type(np.uint8) * size).from_address(int(address)))
+        address, page_locked = int(address), self.runtime.page_locked
+        assert any(start <= address and address + size <= start + len(m) for start, m in page_locked.items())
         assert self.flags.c_contiguous
         assert size <= self.nbytes
 
         def copy() -> None:
             self.refuse_unwritten()
+            if not any(start <= address < start + len(m) for start, m in page_locked.items()):
+                raise KernelFaultError(
+                    "a copy to page-locked memory that has been dropped: it may be another's by then"
+                )
+            target = np.ctypeslib.as_array((np.ctypeslib.as_ctypes_type(np.uint8) * size).from_address(address))
             target[:] = self.values.reshape(-1).view(np.uint8)[:size]
 
         self.runtime.enqueue(copy, stream)

@@ -129,6 +129,7 @@ class Runtime:
         self._others, self._at_once = HABITS[devices[0].seed % len(HABITS)]
         self._queued = 0
         self._allocations: weakref.WeakSet[Allocation] = weakref.WeakSet()
+        self.page_locked: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by address
 
     def live(self) -> list[Allocation]:
         """All allocations that somebody still has."""
@@ -184,10 +185,28 @@ class Runtime:
         self.refuse_while_capturing("allocation")
         shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         dtype, count = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
-        memory = Allocation(count, dtype.itemsize, self.current, self.history_bytes, sparse=sparse)
+        memory = Allocation(count, dtype.itemsize, self.current, self.history_bytes, self.stream, sparse=sparse)
         self._allocations.add(memory)
         values = memory.raw[memory.offset : memory.offset + memory.nbytes].view(dtype).reshape(shape)
         return DeviceArray(self, memory, values)
+
+    def hold(self, memory: Allocation, stream: Stream | None = None) -> Callable[[], Allocation]:
+        """The memory when work runs that is queued now.
+
+        It is kept until then only where a pool would not give it to others: on the stream that it was made on, and
+        not for a graph.  KernelFaultError where it has been dropped.
+        """
+        if self.capture is None and memory.stream is (stream or self.stream):
+            return lambda: memory
+        found = weakref.ref(memory)
+
+        def find() -> Allocation:
+            kept = found()
+            if kept is None:
+                raise KernelFaultError("memory is used after its array was dropped: it may be another array's by then")
+            return kept
+
+        return find
 
     def put(self, values: Any) -> DeviceArray:
         """An array with a copy of host values, which may change at once."""

@@ -5,6 +5,7 @@ import pytest
 
 from lstm_np.device.memory import Sizes
 from lstm_np.device.step import DeviceTrainingStep, Update
+from lstm_np.kernels import KernelWarning
 from lstm_np.kernels.gpu.cublas import StreamProducts, library_name
 from lstm_np.kernels.gpu.launch_plan import describe_device, parts_of_sum
 from lstm_np.optimizers import SGD, Adam
@@ -78,7 +79,7 @@ def test_agrees_where_the_cublas_library_is_not_found(monkeypatch, error):
         raise error("libcublas.so.13: cannot open shared object file")
 
     monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", missing)
-    with pytest.warns(RuntimeWarning, match="cuBLAS is not found .libcublas.so.13: cannot open.* kernels of our own"):
+    with pytest.warns(KernelWarning, match="cuBLAS is not found .libcublas.so.13: cannot open.* kernels of our own"):
         step, _ = assert_training_agrees(persistent=False, direct_blas=True)
     assert step.own_products_because == "libcublas.so.13: cannot open shared object file"
 
@@ -163,7 +164,8 @@ def test_goes_on_without_a_graph_where_capture_is_refused(monkeypatch):
 
     monkeypatch.setattr("tests.gpu.host_streams.Stream.begin_capture", refuse)
     monkeypatch.setattr("tests.gpu.host_streams.Stream.end_capture", lambda self: None)
-    step, _ = assert_training_agrees(epochs=3)
+    with pytest.warns(KernelWarning, match=r"no CUDA graph \(cudaErrorStreamCaptureUnsupported: .* one by one"):
+        step, _ = assert_training_agrees(epochs=3)
     assert step.graph_refused == "cudaErrorStreamCaptureUnsupported: operation not permitted"
 
 

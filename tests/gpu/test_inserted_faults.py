@@ -216,8 +216,19 @@ HOST = {
     "a measurement read before it is there": (
         inference, "        self._event.synchronize()\n", "", READ_EARLY,
     ),
-    "inference does not wait for its data": (
+    "inference does not wait for the parameters": (
         inference, "        self.launches.after_current_stream()\n", "", READ_EARLY,
+    ),
+    "a step is dropped before it is done": (
+        step, "        weakref.finalize(self, wait_for, self.stream).atexit = False\n", "",
+        "after its array was dropped",
+    ),
+    "a look is dropped before its copy is done": (
+        memory, "        weakref.finalize(self, wait_for, self._event).atexit = False\n", "", "page-locked",
+    ),
+    "a data set is dropped before it is measured": (
+        inference, "        with self.launches.active():\n            return DeviceData",
+        "        if True:\n            return DeviceData", "after its array was dropped",
     ),
 }  # fmt: skip
 
@@ -276,6 +287,29 @@ def _follow_a_run(seed, step_module, inference_module):
         np.testing.assert_array_equal(found.predict(), probabilities.argmax(axis=1))
     on_device.finish()
     np.testing.assert_allclose(cupy.asnumpy(parameters), model.params.flat, rtol=1e-9, atol=1e-12)
+    on_device.begin_epoch(order)
+    on_device.run(B)
+    on_device.look()  # which nobody keeps
+    on_device.finish()
+    on_device.run(B)
+    stream = on_device.stream
+    del on_device, measuring, measured, found, looks, look  # the step is still under way
+    stream.synchronize()
+    _measure_what_nobody_keeps(seed, inference_module)
+
+
+def _measure_what_nobody_keeps(seed, inference_module):
+    """Parameters that have just been written, and a data set that is dropped as soon as it is measured."""
+    T, D, H, K, N = 3, 2, 4, 3, 5
+    model = SequenceClassifier(D, H, K, dtype="float64", kernel="reference", seed=3)
+    cupy, images = make_cupy(FakeDevice(seed=seed)), np.random.default_rng(seed).integers(0, 256, (N, T * D))
+    parameters = cupy.empty(model.params.flat.size, "float64")
+    on_device = inference_module.DeviceInference(make_backend(cupy), parameters, (T, D, H, K))
+    parameters[...] = cupy.asarray(model.params.flat)
+    measured = on_device.measure(on_device.data(images.astype(np.uint8), scale=1 / 255))
+    expected = model.predict_proba((images / 255).reshape(N, T, D))
+    measured._data = None
+    np.testing.assert_allclose(measured.predict_proba(), expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(len(HABITS)))

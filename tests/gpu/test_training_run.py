@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +15,11 @@ import pytest
 from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend, options
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps, update_of
+from lstm_np.kernels import KernelWarning
 from lstm_np.loop import Position, TrainingDivergedError, train
 from lstm_np.steps import ModelSteps
 from lstm_np.training import Place, curves, load_recipe, run
-from lstm_np.training.reporters import Reporter
+from lstm_np.training.reporters import LineReporter, Reporter
 from lstm_np.training.schedules import rate_of
 from tests.gpu.host_cupy import FakeDevice, make_backend, make_cupy
 from tests.gpu.support import needs_compiler
@@ -72,6 +77,37 @@ def test_a_run_on_the_device_is_the_run_on_numpy(recipe):
         assert found.train.count == 230
         assert found.validation.loss == pytest.approx(expected.validation.loss, rel=1e-5)
     assert fast.test.accuracy == plain.test.accuracy
+
+
+def test_what_makes_the_steps_is_printed_and_recorded(recipe, monkeypatch):
+    """The device, that steps stay there, and why products are our own where cuBLAS would be faster."""
+
+    def missing(xp: Any) -> Any:
+        raise OSError("cublas64_13.dll is not there")
+
+    short = recipe.changed({"data": {"limit_train": 20}, "train": {"max_steps": 1, "batch_size": 10}})
+    machines, told = [], []
+    for case in ("fits on a multiprocessor", "does not"):
+        if case == "does not":
+            monkeypatch.setattr("lstm_np.device.launches.plan_persistent", lambda *_: None)
+            monkeypatch.setattr("lstm_np.kernels.gpu.cublas.open_library", missing)
+        stream, none = io.StringIO(), contextlib.nullcontext()
+        with pytest.warns(KernelWarning, match="cuBLAS is not found") if case == "does not" else none:
+            run(short, Place(backend_of_a_whole_run(), out=case), LineReporter(stream))
+        machines.append(json.loads(Path(case, "config.json").read_text())["machine"])
+        told.append(" ".join(stream.getvalue().split()))
+    name = "stand-in, compute capability 9.0, CUDA 13.0, driver for CUDA 13.0"
+    assert [machine["device"] for machine in machines] == [name, name]
+    assert [machine["training_step"] for machine in machines] == ["device", "device"]
+    assert [machine["own_products_because"] for machine in machines] == [None, "cublas64_13.dll is not there"]
+    assert f"{name}, training steps stay there train 2 epochs" in told[0]
+    assert "products by kernels of our own for want of cuBLAS (cublas64_13.dll is not there)" in told[1]
+
+
+def test_steps_by_the_layers_are_called_so():
+    model, batches = parts(backend_of_a_whole_run(), num_layers=2)
+    assert model.training_steps(Adam(model.params), batches).description() == {"training_step": "layers"}
+    assert get_backend("numpy").device() is None
 
 
 def parts(backend: Any, **settings: Any) -> tuple[SequenceClassifier, Batches]:
@@ -313,6 +349,21 @@ def test_the_device_finds_at_a_look_that_training_has_diverged():
         train(steps, epochs=1)
     with pytest.raises(TrainingDivergedError, match=r"is nan, the parameters are not finite"):
         steps.look()
+
+
+def test_after_an_error_no_step_is_under_way():
+    """Whoever catches it may read the parameters at once."""
+    model = SequenceClassifier(3, 5, 3, backend=backend_of_a_whole_run())
+    steps = model.training_steps(Adam(model.params), Batches(*images(), 8, scale=1 / 255))
+
+    def fail(step: Any) -> None:
+        if step.number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(steps, epochs=1, on_step=fail)
+    assert not steps._device.stream.queue
+    assert model.backend.xp.device.launches.count("update_parameters") == 3
 
 
 def test_images_that_do_not_fit_the_model_are_refused():
