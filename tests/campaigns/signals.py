@@ -95,8 +95,8 @@ def _trial(campaign: Campaign, trial: int, line: str, seconds: float, mirrors: A
     if os.waitpid(pid, os.WNOHANG)[0]:
         campaign.counts["ended before the signal, not counted"] += 1
         return
-    sent = time.monotonic()
     os.kill(pid, number)
+    sent = time.monotonic()  # now it has come: a command that ended meanwhile may have ended before it
     twice = trial % TWICE == 0
     if twice:
         time.sleep(campaign.random.uniform(0, 0.01))
