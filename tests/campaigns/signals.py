@@ -34,6 +34,7 @@ RUN = (
 EACH_STEP = f"{RUN} --checkpoint-every 1"
 DOWNLOAD = "--recipe mnist-lstm128 --dataset mnist --hidden-size 4 --threads 1 --out run"
 ENDED = "ended at "  # in the file of phases
+AT_ONCE = 1e-3  # seconds after a signal was sent in which a command may still end before Python looks at it
 OF_DOWNLOADS, PASTED, TWICE = 8, 20, 4  # each so-many-th trial is of a download, pastes the line, sends a second signal
 
 
@@ -96,7 +97,7 @@ def _trial(campaign: Campaign, trial: int, line: str, seconds: float, mirrors: A
         campaign.counts["ended before the signal, not counted"] += 1
         return
     os.kill(pid, number)
-    sent = time.monotonic()  # now it has come: a command that ended meanwhile may have ended before it
+    sent = time.monotonic()
     twice = trial % TWICE == 0
     if twice:
         time.sleep(campaign.random.uniform(0, 0.01))
@@ -105,7 +106,7 @@ def _trial(campaign: Campaign, trial: int, line: str, seconds: float, mirrors: A
     status = wait(pid)
     took = time.perf_counter() - began
     *told, last = phases.read_text().splitlines() or [""]
-    if last.startswith(ENDED) and float(last.removeprefix(ENDED)) < sent:
+    if last.startswith(ENDED) and float(last.removeprefix(ENDED)) < sent + AT_ONCE:
         campaign.counts["ended before the signal, not counted"] += 1
         return
     said, phase = errors.read_text(), next(iter(told or [last]), "") or "before the command"
