@@ -153,7 +153,7 @@ LAYER_OF = {
 @pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in FAULTS for fault in FAULTS[name]])
 def test_a_fault_inserted_in_the_cell_fails_its_check(name, fault, monkeypatch):
     monkeypatch.setitem(CELLS, name, with_fault(CELLS[name], *FAULTS[name][fault]))
-    assert not gradcheck(LAYER_OF[name](3, 4), entries=8).ok
+    assert not gradcheck(LAYER_OF[name](3, 4, kernel="reference"), entries=8).ok
 
 
 KERNEL_FAULTS = {
@@ -171,10 +171,26 @@ KERNEL_FAULTS = {
 def test_a_fault_inserted_in_the_inner_product_fails_the_check(fault, monkeypatch):
     broken = with_fault(reference, *KERNEL_FAULTS[fault])
     monkeypatch.setattr(reference, "ReferenceKernel", broken.ReferenceKernel)
-    assert not gradcheck(GRU(3, 4), entries=8).ok
+    assert not gradcheck(GRU(3, 4, kernel="reference"), entries=8).ok
 
 
+@pytest.mark.parametrize("kernel", ["reference", "fused", "lean"])
 @pytest.mark.parametrize("name", list(LAYER_OF))
-def test_without_a_fault_the_same_layers_are_green(name):
-    report = gradcheck(LAYER_OF[name](3, 4), entries=8)
+def test_without_a_fault_the_same_layers_are_green(name, kernel):
+    report = gradcheck(LAYER_OF[name](3, 4, kernel=kernel), entries=8)
+    assert report.ok, str(report)
+
+
+# samples as columns, as rows, and some steps more than a product of the weight gradient takes
+SHAPES = [(5, 3, 2, 4), (4, 64, 3, 3), (3, 7, 26, 3), (2, 4, 130, 5), (6, 5, 2, 200)]
+
+
+@pytest.mark.parametrize("bias", [True, False, "double"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kernel", ["fused", "lean"])
+@pytest.mark.parametrize("name", list(LAYER_OF))
+def test_the_fused_kernels_gradients_against_complex_steps(name, kernel, shape, bias):
+    D, H, B, T = shape
+    layer = LAYER_OF[name](D, H, kernel=kernel, bias=bias, bidirectional=B == 2, num_layers=2 if T == 4 else 1)
+    report = gradcheck(layer, batch_size=B, steps=T, entries=4)
     assert report.ok, str(report)

@@ -19,6 +19,7 @@ from lstm_np.kernels import KERNELS, KernelWarning, LayerSpec, agreement, choose
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.gpu.fused import CudaFusedKernel
 from lstm_np.kernels.reference import ReferenceKernel
+from tests.cells.test_gru_rnn import FAULTS
 from tests.faults import with_faults
 from tests.test_gradcheck import CELL_FAULTS
 
@@ -114,9 +115,34 @@ def test_a_kernel_that_is_asked_for_is_refused(edited, kernel):
         lstm_np.SequenceClassifier(3, 4, 2, kernel=kernel)
 
 
-def test_other_cells_are_no_matter_of_the_fast_kernels(edited):
+def test_other_cells_are_no_matter_of_an_edit(edited):
     edited(*NO_FORGET_GATE)
-    assert lstm_np.GRU(3, 4).kernel_names == ("reference",)
+    assert lstm_np.GRU(3, 4).kernel_names == ("fused",)
+
+
+# what was edited in other cells: the faults of their gradients that their own test inserts, and other outputs
+OTHER_EDITS = {
+    **{(name, fault): ("other gradients", FAULTS[name][fault]) for name in FAULTS for fault in FAULTS[name]},
+    ("gru", "z keeps the new state"): ("other outputs", FAULTS["gru"]["z keeps the new state"]),
+    ("gru", "r and z swapped"): ("other outputs", ("a[0 * H : 1 * H, :]", "a[1 * H : 2 * H, :]")),
+    ("gru", "another name"): ("other gates, state or parameters", ('("r", "z", "n")\nS', '("q", "z", "n")\nS')),
+    ("gru", "no reset of the bias"): ("other outputs", ("H, :] + r * m)", "H, :] + m)")),
+    ("gru_reset_before", "the reset gate twice"): ("other outputs", ("r * h_before)  #", "r * r * h_before)  #")),
+    ("rnn", "another nonlinearity"): ("other outputs", ("xp.tanh(a)", "xp.sin(a)")),
+    ("rnn_relu", "leaky"): ("other outputs", ("xp.zeros_like(a))", "0.01 * a)")),
+}
+
+
+@pytest.mark.parametrize("cell", list(FAULTS))
+def test_nothing_was_edited_in_other_cells(cell):
+    assert agreement.difference(NumpyFusedKernel, get_cell(cell)) is None
+
+
+@pytest.mark.parametrize(("cell", "edit"), list(OTHER_EDITS))
+def test_every_edit_of_another_cell_is_noticed(cell, edit, monkeypatch):
+    expected, change = OTHER_EDITS[cell, edit]
+    monkeypatch.setitem(CELLS, cell, with_faults(CELLS[cell], change))
+    assert agreement.difference(NumpyFusedKernel, get_cell(cell)) == expected
 
 
 @pytest.mark.filterwarnings("ignore::lstm_np.kernels.KernelWarning")

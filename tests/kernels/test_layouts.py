@@ -13,7 +13,10 @@ from lstm_np.kernels.cpu.rows import block_of_units
 from lstm_np.kernels.cpu.workspace import choose_layout
 from lstm_np.kernels.reference import ReferenceKernel
 
-lstm = get_cell("lstm")
+CELLS = ("lstm", "gru", "gru_reset_before", "rnn", "rnn_relu")
+every_cell = pytest.mark.parametrize("cell", CELLS)
+
+KINKED = "rnn_relu"  # rounding an activation decides about a gradient: compared in float64 alone
 
 # D, H, T, B, bias: blocks of whole tiles, of broken ones, several blocks; longer than one weight gradient's steps
 SIZES = [
@@ -31,30 +34,36 @@ SIZES = [
 LAYOUTS = {1: "sample", 2: "rows", 7: "rows", 3: "rows", 24: "rows", 16: "rows", 5: "columns", 30: "columns"}
 
 
-def draw(D, H, T, B, bias, seed=0):
+def draw(D, H, T, B, bias, cell="lstm", seed=0):
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
         return rng.normal(size=shape) / 3
 
-    params = {"W": normal(4 * H, D), "U": normal(4 * H, H), "b": normal(4 * H)}
-    if not bias:
-        del params["b"]
-    return params, normal(D, T, B), (normal(H, B), normal(H, B)), normal(H, T, B), (normal(H, B), normal(H, B))
+    cell = get_cell(cell)
+    rows = len(cell.gates) * H
+    params = {"W": normal(rows, D), "U": normal(rows, H) / (1 if rows > H else H**0.5)}
+    if bias:
+        params["b"] = normal(rows)
+        params |= {name: normal(H) for name in cell.biases}
+    x, dy = normal(D, T, B), normal(H, T, B)
+    return params, x, tuple(normal(H, B) for _ in cell.state), dy, tuple(normal(H, B) for _ in cell.state)
 
 
-def results(kernel_type, sizes, *, threads=1, dtype="float64", with_dy=True):
+def results(kernel_type, sizes, *, cell="lstm", threads=1, dtype="float64", with_dy=True):
     D, H, _, _, bias = sizes
-    kernel = kernel_type(LayerSpec(lstm, D, H, bias, dtype), get_backend("numpy", threads=threads))
-    params, x, state, dy, dstate = draw(*sizes)
+    kernel = kernel_type(LayerSpec(get_cell(cell), D, H, bias, dtype), get_backend("numpy", threads=threads))
+    params, x, state, dy, dstate = draw(*sizes, cell)
     params = {name: array.astype(dtype) for name, array in params.items()}
     x, dy = x.astype(dtype), dy.astype(dtype) if with_dy else None
     state, dstate = (tuple(part.astype(dtype) for part in parts) for parts in (state, dstate))
     y, final, saved = kernel.forward(params, x, state)
     dx, dstate_0, grads = kernel.backward(params, saved, dy, dstate)
     alone, final_alone, _ = kernel.forward(params, x, state, save=False)
-    gradients = dict(zip(("dx", "dh_0", "dc_0"), (dx, *dstate_0), strict=True)) | {f"d{n}": grads[n] for n in params}
-    return {"y": y, "h": final[0], "c": final[1], "y alone": alone, "h alone": final_alone[0]} | gradients
+    found = {"y": y, "y alone": alone, "dx": dx, **{f"d{name}": grads[name] for name in params}}
+    for name, parts in (("T", final), ("T alone", final_alone), ("0", dstate_0)):
+        found |= {f"{part}_{name}": array for part, array in zip(get_cell(cell).state, parts, strict=True)}
+    return found
 
 
 def assert_close(found, expected, tolerance):
@@ -72,34 +81,48 @@ def one_part_a_core(monkeypatch):
     monkeypatch.setattr(cut, "share_out", share_out)
 
 
+@every_cell
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
-def test_every_layout_agrees_with_the_reference(kernel_type, sizes):
+def test_every_layout_agrees_with_the_reference(kernel_type, sizes, cell):
     D, H, _, B, bias = sizes
     assert choose_layout(H, D + bias + H, B)[0] == LAYOUTS[B]
-    assert_close(results(kernel_type, sizes), results(ReferenceKernel, sizes), 1e-12)
-    assert_close(results(kernel_type, sizes, dtype="float32"), results(ReferenceKernel, sizes), 2e-5)
-    alone = results(kernel_type, sizes, with_dy=False)
-    assert_close(alone, results(ReferenceKernel, sizes, with_dy=False), 1e-12)
+    assert_close(results(kernel_type, sizes, cell=cell), results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    if cell != KINKED:
+        found, expected = (results(kind, sizes, cell=cell, dtype="float32") for kind in (kernel_type, ReferenceKernel))
+        assert_close(found, expected, 2e-5)
+    alone = results(kernel_type, sizes, cell=cell, with_dy=False)
+    assert_close(alone, results(ReferenceKernel, sizes, cell=cell, with_dy=False), 1e-12)
 
 
+@every_cell
 @pytest.mark.parametrize("sizes", [(28, 64, 70, 7, True), (6, 100, 20, 24, True), (4, 72, 3, 4, False)], ids=str)
 @pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
 @pytest.mark.parametrize("large", [False, True], ids=["small", "as if large"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_rows_in_several_processes_agree_with_the_reference(
-    sizes, kernel_type, large, threads, one_part_a_core, monkeypatch
+    sizes, kernel_type, large, threads, cell, one_part_a_core, monkeypatch
 ):
     if large:  # the weights are packed together, and gradients summed in place
         monkeypatch.setattr(remote, "WORTH_PACKING_TOGETHER", 0)
         monkeypatch.setattr(fused, "LARGE_GRADIENT", 0)
-    assert_close(results(kernel_type, sizes, threads=threads), results(ReferenceKernel, sizes), 1e-12)
+    found = results(kernel_type, sizes, cell=cell, threads=threads)
+    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
 
 
-def test_one_samples_gradients_are_the_same_wherever_they_are_summed(monkeypatch):
-    in_place = results(NumpyFusedKernel, SIZES[0])
+@every_cell
+@pytest.mark.parametrize("sizes", [(28, 96, 13, 70, True), (40, 33, 5, 141, False)], ids=str)
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+def test_columns_in_several_processes_agree_with_the_reference(sizes, kernel_type, cell, one_part_a_core):
+    found = results(kernel_type, sizes, cell=cell, threads=2)
+    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
+
+
+@every_cell
+def test_one_samples_gradients_are_the_same_wherever_they_are_summed(cell, monkeypatch):
+    in_place = results(NumpyFusedKernel, SIZES[0], cell=cell)
     monkeypatch.setattr(fused, "sums_in_place", lambda job: False)
-    assert_close(in_place, results(NumpyFusedKernel, SIZES[0]), 1e-15)
+    assert_close(in_place, results(NumpyFusedKernel, SIZES[0], cell=cell), 1e-15)
 
 
 @pytest.mark.parametrize("do", ["pack", "pack_backward"])
@@ -117,11 +140,12 @@ def test_a_failure_while_weights_are_packed_together_leaves_no_answer_behind(do,
     assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
 
 
+@every_cell
 @pytest.mark.parametrize("sizes", [SIZES[0], SIZES[4], SIZES[9]], ids=str)
-def test_gradients_are_written_where_the_caller_wants_them(sizes):
+def test_gradients_are_written_where_the_caller_wants_them(sizes, cell):
     D, H, _, _, bias = sizes
-    kernel = NumpyFusedKernel(LayerSpec(lstm, D, H, bias, "float64"), get_backend("numpy", threads=1))
-    params, x, state, dy, dstate = draw(*sizes)
+    kernel = NumpyFusedKernel(LayerSpec(get_cell(cell), D, H, bias, "float64"), get_backend("numpy", threads=1))
+    params, x, state, dy, dstate = draw(*sizes, cell)
     _, _, saved = kernel.forward(params, x, state)
     expected = kernel.backward(params, saved, dy, dstate)[2]
     into = {name: np.full_like(array, np.nan) for name, array in params.items()}

@@ -18,6 +18,7 @@ import pytest
 
 from lstm_np.backends import blas_threads, get_backend
 from lstm_np.cells import get_cell
+from lstm_np.cells.declaration import read_cell
 from lstm_np.kernels import Cut, LayerSpec, choose_kernel
 from lstm_np.kernels.cpu import cut, footprint, part, remote
 from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
@@ -25,7 +26,8 @@ from lstm_np.kernels.cpu.columns import transposed
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.cpu.workspace import jobs_of
 
-gru, lstm = get_cell("gru"), get_cell("lstm")
+lstm = get_cell("lstm")
+CELLS = pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_before", "rnn", "rnn_relu"])
 
 D, H, T, B = 5, 12, 9, 40
 BOTH = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
@@ -34,16 +36,22 @@ BOTH = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel
 class Case:
     """A kernel with its arguments, all drawn from one seed."""
 
-    def __init__(self, kernel_type=NumpyFusedKernel, *, D=D, H=H, T=T, B=B, threads=2, dtype="float32", seed=0):
-        rng = np.random.default_rng(seed)
+    def __init__(
+        self, kernel_type=NumpyFusedKernel, *, cell="lstm", D=D, H=H, T=T, B=B, threads=2, dtype="float32", seed=0
+    ):
+        rng, cell = np.random.default_rng(seed), get_cell(cell)
+        rows = len(cell.gates) * H
 
         def draw(*shape):
             return (rng.normal(size=shape) / 2).astype(dtype)
 
-        self.kernel = kernel_type(LayerSpec(lstm, D, H, True, dtype), get_backend("numpy", threads=threads))
-        self.params = {"W": draw(4 * H, D), "U": draw(4 * H, H), "b": draw(4 * H)}
+        self.kernel = kernel_type(LayerSpec(cell, D, H, True, dtype), get_backend("numpy", threads=threads))
+        self.params = {"W": draw(rows, D), "U": draw(rows, H), "b": draw(rows)}
+        self.params |= {name: draw(H) for name in cell.biases}
+        if rows == H:
+            self.params["U"] /= H**0.5  # or what a plain cell computes grows from step to step
         self.x, self.dy = draw(D, T, B), draw(H, T, B)
-        self.state, self.dstate = (draw(H, B), draw(H, B)), (draw(H, B), draw(H, B))
+        self.state, self.dstate = (tuple(draw(H, B) for _ in cell.state) for _ in range(2))
 
     def forward(self, **flags):
         return self.kernel.forward(self.params, self.x, self.state, **flags)
@@ -92,6 +100,7 @@ def test_the_same_number_of_workers_gives_the_same_bits(kernel_type, threads, sh
     assert all(same_bits(first, case.everything()) for _ in range(20))
 
 
+@CELLS
 @BOTH
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize(
@@ -99,19 +108,20 @@ def test_the_same_number_of_workers_gives_the_same_bits(kernel_type, threads, sh
     [{}, {"H": 64, "T": 28, "B": 16}, {"H": 48, "T": 30, "B": 131}, {"H": 130, "T": 12, "B": 40}, {"H": 64, "B": 1}],
     ids=str,
 )
-def test_without_worker_processes_the_cut_and_the_bits_are_the_same(kernel_type, threads, sizes, monkeypatch):
-    case, alone = (Case(kernel_type, **sizes, threads=threads) for _ in range(2))
+def test_without_worker_processes_the_cut_and_the_bits_are_the_same(kernel_type, threads, sizes, cell, monkeypatch):
+    case, alone = (Case(kernel_type, cell=cell, **sizes, threads=threads) for _ in range(2))
     alone.kernel = kernel_type(case.kernel.spec, dataclasses.replace(case.kernel.backend, processes=1))
     for save in (True, False):
         parts, _ = case.kernel.cut(sizes.get("T", T), sizes.get("B", B), save)
         assert alone.kernel.cut(sizes.get("T", T), sizes.get("B", B), save)[0] == parts
-        assert not save or (len(parts) > 1) == ("T" in sizes), "some sizes are cut, and some are not"
+        if cell == "lstm" and save:
+            assert (len(parts) > 1) == ("T" in sizes), "some sizes are cut, and some are not"
     y, final, _ = case.forward(save=False)
-    expected = [*case.everything(), y, *final]
+    trained, inferred = case.everything(), [y, *final]
     monkeypatch.setattr(remote.TEAM, "available", None)
     y, final, _ = alone.forward(save=False)
-    assert same_bits([*alone.everything(), y, *final], expected)
-    assert same_bits(alone.everything(), expected[:-3])
+    assert same_bits([*alone.everything(), y, *final], [*trained, *inferred])
+    assert same_bits(alone.everything(), trained)
 
 
 def test_the_number_of_workers_changes_only_rounding(shared):
@@ -120,9 +130,11 @@ def test_the_number_of_workers_changes_only_rounding(shared):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
+@CELLS
 @pytest.mark.parametrize("shape", [{"B": 200, "H": 20}, {"B": 3, "T": 1}, {"B": 1, "T": 50}, {"T": 65}])
-def test_lean_and_full_give_the_same_bits(shape):
-    assert same_bits(Case(NumpyFusedKernel, **shape).everything(), Case(NumpyLeanKernel, **shape).everything())
+def test_lean_and_full_give_the_same_bits(shape, cell):
+    full, lean = (Case(kernel_type, cell=cell, **shape) for kernel_type in (NumpyFusedKernel, NumpyLeanKernel))
+    assert same_bits(full.everything(), lean.everything())
 
 
 def test_kernels_used_from_several_threads_at_once_do_not_disturb_one_another(shared):
@@ -273,6 +285,7 @@ PART_CASES = [
 ]  # fmt: skip
 
 
+@CELLS
 @pytest.mark.parametrize(
     ("sizes", "keep"),
     [
@@ -282,15 +295,15 @@ PART_CASES = [
         if sizes["B"] > 1 or keep != "nothing"
     ],
 )
-def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep):
+def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep, cell):
     sizes = {"D": 28, "T": 60, "dtype": "float32", **sizes}
-    spec = LayerSpec(lstm, sizes["D"], sizes["H"], True, sizes["dtype"])
+    spec = LayerSpec(get_cell(cell), sizes["D"], sizes["H"], True, sizes["dtype"])
     (job,) = jobs_of(spec, sizes["T"], Cut(((0, sizes["B"]),), 1), keep)
     tracemalloc.start()
     try:
         made = part.Part(job)
         if job.layout == "columns" and keep != "nothing":
-            made.weights.pack_backward({"U": np.zeros((4 * job.H, job.H), job.dtype)})
+            made.weights.pack_backward({"U": np.zeros((job.of.gates * job.H, job.H), job.dtype)})
         of_numpy = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
         traces = tracemalloc.take_snapshot().filter_traces([of_numpy]).traces
     finally:
@@ -313,19 +326,22 @@ def test_gradients_that_nobody_asked_for_do_not_come(kernel_type):
 # ---- memory
 
 
-def kept_values_per_step_and_sample(kernel_type, hidden=64, columns=32) -> float:
+def kept_values_per_step_and_sample(kernel_type, cell, hidden=64, columns=32) -> float:
     """Of the part that grows with T, without the copy of the input and its padding to whole tiles."""
-    short, long = (Case(kernel_type, D=3, H=hidden, T=steps, B=columns).forward()[2].nbytes for steps in (64, 192))
+    sizes = {"D": 3, "H": hidden, "B": columns, "cell": cell}
+    short, long = (Case(kernel_type, **sizes, T=steps).forward()[2].nbytes for steps in (64, 192))
     rows = -(-(3 + 1 + hidden) // 16) * 16
     return (long - short) / (128 * columns * 4) - (rows - hidden)
 
 
-def test_at_most_seven_values_per_unit_step_and_sample():
-    assert kept_values_per_step_and_sample(NumpyFusedKernel) == pytest.approx(7 * 64)
+@pytest.mark.parametrize(("cell", "values"), [("lstm", 7), ("gru", 6), ("gru_reset_before", 6), ("rnn", 1)])
+def test_at_most_so_many_values_per_unit_step_and_sample(cell, values):
+    assert kept_values_per_step_and_sample(NumpyFusedKernel, cell) == pytest.approx(values * 64)
 
 
-def test_lean_keeps_little_more_than_h():
-    assert kept_values_per_step_and_sample(NumpyLeanKernel) < 1.1 * 64
+@CELLS
+def test_lean_keeps_little_more_than_h(cell):
+    assert kept_values_per_step_and_sample(NumpyLeanKernel, cell) < 1.1 * 64
 
 
 def test_long_sequences_train_lean_in_little_memory():
@@ -532,12 +548,34 @@ def test_buffers_start_at_a_cache_line_and_rows_differ_by_an_odd_number_of_them(
     assert rows.strides[0] // 64 % 2 == 1
 
 
-@pytest.mark.parametrize(("cell", "dtype"), [(gru, "float32"), (lstm, "float16"), (lstm, "complex128")])
+class Leaky:
+    """A cell of one's own."""
+
+    GATES, STATE, VALUES = ("n",), ("h",), ("n", "h")
+
+    @staticmethod
+    def forward(xp, a, state):
+        n = xp.tanh(a)
+        h = (state[0] + n) / 2
+        return (h,), {"n": n, "h": h}
+
+    @staticmethod
+    def backward(xp, dstate, state, values):
+        dh = dstate[0]
+        dn = dh / 2
+        return dn * (1 - values["n"] ** 2), (dh / 2,), {"n": dn, "h": dh}
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype"), [(read_cell("leaky", Leaky), "float32"), (lstm, "float16"), (lstm, "complex128")]
+)
 def test_other_cells_and_dtypes_are_left_to_other_kernels(cell, dtype):
     spec, backend = LayerSpec(cell, D, H, True, dtype), get_backend("numpy")
     assert not NumpyFusedKernel.supports(spec, backend)
     assert choose_kernel("auto", spec, backend).name == "reference"
 
 
-def test_auto_takes_the_fused_kernel():
-    assert choose_kernel("auto", LayerSpec(lstm, D, H, True, "float32"), get_backend("numpy")).name == "fused"
+@CELLS
+def test_auto_takes_the_fused_kernel(cell):
+    spec = LayerSpec(get_cell(cell), D, H, True, "float32")
+    assert choose_kernel("auto", spec, get_backend("numpy")).name == "fused"

@@ -25,6 +25,7 @@ from lstm_np.workers.process import Team, Worker
 from tests.kernels.test_numpy_fused import Case, same_bits
 
 FOREVER = 1e3
+CELLS = ("lstm", *(OTHERS := ("gru", "gru_reset_before", "rnn", "rnn_relu")))
 LAYOUTS = {  # of two parts
     "columns": {"D": 5, "H": 20, "T": 30, "B": 101},
     "rows": {"D": 7, "H": 64, "T": 30, "B": 16},
@@ -196,10 +197,10 @@ def test_where_no_worker_can_be_started_the_bits_are_the_same(kernel_type, layou
 
 @every_case
 @every_layout
-@pytest.mark.parametrize("threads", [2, 3, 5])
-def test_whoever_is_first_the_bits_are_the_same(kernel_type, layout, threads, monkeypatch):
+@pytest.mark.parametrize(("threads", "cell"), [(2, "lstm"), (3, "lstm"), (5, "lstm"), *((2, cell) for cell in OTHERS)])
+def test_whoever_is_first_the_bits_are_the_same(kernel_type, layout, threads, cell, monkeypatch):
     """With no patience the parent and the workers race for every part."""
-    case = make(layout, kernel_type, monkeypatch, threads=threads)
+    case = make(layout, kernel_type, monkeypatch, threads=threads, cell=cell)
     expected = undisturbed(case)
     with waiting(0):
         assert all(same_bits(case.everything(), expected) for _ in range(20))
@@ -213,6 +214,7 @@ sizes = st.fixed_dictionaries(
         "B": st.one_of(st.integers(2, 60), st.sampled_from([130, 300])),
         "threads": st.integers(2, 4),
         "dtype": st.sampled_from(["float32", "float64"]),
+        "cell": st.sampled_from(CELLS),
     }
 )
 

@@ -152,14 +152,14 @@ def test_a_backward_pass_can_be_repeated():
         np.testing.assert_array_equal(first[name], again[name])
 
 
-def test_auto_takes_the_reference_where_nothing_faster_knows_the_cell():
+def test_auto_takes_the_fused_kernel_for_every_cell_and_the_reference_where_that_cannot():
     for cell in CELLS:
         model = SequenceClassifier(28, 8, 10, cell=cell)
-        if cell != "lstm":
-            assert model.recurrent.kernel_names == ("reference",)
-            assert "reference" in model.summary()
+        assert model.recurrent.kernel_names == ("fused",)
+        assert "fused" in model.summary()
+        assert SequenceClassifier(28, 8, 10, cell=cell, dtype="complex128").recurrent.kernel_names == ("reference",)
     with pytest.raises(ValueError, match="kernel 'fused' does not run a gru layer"):
-        GRU(28, 8, kernel="fused")
+        GRU(28, 8, kernel="fused", dtype="complex128")
 
 
 def test_softmax_twice_cannot_fall_below_its_floor_and_flattens_the_gradient():

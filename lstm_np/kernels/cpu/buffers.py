@@ -100,7 +100,7 @@ def steps_together(job: Job, widest: int) -> tuple[int, int]:
     Forward goes by `tau` time steps, whose gates stay in the cache (about 256 KB) until their derivatives are computed
     together; backward by `chunk` time steps, which make one product of the weight gradient with about 384 samples.
     """
-    return max(1, min(8, 65536 // (job.of.at_once * job.H * widest))), max(1, 384 // widest)
+    return max(1, min(8, 65536 // (max(1, job.of.at_once) * job.H * widest))), max(1, 384 // widest)
 
 
 # ---- what a layout has

@@ -1,6 +1,6 @@
 """The cells that the fused CPU kernel computes: what its buffers, layouts and loops have to know of each.
 
-The passes over memory are in a file for each cell, such as `lstm.py`; all else is the same for all.
+The passes over memory are in a file for each cell, by its name; all else is the same for all.
 
 A cell has G row blocks of W and U, one a gate.  The product that makes its pre-activations reads [x_t; 1; h_{t-1}] for
 all of them at once, but for a last gate with a product of its own (a GRU's n)::
@@ -14,7 +14,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lstm_np.cells import Parameter, Product
 from lstm_np.kernels.protocol import LSTM, Computes
+
+GRU = Computes("gru", ("r", "z", "n"), ("h",), (Parameter("b_n", 1, True),), (Product("m", "n", "b_n"),))
+GRU_RESET_BEFORE = Computes("gru_reset_before", ("r", "z", "n"), ("h",), (), (Product("m", "n", None),))
+RNN, RNN_RELU = Computes("rnn", ("h",), ("h",)), Computes("rnn_relu", ("h",), ("h",))
 
 
 class Description(NamedTuple):
@@ -69,5 +74,12 @@ class Description(NamedTuple):
 
 
 DESCRIPTIONS = {
-    of.computes.name: of for of in (Description(LSTM, sigmoids=3, inner="", kept=6, at_once=9, carried=3, inferring=6),)
+    of.computes.name: of
+    for of in (
+        Description(LSTM, sigmoids=3, inner="", kept=6, at_once=9, carried=3, inferring=6),
+        Description(GRU, sigmoids=2, inner="h", kept=5, at_once=6, carried=2, inferring=4),
+        Description(GRU_RESET_BEFORE, sigmoids=2, inner="s", kept=5, at_once=6, carried=4, inferring=4),
+        Description(RNN, sigmoids=0, inner="", kept=0, at_once=0, carried=2, inferring=1),
+        Description(RNN_RELU, sigmoids=0, inner="", kept=0, at_once=0, carried=2, inferring=1),
+    )
 }

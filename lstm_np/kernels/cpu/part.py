@@ -15,13 +15,19 @@ import numpy as np
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
-from lstm_np.kernels.cpu import columns, cut, lstm, rows, sample
+from lstm_np.kernels.cpu import columns, cut, gru, gru_reset_before, lstm, rnn, rnn_relu, rows, sample
 from lstm_np.kernels.cpu.buffers import Job, Layout, Strip, round_up
 from lstm_np.kernels.cpu.passes import Inference, Passes
 from lstm_np.workers import Overtaken
 
 LAYOUTS: dict[str, Layout] = {"columns": columns.LAYOUT, "rows": rows.LAYOUT, "sample": sample.LAYOUT}
-PASSES: dict[str, ModuleType] = {"lstm": lstm}  # by cell, with Passes, Inference and OneSample
+PASSES: dict[str, ModuleType] = {  # by cell, with Passes, Inference and OneSample
+    "lstm": lstm,
+    "gru": gru,
+    "gru_reset_before": gru_reset_before,
+    "rnn": rnn,
+    "rnn_relu": rnn_relu,
+}
 
 
 class Inputs(NamedTuple):
