@@ -166,7 +166,8 @@ class NumpyFusedKernel:
         gradients = tuple(
             np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate
         )
-        grads = {name: np.empty_like(params[name]) for name in params} if into is None else into
+        places = into or {}
+        grads = {name: places[name] if name in places else np.empty_like(array) for name, array in params.items()}
         direct = sums_in_place(job)
         room = None if direct else self._totals.take(None, lambda: aligned((G * H, round_up(job.K)), dtype))
         columns = self._columns(grads)

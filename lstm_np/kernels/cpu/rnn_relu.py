@@ -20,7 +20,7 @@ class Rectifier(rnn.Tanh):
 
     def slope(self, h: Array, out: Array) -> None:
         """The derivative, from h."""
-        np.sign(h, out)  # no h is below 0
+        np.greater(h, self._zero, out)
 
 
 class Passes(rnn.Passes):
