@@ -99,7 +99,7 @@ def test_the_squared_norm_is_summed_by_one_thread(size, monkeypatch):
 def test_the_reference_kernel_uses_as_many_blas_threads_as_there_are_cores(threads, monkeypatch):
     entered = []
     monkeypatch.setattr(numpy_backend, "blas_threads", lambda number: entered.append(number) or nullcontext())
-    layer = lstm_np.GRU(3, 4, backend=lstm_np.get_backend("numpy", threads=threads))
+    layer = lstm_np.GRU(3, 4, kernel="reference", backend=lstm_np.get_backend("numpy", threads=threads))
     assert layer.cuts(5, 2) == {"layer0": (((0, 2),), threads)}
     entered.clear()  # of what is compared when a layer is made
     y, _, cache = layer.forward(np.ones((2, 5, 3)))
