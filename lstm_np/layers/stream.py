@@ -58,8 +58,8 @@ class Stream:
 
     It computes with the parameters as they were when it was made: `refresh` reads them again.  A step has the bits of
     the whole sequence where the reference kernel runs (`kernel="reference"`, and cells without a fast kernel).  The
-    fast kernel of an LSTM sums in another order in a step than over a sequence: there the two are equal to rounding.  A
-    stream belongs to one thread.
+    fast CPU kernel sums in another order in a step than over a sequence: there the two are equal to rounding.  A stream
+    belongs to one thread.
 
     >>> lstm = lstm_np.LSTM(3, 5)
     >>> stream = lstm.stream()
@@ -120,7 +120,7 @@ class Stream:
         """y_t: the output of the top layer after one more step, (H,) from x_t (D,), or (B, H) from (B, D).
 
         x_t  the next time step, of any numbers, converted to the layer's dtype
-        out  an array of the shape and dtype of y_t to write it to: then a step of an LSTM on a CPU allocates nothing;
+        out  an array of y_t's shape and dtype to write it to: a step of the fast CPU kernel then allocates nothing;
              None: y_t is a new array
 
         >>> stream, y_t = lstm_np.LSTM(3, 5).stream(batch_size=2), np.empty((2, 5), "float32")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import lstm_np
 from lstm_np.cells import CELLS
+from lstm_np.kernels.cpu.step import STEPPERS
+from lstm_np.kernels.steps import make_stepper
 
 pytestmark = pytest.mark.quick
 
@@ -131,6 +133,69 @@ def test_on_the_reference_kernel_steps_have_the_bits_of_the_whole_sequence(cell,
             for found in (stream.save(), stepped):
                 for one, other in zip(parts_of(found), parts_of(expected), strict=True):
                     np.testing.assert_array_equal(one, other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    B=st.one_of(st.none(), st.integers(1, 5)),
+    D=st.integers(1, 6),
+    H=st.integers(1, 9),
+    bias=st.sampled_from([True, False, "double"]),
+    cell=st.sampled_from(CELL_NAMES),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_the_fast_steps_of_each_cell_are_those_of_the_reference(B, D, H, bias, cell, dtype):
+    layer = filled(lstm_np.Recurrent(D, H, cell=cell, bias=bias, dtype=dtype, kernel="reference"))
+    single, batch = layer.singles[0], () if B is None else (B,)
+    fast = STEPPERS[cell](single.spec, single.kernel_params(), batch, 1)
+    exact = make_stepper(single.kernel, single.kernel_params(), batch, first=True)
+    begin = tuple(normal(H, B or 1, seed=k).astype(dtype) for k, _ in enumerate(layer.cell.state))
+    for stepper in (fast, exact):
+        stepper.put(begin)
+    for found, expected in zip(fast.state(), begin, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    found, expected = np.empty((*batch, H), dtype), np.empty((*batch, H), dtype)
+    for x_t in normal(4, *batch, D).astype(dtype):
+        for stepper, out in ((fast, found), (exact, expected)):
+            stepper.x[...] = x_t
+            stepper.advance()
+            stepper.read(out)
+        assert_near(found, expected, dtype)
+    for one, other in zip(fast.state(), exact.state(), strict=True):
+        assert one.shape == (H, B or 1)
+        assert_near(one, other, dtype)
+
+
+def test_a_rectifier_makes_nothing_of_a_nan_in_both():
+    layer = filled(lstm_np.RNN(3, 4, nonlinearity="relu", kernel="reference"))
+    single, x_t, found = layer.singles[0], np.array([1, np.nan, 1], "float32"), []
+    params = single.kernel_params()
+    for stepper in (STEPPERS["rnn_relu"](single.spec, params, (), 1), make_stepper(single.kernel, params, (), True)):
+        stepper.x[...] = x_t
+        stepper.advance()
+        found.append(stepper.state()[0])
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "options", [{"hidden_size": [5, 7]}, {"hidden_size": [4, 9], "cell": "gru"}, {"batch_first": False}]
+)
+def test_layers_of_other_sizes_and_orders_have_streams(options):
+    layer = filled(lstm_np.Recurrent(3, num_layers=2, dtype="float64", **{"hidden_size": 6, **options}))
+    x = normal(2, 4, 3)
+    y = layer(x)[0] if layer.config["batch_first"] else layer(x.transpose(1, 0, 2))[0].transpose(1, 0, 2)
+    batch, one, state, alone = layer.stream(2), layer.stream(), None, None
+    for t in range(4):
+        y_t, state = layer.step(x[:, t], state)
+        one_t, alone = layer.step(x[0, t], alone)
+        for found, expected in ((batch.step(x[:, t]), y[:, t]), (y_t, y[:, t]), (one.step(x[0, t]), y[0, t])):
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(one_t, y[0, t], rtol=1e-12)
+    kept, after = batch.save(samples=[1]), batch.step(x[:, 0])
+    batch.restore(kept, samples=[0])
+    np.testing.assert_allclose(batch.step(x[[1, 1], 0])[0], after[1], rtol=1e-12)
+    one.restore(alone)
+    np.testing.assert_allclose(one.step(x[0, 0]), layer.step(x[0, 0], alone)[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{"cell_clip": 0.3}, {"hold": {"f": 0.5}}, {"forget_bias_at": "run"}])
@@ -290,9 +355,9 @@ def test_one_sequence_has_no_samples_and_no_batch_axis():
 
 
 def test_a_reverse_direction_is_refused_in_words():
-    layer = lstm_np.LSTM(3, 4, bidirectional=True)
+    layer, back = lstm_np.LSTM(3, 4, bidirectional=True), lstm_np.GRU(3, 4, reverse=True)
     model = lstm_np.SequenceClassifier(3, 4, 2, bidirectional=True)
-    for act in (layer.stream, lambda: layer.step(np.ones(3)), model.stream):
+    for act in (back.stream, layer.stream, lambda: layer.step(np.ones(3)), model.stream):
         with pytest.raises(ValueError, match="reverse direction begins at a sequence's last step"):
             act()
 
