@@ -48,7 +48,7 @@ from lstm_np.kernels import KernelWarning
 from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent, Stream
 from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
-from lstm_np.optimizers import SGD, Adam, Optimizer, RMSProp
+from lstm_np.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from lstm_np.options import OptionError, OptionWarning
 from lstm_np.packing import Packed, pack, pad, unpad
 from lstm_np.trace import Trace, TraceError, trace
@@ -67,6 +67,7 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "AdamW",
     "Backend",
     "BackendError",
     "CellError",

@@ -29,7 +29,7 @@ from lstm_np.checkpoints import DEFAULT, KEEP, Checkpoint, CheckpointError, Chec
 from lstm_np.data import Batches
 from lstm_np.device.inference import DeviceInference
 from lstm_np.device.memory import DeviceData, fits
-from lstm_np.device.steps import DeviceSteps, rows_on_device
+from lstm_np.device.steps import DeviceSteps, has_update, rows_on_device
 from lstm_np.display.tables import EpochTable, html_table, is_notebook, is_terminal, loss_in_words
 from lstm_np.holds import Hold, read_holds
 from lstm_np.kernels.reference import ReferenceKernel
@@ -38,7 +38,7 @@ from lstm_np.layers.stream import ClassifierStream, refuse_reverse
 from lstm_np.layers.truncation import check_truncation, refuse_lengths
 from lstm_np.loop import BatchSource, Epoch, History, Metrics, Position, Running, Step, Steps, mean_of, train
 from lstm_np.losses import LOSSES, log_softmax, one_hot, refuse_probabilities
-from lstm_np.optimizers import SGD, Adam, Optimizer
+from lstm_np.optimizers import Adam, Optimizer
 from lstm_np.options import Dtype, check_count
 from lstm_np.packing import Packing, Real, as_mask, check, named, read
 from lstm_np.parameters import merge
@@ -73,8 +73,8 @@ def _present_options(path: str | os.PathLike[str], config: Mapping[str, Any]) ->
 
 def _plain_values(optimizer: Optimizer) -> dict[str, Any]:
     """The arguments of an optimizer, as JSON has them."""
-    values = {name: getattr(optimizer, name) for name in ("lr", *optimizer.settings)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    values = optimizer.arguments().items()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 def _warn(text: str) -> None:
@@ -691,8 +691,8 @@ class SequenceClassifier:
         truncation, resets  as for `fit`
 
         The steps of a stateful model are `lstm_np.steps.StatefulSteps`.  Others stay on the GPU where they can
-        (`lstm_np.device`: one LSTM layer, Adam or SGD, `Batches` that fit into half of the memory that is free there),
-        and are gradients -> reduce -> check -> apply (`lstm_np.steps`) otherwise.
+        (`lstm_np.device`: one LSTM layer, Adam or SGD without weight decay, `Batches` that fit into half of the memory
+        that is free there), and are gradients -> reduce -> check -> apply (`lstm_np.steps`) otherwise.
 
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
         >>> steps = model.training_steps(lstm_np.Adam(model.params), clip_norm=1.0)
@@ -720,7 +720,7 @@ class SequenceClassifier:
 
     def _stay_on_device(self, optimizer: Optimizer, batches: Batches) -> bool:
         return (
-            isinstance(optimizer, (Adam, SGD))
+            has_update(optimizer)
             and batches.real is None
             and not (self.config["dropout"] and self.config["dropout_outputs"] == "all")
             and self._device_can(batches.sequences)

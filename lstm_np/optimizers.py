@@ -11,8 +11,14 @@ The argument names are PyTorch's.  Where systems that share a name compute diffe
              "keras"  theta -= lr g / sqrt(s + eps)              s starts at 0
              "tf1"    theta -= lr g / sqrt(s + eps)              s starts at 1
 
+With `weight_decay` w, before all of that, of every parameter (biases too, as in PyTorch):
+
+    AdamW    theta -= lr w theta                                (decoupled: no moment sees it)
+    others   g += w theta                                       (the gradient of a penalty w/2 |theta|^2, L2)
+
 Sources: Polyak, 1964; Nesterov, 1983, in the form of Sutskever et al., ICML 2013 as PyTorch writes it; Kingma and Ba,
-"Adam", ICLR 2015 (Algorithm 1, and the "hat" form at the end of its section 2); Tieleman and Hinton, 2012.
+"Adam", ICLR 2015 (Algorithm 1, and the "hat" form at the end of its section 2); Tieleman and Hinton, 2012;
+Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019 (Algorithm 2, in the form of PyTorch).
 """
 
 from __future__ import annotations
@@ -55,6 +61,7 @@ class Optimizer(ABC):
 
     params  a `Parameters`, such as `model.params`; `step` updates it in place
     lr      learning rate, may be changed between steps
+    weight_decay  w of the module's formulae; 0: none
     steps   updates made so far
     slots   what is gathered from step to step, by name: vectors in the order and dtype of `params.flat`
 
@@ -70,12 +77,14 @@ class Optimizer(ABC):
     Raises ValueError for a hyper-parameter outside its range, TypeError when params is not a `Parameters`.
     """
 
-    settings: tuple[str, ...] = ()  # what a kind of optimizer has besides lr, as `repr` shows it
+    settings: tuple[str, ...] = ()  # what a kind of optimizer has besides lr and weight_decay, as `repr` shows it
+    decoupled = False  # whether weight decay acts on the parameters themselves instead of their gradient
 
-    def __init__(self, params: Parameters, lr: float, slots: tuple[str, ...]) -> None:
+    def __init__(self, params: Parameters, lr: float, slots: tuple[str, ...], weight_decay: float = 0.0) -> None:
         if not isinstance(params, Parameters):
             raise TypeError(f"an optimizer takes a layer's or model's params, found {type(params).__name__}")
         self.params, self.xp, self.lr, self.steps = params, params.xp, lr, 0
+        self.weight_decay = _check("weight_decay", weight_decay, 0.0, None)
         self.slots = {name: params.empty_vector() for name in slots}
         for slot in self.slots.values():
             slot[...] = 0
@@ -93,8 +102,17 @@ class Optimizer(ABC):
         """Checked and kept as a Python float."""
         self._lr = _check("lr", value, 0.0, None)
 
+    def arguments(self) -> dict[str, Any]:
+        """What it was made with, and the learning rate as it is now, by name; weight_decay where it is not 0.
+
+        >>> lstm_np.SGD(lstm_np.LSTM(2, 3).params, lr=0.1, weight_decay=1e-4).arguments()
+        {'lr': 0.1, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.0001}
+        """
+        named = ("lr", *self.settings, *(("weight_decay",) if self.weight_decay else ()))
+        return {name: getattr(self, name) for name in named}
+
     def __repr__(self) -> str:
-        said = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("lr", *self.settings))
+        said = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
         return f"{type(self).__name__}({said}) over {self.params.flat.shape[0]:,} values, {self.steps:,} steps made"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,6 +122,7 @@ class Optimizer(ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.slots = {name: like.flat for name, like in state["slots"].items()}
+        self.weight_decay = state.get("weight_decay", 0.0)  # of a pickle from before there was one
         self.xp, self._layout = self.params.xp, _layout(self.params)
         self._fitting = self._gathered = None
 
@@ -122,7 +141,20 @@ class Optimizer(ABC):
         """
         vectors = self.params.flat, self._flat(grads), *self.slots.values()
         self.steps += 1
-        self.params.backend.sweep(self._update, self._constants(), *vectors)
+        if not self.weight_decay:
+            self.params.backend.sweep(self._update, self._constants(), *vectors)
+            return
+        decay = 1 - self.lr * self.weight_decay if self.decoupled else self.weight_decay
+        self.params.backend.sweep(self._decay_and_update, (decay, *self._constants()), *vectors)
+
+    def _decay_and_update(self, constants: Sequence[Array], s: Array, theta: Array, g: Array, *slots: Array) -> None:
+        """As `_update`, with weight decay before it; the gradients themselves stay as they are."""
+        decay, *own = constants
+        if self.decoupled:
+            theta *= decay
+        else:
+            g = g + decay * theta
+        self._update(own, s, theta, g, *slots)
 
     def _flat(self, grads: Mapping[str, Array]) -> Array:
         if self._fitting is not None and grads is self._fitting:
@@ -206,6 +238,7 @@ class SGD(Optimizer):
 
     momentum  0 for plain SGD; the first step's velocity is the gradient itself (PyTorch)
     nesterov  look ahead along the velocity; needs momentum > 0
+    weight_decay  L2: w theta is added to the gradient
 
     >>> lstm_np.SGD(lstm_np.LSTM(2, 3).params, lr=0.1, momentum=0.9)
     SGD(lr=0.1, momentum=0.9, nesterov=False) over 72 values, 0 steps made
@@ -213,12 +246,20 @@ class SGD(Optimizer):
 
     settings = ("momentum", "nesterov")
 
-    def __init__(self, params: Parameters, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False) -> None:
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
         momentum = _check("momentum", momentum, 0.0, 1.0)
         nesterov = check_bool("nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("nesterov needs momentum > 0")
-        super().__init__(params, lr, ("velocity",) if momentum else ())
+        super().__init__(params, lr, ("velocity",) if momentum else (), weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
 
     def _constants(self) -> tuple[float, ...]:
@@ -247,6 +288,7 @@ class Adam(Optimizer):
 
     betas  decay of the two moments
     eps    1e-8 by default; Keras uses 1e-7
+    weight_decay  L2: w theta is added to the gradient, so both moments see it; `AdamW` has the decoupled kind
 
     >>> lstm_np.Adam(lstm_np.LSTM(2, 3).params, lr=3e-4)
     Adam(lr=0.0003, betas=(0.9, 0.999), eps=1e-08, form='paper') over 72 values, 0 steps made
@@ -263,6 +305,7 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         form: str = "paper",
+        weight_decay: float = 0.0,
     ) -> None:
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas must be two numbers, found {betas!r}")
@@ -270,7 +313,7 @@ class Adam(Optimizer):
         eps = _check("eps", eps, 0.0, None)
         if form not in self.forms:
             raise ValueError(f"unknown form of Adam {form!r}; there are: {', '.join(self.forms)}")
-        super().__init__(params, lr, ("m", "v"))
+        super().__init__(params, lr, ("m", "v"), weight_decay)
         self.betas, self.eps, self.form = betas, eps, form
 
     def _constants(self) -> tuple[float, ...]:
@@ -296,11 +339,37 @@ class Adam(Optimizer):
         theta -= s
 
 
+class AdamW(Adam):
+    """Adam with decoupled weight decay: before each step theta -= lr weight_decay theta, which no moment sees.
+
+    weight_decay  0.01 by default, as in PyTorch; Keras uses 0.004
+    others        as those of `Adam`
+
+    >>> lstm_np.AdamW(lstm_np.LSTM(2, 3).params)
+    AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, form='paper', weight_decay=0.01) over 72 values, 0 steps made
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        form: str = "paper",
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas=betas, eps=eps, form=form, weight_decay=weight_decay)
+
+
 class RMSProp(Optimizer):
     """Root-mean-square propagation; `form` is "torch", "keras" or "tf1" (see the module's formulae).
 
     alpha     decay of the mean square (PyTorch 0.99; Keras and TensorFlow 1 use 0.9)
     momentum  of the scaled gradient, 0 for none
+    weight_decay  L2: w theta is added to the gradient
 
     >>> lstm_np.RMSProp(lstm_np.LSTM(2, 3).params)
     RMSProp(lr=0.01, alpha=0.99, eps=1e-08, momentum=0.0, form='torch') over 72 values, 0 steps made
@@ -318,12 +387,13 @@ class RMSProp(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         form: str = "torch",
+        weight_decay: float = 0.0,
     ) -> None:
         alpha, eps = _check("alpha", alpha, 0.0, 1.0), _check("eps", eps, 0.0, None)
         momentum = _check("momentum", momentum, 0.0, 1.0)
         if form not in self.forms:
             raise ValueError(f"unknown form of RMSProp {form!r}; there are: {', '.join(self.forms)}")
-        super().__init__(params, lr, ("mean_square", "velocity") if momentum else ("mean_square",))
+        super().__init__(params, lr, ("mean_square", "velocity") if momentum else ("mean_square",), weight_decay)
         self.alpha, self.eps, self.momentum, self.form = alpha, eps, momentum, form
         if form == "tf1":
             self.slots["mean_square"] += 1
@@ -361,7 +431,7 @@ def _gather(s: Array, momentum: Array, *velocity: Array) -> None:
         s[...] = v
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSProp}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSProp}
 
 
 def check_optimizer(optimizer: Optimizer, params: Parameters) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lstm_np.backends import get_backend
 from lstm_np.layers import Parameters
-from lstm_np.optimizers import SGD, Adam, RMSProp, clip_by_global_norm
+from lstm_np.optimizers import SGD, Adam, AdamW, RMSProp, clip_by_global_norm
 
 STEPS = 10
 
@@ -52,6 +52,24 @@ def rmsprop_inside(g, theta, t, s, start, lr, alpha, eps, momentum=0.0):
     return theta - s["buf"]
 
 
+def decayed(rule):
+    """A rule with L2 weight decay: the gradient of w/2 theta^2 is added."""
+    return lambda g, theta, t, s, decay, **arguments: rule(g + decay * theta, theta, t, s, **arguments)
+
+
+def adamw(g, theta, t, s, lr, decay, **arguments):
+    return adam_paper(g, theta - lr * decay * theta, t, s, lr=lr, **arguments)
+
+
+def adamw_hat(g, theta, t, s, lr, decay, **arguments):
+    return adam_hat(g, theta - lr * decay * theta, t, s, lr=lr, **arguments)
+
+
+MOMENTUM, NESTEROV, ADAMW = (
+    {"lr": 0.1, "momentum": 0.9},
+    {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+    {"lr": 1e-2, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3},
+)
 TF1 = {"lr": 1e-3, "alpha": 0.9, "eps": 1e-10}
 KERAS = {"lr": 1e-3, "alpha": 0.9, "eps": 1e-7}
 FORMS = {
@@ -73,8 +91,33 @@ FORMS = {
     "rmsprop tf1, momentum": (
         RMSProp, {**TF1, "momentum": 0.5, "form": "tf1"}, rmsprop_inside, {**TF1, "start": 1.0, "momentum": 0.5},
     ),
+    "sgd, decay": (SGD, {"lr": 0.1, "weight_decay": 0.05}, decayed(sgd), {"decay": 0.05}),
+    "sgd momentum, decay": (SGD, {**MOMENTUM, "weight_decay": 0.05}, decayed(sgd), {**MOMENTUM, "decay": 0.05}),
+    "sgd nesterov, decay": (SGD, {**NESTEROV, "weight_decay": 0.05}, decayed(sgd), {**NESTEROV, "decay": 0.05}),
+    "adam, decay": (
+        Adam, {"lr": 1e-2, "weight_decay": 0.05}, decayed(adam_paper), {"lr": 1e-2, "decay": 0.05},
+    ),
+    "rmsprop, decay": (
+        RMSProp, {"momentum": 0.5, "weight_decay": 0.05}, decayed(rmsprop_torch), {"momentum": 0.5, "decay": 0.05},
+    ),
+    "adamw": (AdamW, {"lr": 1e-2}, adamw, {"lr": 1e-2, "decay": 0.01}),
+    "adamw, all said": (AdamW, ADAMW, adamw, {"lr": 1e-2, "b1": 0.8, "b2": 0.95, "eps": 1e-6, "decay": 0.3}),
+    "adamw hat": (
+        AdamW, {"lr": 1e-2, "form": "hat", "weight_decay": 0.004}, adamw_hat, {"lr": 1e-2, "decay": 0.004},
+    ),
 }  # fmt: skip
 THETA = [0.3, -1.7, 2.0, 0.04]
+
+# theta after ten steps of torch.optim (PyTorch 2.13.0, float64) on the gradients of `gradient` at the first theta
+AFTER_TEN = {
+    "sgd, decay": [-10.545464164563707, -4.589472997207398, -26.799602270716008, -26.35478246316645],
+    "sgd momentum, decay": [-30.539837734366927, -0.2092464487369685, -111.7800476554759, -99.142558313005],
+    "sgd nesterov, decay": [-37.58250851640891, -3.635731389280436, -125.38150662976047, -112.42068566101034],
+    "adam, decay": [0.27125939938045446, -1.6825492488731584, 1.9687539443755842, 0.009117943674637141],
+    "adamw": [0.27099980995552736, -1.6813213686391304, 1.9668211426412041, 0.009099651553071627],
+    "adamw, all said": [0.2637148452322317, -1.635689971061074, 1.912007749369343, 0.01015097842716107],
+    "rmsprop, decay": [-0.06312344445381599, -1.6644510950097304, 1.6392445959352313, -0.32194892467420017],
+}
 
 
 def parameters():
@@ -96,6 +139,25 @@ def test_ten_steps_by_hand(name):
         np.testing.assert_allclose(params.flat, theta, rtol=1e-13, atol=0, err_msg=f"step {t}")
 
 
+@pytest.mark.parametrize("name", list(AFTER_TEN))
+def test_ten_steps_end_where_pytorch_ended(name):
+    make, arguments, _, _ = FORMS[name]
+    params = parameters()
+    optimizer = make(params, **arguments)
+    for t in range(1, STEPS + 1):
+        gradients = [gradient(value, t) for value in THETA]
+        optimizer.step({"a": np.array(gradients[:1]), "b": np.array(gradients[1:])})
+    np.testing.assert_allclose(params.flat, AFTER_TEN[name], rtol=1e-13, atol=0)
+
+
+def test_weight_decay_leaves_the_gradients_as_they_are():
+    for make in (lambda p: Adam(p, weight_decay=0.1), lambda p: AdamW(p, weight_decay=0.1)):
+        params = parameters()
+        gradients = params.like(np.array([0.5, -1.0, 2.0, 0.1]))
+        make(params).step(gradients)
+        assert gradients.flat.tolist() == [0.5, -1.0, 2.0, 0.1]
+
+
 IN_TORCH = {
     "sgd": lambda torch, p: torch.optim.SGD(p, lr=0.1),
     "sgd momentum": lambda torch, p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -104,6 +166,13 @@ IN_TORCH = {
     "adam paper, large eps": lambda torch, p: torch.optim.Adam(p, lr=1e-3, betas=(0.5, 0.8), eps=0.1),
     "rmsprop torch": lambda torch, p: torch.optim.RMSprop(p, lr=1e-2),
     "rmsprop torch, momentum": lambda torch, p: torch.optim.RMSprop(p, lr=1e-2, alpha=0.9, momentum=0.5),
+    "sgd, decay": lambda torch, p: torch.optim.SGD(p, lr=0.1, weight_decay=0.05),
+    "sgd momentum, decay": lambda torch, p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.05),
+    "sgd nesterov, decay": lambda torch, p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.05),
+    "adam, decay": lambda torch, p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.05),
+    "adamw": lambda torch, p: torch.optim.AdamW(p, lr=1e-2),
+    "adamw, all said": lambda torch, p: torch.optim.AdamW(p, lr=1e-2, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3),
+    "rmsprop, decay": lambda torch, p: torch.optim.RMSprop(p, lr=1e-2, momentum=0.5, weight_decay=0.05),
 }
 
 
@@ -162,6 +231,8 @@ def test_clipping_by_the_norm_of_all_gradients():
         (Adam, {"betas": (0.9, 1.0)}, r"betas\[1\] must be at least 0 and below 1, found 1.0"),
         (Adam, {"form": "keras"}, "unknown form of Adam 'keras'; there are: paper, hat"),
         (RMSProp, {"form": "hat"}, "unknown form of RMSProp 'hat'; there are: torch, keras, tf1"),
+        (AdamW, {"weight_decay": -0.1}, "weight_decay must be at least 0, found -0.1"),
+        (SGD, {"weight_decay": "0.1"}, "weight_decay must be a number, found '0.1'"),
         (RMSProp, {"eps": float("inf")}, "eps must be at least 0, found inf"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 from lstm_np.backends import get_backend
-from lstm_np.optimizers import SGD, Adam, RMSProp
+from lstm_np.optimizers import SGD, Adam, AdamW, RMSProp
 from lstm_np.parameters import Parameters
 from tests.plain import through_files
 
@@ -18,6 +20,8 @@ MAKERS = {
     "nesterov": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "adam": Adam,
     "adam hat": lambda p: Adam(p, form="hat"),
+    "adamw": lambda p: AdamW(p, weight_decay=0.1),
+    "adam, decay": lambda p: Adam(p, weight_decay=0.1),
     "rmsprop torch": RMSProp,
     "rmsprop torch, momentum": lambda p: RMSProp(p, momentum=0.5),
     "rmsprop keras": lambda p: RMSProp(p, form="keras"),
@@ -68,6 +72,16 @@ def test_the_state_is_by_name_and_its_own():
     advance(optimizer, 2, 3)
     np.testing.assert_array_equal(state["slots"]["m"]["W"], before)
     assert (before != optimizer.params.like(optimizer.slots["m"])["W"]).any()
+
+
+def test_a_copy_and_a_pickle_of_an_earlier_version():
+    optimizer = AdamW(parameters(), weight_decay=0.25)
+    assert copy.deepcopy(optimizer).weight_decay == 0.25
+    state = optimizer.__getstate__()
+    del state["weight_decay"]
+    earlier = AdamW.__new__(AdamW)
+    earlier.__setstate__(state)
+    assert earlier.weight_decay == 0.0
 
 
 def broken(change):

@@ -38,6 +38,8 @@ def optimizers():
         "nesterov": lambda p: lstm_np.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
         "adam": lambda p: lstm_np.Adam(p, lr=1e-2),
         "adam hat": lambda p: lstm_np.Adam(p, lr=1e-2, form="hat"),
+        "adamw": lambda p: lstm_np.AdamW(p, lr=1e-2, weight_decay=0.1),
+        "momentum, decay": lambda p: lstm_np.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
         "rmsprop": lambda p: lstm_np.RMSProp(p, lr=1e-2, momentum=0.5),
         "rmsprop tf1": lambda p: lstm_np.RMSProp(p, lr=1e-2, momentum=0.5, form="tf1"),
     }

@@ -19,7 +19,7 @@ class DeviceSteps(Steps):
     """Steps of one LSTM layer and its read-out, all of whose work and data stay on the device.
 
     model      its parameters are W (4H, D), U (4H, H), b (4H,), then the read-out's W (K, H) and b (K,)
-    optimizer  Adam or SGD, over them
+    optimizer  Adam or SGD without weight decay, over them
     batches    of sequences in memory, as bytes or as values
     clip_norm, rate   as in `lstm_np.steps.ModelSteps`
 
@@ -188,8 +188,18 @@ def rows_on_device(sequences: np.ndarray, dtype: DTypeLike) -> np.ndarray:
         return np.ascontiguousarray(sequences, dtype).reshape(len(sequences), -1)
 
 
+def has_update(optimizer: Optimizer) -> bool:
+    """Whether the device step knows an optimizer's rule: Adam or SGD without weight decay."""
+    return isinstance(optimizer, (Adam, SGD)) and not optimizer.weight_decay
+
+
 def update_of(optimizer: Optimizer, clip_norm: float | None) -> Update:
     """An optimizer's rule as the device step knows it.  Raises ValueError for one that it does not know."""
+    if optimizer.weight_decay:
+        raise ValueError(
+            f"the device step knows no weight decay, found {type(optimizer).__name__} with weight_decay "
+            f"{optimizer.weight_decay:g}; lstm_np.steps.ModelSteps makes such steps on a GPU"
+        )
     if isinstance(optimizer, Adam):
         return Update(f"adam {optimizer.form}", optimizer.lr, optimizer.betas, optimizer.eps, clip_norm)
     if isinstance(optimizer, SGD):

@@ -29,10 +29,11 @@ def trained(make):
     "make",
     [
         lstm_np.Adam,
+        lambda params: lstm_np.AdamW(params, weight_decay=0.1),
         lambda params: lstm_np.SGD(params, 0.1, momentum=0.9, nesterov=True),
         lambda params: lstm_np.RMSProp(params, momentum=0.5, form="tf1"),
     ],
-    ids=["adam", "sgd", "rmsprop"],
+    ids=["adam", "adamw", "sgd", "rmsprop"],
 )
 def test_pieces_change_no_bit(make, monkeypatch):
     in_pieces = trained(make)

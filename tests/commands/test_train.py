@@ -77,7 +77,8 @@ def test_the_run_folder(invoke, tmp_path, curves):
     config = json.loads((folder / "config.json").read_text())
     assert config["train"]["seed"] == 7
     assert config["model"]["hidden_size"] == 16
-    assert config["optimizer"] == {"name": "adam", "lr": 0.001, "betas": [0.9, 0.999], "eps": 1e-8, "form": "paper"}
+    adam = {"lr": 0.001, "betas": [0.9, 0.999], "eps": 1e-8, "form": "paper", "weight_decay": 0.0}
+    assert config["optimizer"] == {"name": "adam", **adam}
     assert config["dataset"]["train_images"] == 1197
     assert config["dataset"]["validation_images"] == 100
     assert len(config["dataset"]["sha256"]) == 64
@@ -180,7 +181,7 @@ def test_model_and_optimizer_flags_reach_them(invoke):
     assert result.status == 0
     assert "float64, numpy backend, reference kernel\n" in result.out
     config = json.loads(Path("run/config.json").read_text())
-    assert config["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}
+    assert config["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0}
     assert config["machine"] == {
         "backend": "numpy",
         "kernels": ["reference"] * 4,
@@ -198,7 +199,15 @@ def test_model_and_optimizer_flags_reach_them(invoke):
 def test_another_optimizer_starts_from_its_own_defaults(invoke):
     assert invoke("train", *QUICK, "--optimizer", "rmsprop", "--max-steps", 1, "--out", "run").status == 0
     optimizer = json.loads(Path("run/config.json").read_text())["optimizer"]
-    assert optimizer == {"name": "rmsprop", "lr": 0.01, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "form": "torch"}
+    own = {"lr": 0.01, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "form": "torch", "weight_decay": 0.0}
+    assert optimizer == {"name": "rmsprop", **own}
+
+
+def test_adamw_with_a_weight_decay(invoke):
+    flags = ("--optimizer", "adamw", "--weight-decay", 0.1, "--max-steps", 1, "--out", "run")
+    assert invoke("train", *QUICK, *flags).status == 0
+    optimizer = json.loads(Path("run/config.json").read_text())["optimizer"]
+    assert (optimizer["name"], optimizer["weight_decay"]) == ("adamw", 0.1)
 
 
 def test_a_recipe_file_and_its_published_number(invoke, tmp_path):

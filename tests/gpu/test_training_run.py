@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_np import SGD, Adam, RMSProp, SequenceClassifier, get_backend, options
+from lstm_np import SGD, Adam, AdamW, RMSProp, SequenceClassifier, get_backend, options
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps, update_of
 from lstm_np.kernels import KernelWarning
@@ -121,7 +121,9 @@ def test_the_device_steps_are_taken_where_they_can_be():
     model, batches = parts(backend)
     assert isinstance(model.training_steps(Adam(model.params), batches), DeviceSteps)
     assert isinstance(model.training_steps(SGD(model.params, momentum=0.9), batches, clip_norm=1.0), DeviceSteps)
-    assert isinstance(model.training_steps(RMSProp(model.params), batches), ModelSteps)
+    assert isinstance(model.training_steps(AdamW(model.params, weight_decay=0.0), batches), DeviceSteps)
+    for other in (RMSProp(model.params), AdamW(model.params), Adam(model.params, weight_decay=0.1)):
+        assert isinstance(model.training_steps(other, batches), ModelSteps)
     on_host, _ = parts("numpy")
     assert isinstance(on_host.training_steps(Adam(on_host.params), batches), ModelSteps)
 
@@ -172,6 +174,8 @@ def test_an_unknown_rule_is_refused():
     model, _ = parts("numpy")
     with pytest.raises(ValueError, match="the device step knows Adam and SGD, found RMSProp"):
         update_of(RMSProp(model.params), None)
+    with pytest.raises(ValueError, match="knows no weight decay, found AdamW with weight_decay 0"):
+        update_of(AdamW(model.params), None)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int32"])

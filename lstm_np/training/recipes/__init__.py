@@ -105,10 +105,10 @@ class Recipe:
         Raises KeyError, TypeError or ValueError for anything else.
         """
         settings = {}
-        for table in TABLES:
-            values = old_names.options(state[table]) if table == "model" else state[table]
-            checked = {name: convert(table, name, value, f"{table}.{name}") for name, value in values.items()}
-            settings[table] = TABLES[table](**complete(table, checked))
+        for table, values in of_any_version(state).items():
+            settings[table] = TABLES[table](
+                **{name: convert(table, name, value, f"{table}.{name}") for name, value in values.items()}
+            )
         published = state["published"]
         about = {name: state[name] for name in ("name", "title", "description", "fault", "fix", "path")}
         return cls(
@@ -182,6 +182,19 @@ def complete(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
     elif table == "optimizer":
         defaults = dict.fromkeys(name for name in settings_of(table) if name != "name")
     return {name: values.get(name, defaults.get(name)) for name in settings_of(table) if name in {*values, *defaults}}
+
+
+def of_any_version(tables: Mapping[str, Mapping[str, Any]]) -> Tables:
+    """Settings that this version or an earlier one has kept, by their present names and with those that came later: of
+    the model and the optimizer as `complete` has them, of the others as the default recipe does.
+
+    Raises KeyError where a table is missing, ValueError for an option that there is not any more.
+    """
+    defaults = load_recipe().tables
+    named = {table: dict(tables[table]) for table in TABLES}
+    named["model"] = old_names.options(named["model"])
+    later = {table: complete(table, values) for table, values in named.items() if table in ("model", "optimizer")}
+    return {table: {**defaults[table], **later.get(table, {}), **values} for table, values in named.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lstm_np import old_names
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand, write_atomically
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.recipes import Recipe, complete
+from lstm_np.training.recipes import Recipe, of_any_version
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run import Place, run
 
@@ -196,9 +195,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
 
 
 def _as_said_today(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an earlier version: options by their present names, and at their defaults where it had none."""
-    model = old_names.options(settings["model"])
-    return {**settings, "model": {**complete("model", model), **model}}
+    """Settings of an earlier version: by their present names, and at their defaults where it had none."""
+    return json.loads(json.dumps(of_any_version(settings)))
 
 
 def _find(results: Sequence[Result], recipe: Recipe) -> Result | None:

@@ -82,10 +82,14 @@ class OptimizerSettings:
     learning_rate: float | None = setting("learning rate", above=0)
     momentum: float | None = setting("sgd, rmsprop: fraction of the last update that is kept", at_least=0, below=1)
     nesterov: bool | None = setting("sgd: look ahead along the momentum")
-    betas: tuple[float, float] | None = setting("adam: decay of the two moments", at_least=0, below=1)
+    betas: tuple[float, float] | None = setting("adam, adamw: decay of the two moments", at_least=0, below=1)
     alpha: float | None = setting("rmsprop: decay of the mean square", at_least=0, below=1)
-    eps: float | None = setting("adam, rmsprop: added to the denominator", at_least=0)
-    form: str | None = setting("adam: paper or hat; rmsprop: torch, keras or tf1")
+    eps: float | None = setting("adam, adamw, rmsprop: added to the denominator", at_least=0)
+    form: str | None = setting("adam, adamw: paper or hat; rmsprop: torch, keras or tf1")
+    weight_decay: float | None = setting(
+        "weight decay of all parameters: adamw's acts on them directly, the others' is added to the gradient (L2)",
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)

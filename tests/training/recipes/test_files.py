@@ -30,8 +30,8 @@ def test_the_default_recipe_names_every_setting_that_has_no_default_elsewhere():
     document = recipes._read(recipes.FOLDER / f"{DEFAULT}.toml")
     for table in settings.TABLES:
         own = set(settings.settings_of(table))
-        if table == "optimizer":  # arguments of other optimizers have no default here
-            own -= {"momentum", "nesterov", "alpha"}
+        if table == "optimizer":  # arguments of other optimizers have no default here, nor one that all have
+            own -= {"momentum", "nesterov", "alpha", "weight_decay"}
         elif table == "model":  # those of options stand in their list
             own = {name for name, option in settings.settings_of(table).items() if option.default is REQUIRED} | {
                 "cell"
@@ -71,7 +71,13 @@ def test_the_default_recipe():
     recipe = load_recipe()
     assert recipe_names()[0] == recipe.name == "mnist-lstm128"
     assert (recipe.model.cell, recipe.model.hidden_size, recipe.train.epochs) == ("lstm", 128, 10)
-    assert arguments(recipe.optimizer) == {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "form": "paper"}
+    assert arguments(recipe.optimizer) == {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "form": "paper",
+        "weight_decay": 0.0,
+    }
     assert (recipe.data.dataset, recipe.data.validation, recipe.data.limit_train) == ("mnist", 0, None)
 
 
@@ -86,7 +92,22 @@ def test_what_a_recipe_does_not_say_is_the_default_recipes(write):
 
 def test_another_optimizer_inherits_nothing(write):
     recipe = load_recipe(write(f'{ABOUT}[optimizer]\nname = "sgd"\nmomentum = 0.9\n'))
-    assert arguments(recipe.optimizer) == {"lr": 1e-3, "momentum": 0.9, "nesterov": False}
+    assert arguments(recipe.optimizer) == {"lr": 1e-3, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+
+
+def test_weight_decay_by_key_and_by_flag(write):
+    recipe = load_recipe(write(f'{ABOUT}[optimizer]\nname = "adamw"\n'))
+    assert arguments(recipe.optimizer)["weight_decay"] == 0.01  # AdamW's own
+    assert arguments(recipe.changed(parse("--weight-decay", 0.1)).optimizer)["weight_decay"] == 0.1
+    assert arguments(load_recipe().changed(parse("--weight-decay", 0.1)).optimizer)["weight_decay"] == 0.1
+    with pytest.raises(RecipeError, match=r"\[optimizer\] weight_decay must be at least 0, found -1"):
+        load_recipe(write(f"{ABOUT}[optimizer]\nweight_decay = -1\n"))
+
+
+def test_a_recipe_that_an_earlier_version_kept_is_read():
+    state = load_recipe().state()
+    del state["optimizer"]["weight_decay"], state["model"]["cell_clip"]
+    assert recipes.Recipe.from_state(state) == load_recipe()
 
 
 def test_a_view_without_rows_starts_from_images_that_are_not_moved(write):
