@@ -40,7 +40,7 @@ def test_a_campaign_fails_where_damage_goes_unnoticed(tmp_path, monkeypatch):
 
 def test_the_committed_figures_are_of_campaigns_without_failures():
     results = [path for path in (ROOT / "tests/campaigns/results").glob("*.json") if path.stem != "costs"]
-    assert {path.stem for path in results} <= set(NAMES)
+    assert {path.stem for path in results} == set(NAMES)
     for path in results:
         record = json.loads(path.read_text())
         assert (record["campaign"], record["failures"]) == (path.stem, [])
