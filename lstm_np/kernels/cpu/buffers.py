@@ -77,6 +77,7 @@ class Job(NamedTuple):
     block: int  # units whose weights stand together, where samples are rows
     packed: bool  # whether the weights come packed in memory that all parts share
     keep: str  # "all", "lean" or "nothing"
+    ragged: bool = False  # whether its samples have unequal lengths
 
     @property
     def of(self) -> Description:

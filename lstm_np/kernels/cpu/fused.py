@@ -60,10 +60,11 @@ from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import PASSES, InputGradients, Inputs, OutputGradients, Outputs
 from lstm_np.kernels.cpu.passes import OneSample
 from lstm_np.kernels.cpu.step import STEPPERS
-from lstm_np.kernels.cpu.workspace import Claim, Workspace, jobs_of, workers_for
+from lstm_np.kernels.cpu.workspace import Claim, Workspace, dealt, jobs_of, workers_for
 from lstm_np.kernels.protocol import Cut, LayerSpec
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.kernels.steps import Stepper
+from lstm_np.packing import Packing
 
 LARGE_GRADIENT = 1 << 20  # values, which no core's own cache holds
 
@@ -82,7 +83,7 @@ class NumpyFusedKernel:
 
     name = "fused"
     computes = tuple(of.computes for of in DESCRIPTIONS.values())
-    packs = False
+    packs = True
     keep = "all"
 
     def __init__(self, spec: LayerSpec, backend: Backend) -> None:
@@ -116,7 +117,14 @@ class NumpyFusedKernel:
         return values_of_batch(jobs) + self._of.gates * jobs[0].H * round_up(jobs[0].K), 0
 
     def forward(
-        self, params: Params, x: Array, state: State, *, sequence: bool = True, save: bool = True
+        self,
+        params: Params,
+        x: Array,
+        state: State,
+        *,
+        sequence: bool = True,
+        save: bool = True,
+        packing: Packing | None = None,
     ) -> tuple[Array | None, State, Claim | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
@@ -124,17 +132,20 @@ class NumpyFusedKernel:
         state = tuple([np.array(part, self.spec.dtype, order="C") for part in state])
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
         found = self.cut(T, B, save)
-        if B == 1 and not save:
+        ragged, lengths = packing is not None, None
+        if packing is not None:
+            found, lengths = dealt(found), packing.lengths[packing.order].astype(self.spec.dtype)
+        elif B == 1 and not save:
             with blas_threads(found.blas_threads):
                 count = min(T, sample.INFER_STEPS)
                 one = self._one_sample.take(count, partial(self._new_one, count))
                 one.run(params, x[:, :, 0], [part[:, 0] for part in state], None if y is None else y[:, :, 0])
                 self._one_sample.give(count, one)
             return y, state, None
-        key = T, found, save
+        key = T, found, save, ragged
         with workers_for(found, self.backend) as workers, blas_threads(found.blas_threads):
             workspace = self._take(key)
-            workspace.forward(params, Inputs(x, state), Outputs(y, state), workers)
+            workspace.forward(params, Inputs(x, state, lengths), Outputs(y, state), workers)
         if save:
             return y, state, Claim(workspace, self._workspaces, key)
         self._workspaces.give(key, workspace)
@@ -188,9 +199,9 @@ class NumpyFusedKernel:
         (job,) = jobs_of(self.spec, count, Cut(((0, 1),), 1), "nothing")
         return PASSES[job.cell].OneSample(job, count)
 
-    def _take(self, key: tuple[int, Cut, bool]) -> Workspace:
-        T, found, save = key
-        make = partial(Workspace, self.spec, T, found, self.keep if save else "nothing")
+    def _take(self, key: tuple[int, Cut, bool, bool]) -> Workspace:
+        T, found, save, ragged = key
+        make = partial(Workspace, self.spec, T, found, self.keep if save else "nothing", ragged)
         while not (workspace := self._workspaces.take(key, make)).usable:
             pass  # what cannot be used any more
         return workspace
@@ -217,6 +228,7 @@ class NumpyLeanKernel(NumpyFusedKernel):
     """
 
     name = "lean"
+    packs = False
     keep = "lean"
 
 

@@ -27,6 +27,8 @@ def shapes_of_part(job: Job) -> Shapes:
         shapes |= {"dy": (H, T, b), "dx": (D, T, b), "total": (job.of.gates * H, round_up(job.K))}
         states += ["d{}", "d{}_0"]
     shapes |= {form.format(part): (H, b) for form in states for part in job.of.state}
+    if job.ragged:
+        shapes["lengths"] = (b,)
     if not job.packed:
         shapes |= shapes_of_parameters(job)
     return shapes

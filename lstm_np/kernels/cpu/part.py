@@ -31,10 +31,14 @@ PASSES: dict[str, ModuleType] = {  # by cell, with Passes, Inference and OneSamp
 
 
 class Inputs(NamedTuple):
-    """What a forward pass reads: x (D, T, b), and the initial state, parts (H, b)."""
+    """What a forward pass reads: x (D, T, b), and the initial state, parts (H, b).
+
+    lengths  (b,) of samples of unequal lengths, the longest first, in the dtype of x; None: all have T steps
+    """
 
     x: Array
     state: State
+    lengths: Array | None = None
 
 
 class Outputs(NamedTuple):

@@ -18,6 +18,7 @@ from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import mail, rows, serving
 from lstm_np.kernels.cpu.buffers import Job, Weights, round_up
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part, nobody
+from lstm_np.kernels.cpu.ragged import part_of
 from lstm_np.workers import Overtaken
 from lstm_np.workers.memory import SharedMemory
 from lstm_np.workers.process import Team, Worker
@@ -140,7 +141,7 @@ class RemotePart:
     def begin_forward(self, worker: Worker | None, params: Params, given: Inputs, sequence: bool) -> None:
         """Ask a worker, if there is one that can be asked."""
         self._kept_by = None
-        self._write(x=given.x)
+        self._write(x=given.x, lengths=given.lengths)
         _copy(given.state, self._states.initial)
         if worker is not None and not self.job.packed:
             self._write(**params)
@@ -205,7 +206,7 @@ class RemotePart:
     # ---- what both do
 
     def _inputs(self) -> Inputs:
-        return Inputs(self._mail["x"], self._states.initial)
+        return Inputs(self._mail["x"], self._states.initial, self._mail.get("lengths"))
 
     def _write(self, **arrays: Array | None) -> None:
         for name, array in arrays.items():
@@ -249,7 +250,7 @@ class RemotePart:
     def _computed_here(self, compute: Callable[[Part], None]) -> bool:
         """Do it in this process, unless the worker comes first; whether it was done here."""
         if self._here is None:
-            self._here = Part(self.job._replace(packed=False))
+            self._here = part_of(self.job._replace(packed=False))
         self._here.overtaken = nobody if self._worker is None else self._worker_is_first
         self._since_used_here = 0
         try:

@@ -14,6 +14,7 @@ from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.kernels.cpu import mail, rows
 from lstm_np.kernels.cpu.buffers import Job
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
+from lstm_np.kernels.cpu.ragged import part_of
 from lstm_np.workers.memory import Arrays
 from lstm_np.workers.serve import Request
 
@@ -78,7 +79,7 @@ class PartServer:
         part, arrays, states = self._open_part(request)
         y = arrays["y"] if request.arguments["sequence"] else None
         part.overtaken = request.overtaken
-        part.forward(arrays, Inputs(arrays["x"], states.initial), Outputs(y, states.final))
+        part.forward(arrays, Inputs(arrays["x"], states.initial, arrays.get("lengths")), Outputs(y, states.final))
 
     def backward(self, request: Request) -> None:
         """The backward pass after it; "dy": whether it is given, "dx" and "state": whether those are wanted."""
@@ -105,7 +106,7 @@ class PartServer:
                 self._open_weights(request)
                 shared = self._weights[request.arguments["weights"]][1]
             own = mail.arrays(request.memories.pop(0), mail.shapes_of_part(job), job)
-            self._parts[key] = Opened(Part(job, shared), {**(shared or {}), **own}, mail.States.of(job, own))
+            self._parts[key] = Opened(part_of(job, shared), {**(shared or {}), **own}, mail.States.of(job, own))
         return self._parts[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from lstm_np.kernels.cpu import cut, rows
 from lstm_np.kernels.cpu.buffers import Job, Pool
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
-from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
+from lstm_np.kernels.cpu.ragged import part_of
 from lstm_np.kernels.protocol import Cut, LayerSpec
 
 if TYPE_CHECKING:
@@ -33,10 +35,11 @@ class Workspace:
     holder  of the latest right to this
     """
 
-    def __init__(self, spec: LayerSpec, T: int, found: Cut, keep: str) -> None:
-        jobs = jobs_of(spec, T, found, keep)
+    def __init__(self, spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False) -> None:
+        jobs = jobs_of(spec, T, found, keep, ragged)
         self.cut, self.values = found, values_of_batch(jobs)
-        self._own = slice(*found.parts[0])
+        columns = columns_of(found, ragged)
+        self._own = columns[0]
         self._seconds = cut.seconds(
             jobs[0].of.gates, spec.input_size, spec.hidden_size, T, found.parts[-1][1], keep != "nothing"
         )
@@ -49,10 +52,10 @@ class Workspace:
 
             self._weights = remote.SharedWeights(jobs[0]) if jobs[0].packed else None
             self._remotes = [
-                remote.RemotePart(job, slice(*columns), self._weights, self._seconds)
-                for columns, job in zip(found.parts[1:], jobs[1:], strict=True)
+                remote.RemotePart(job, own, self._weights, self._seconds)
+                for own, job in zip(columns[1:], jobs[1:], strict=True)
             ]
-        self.local = Part(jobs[0], None if self._weights is None else self._weights.arrays)
+        self.local = part_of(jobs[0], None if self._weights is None else self._weights.arrays)
 
     @property
     def usable(self) -> bool:
@@ -179,8 +182,8 @@ class Claim:
         self.release()
 
 
-def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str) -> list[Job]:
-    """The parts of a batch that is cut so; `keep` as in `Job`."""
+def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False) -> list[Job]:
+    """The parts of a batch that is cut so; `keep` and `ragged` as in `Job`."""
     cell, D, H = spec.cell.name, spec.input_size, spec.hidden_size
     of = DESCRIPTIONS[cell]
     ones = of.ones if spec.bias else 0
@@ -188,7 +191,21 @@ def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str) -> list[Job]:
     layout, block = choose_layout(H, D + ones + H, max(sizes))
     packed = layout == "rows" and len(sizes) > 1
     keep = "all" if keep == "lean" and of.kept == 0 else keep  # there is nothing to save
-    return [Job(cell, D, ones, H, T, b, spec.dtype, layout, block, packed, keep) for b in sizes]
+    return [Job(cell, D, ones, H, T, b, spec.dtype, layout, block, packed, keep, ragged) for b in sizes]
+
+
+def dealt(found: Cut) -> Cut:
+    """As many parts of a batch whose samples have unequal lengths, with the sizes that `columns_of` gives them."""
+    count, B = len(found.parts), found.parts[-1][1]
+    edges = itertools.accumulate((len(range(k, B, count)) for k in range(count)), initial=0)
+    return found._replace(parts=tuple(itertools.pairwise(edges)))
+
+
+def columns_of(found: Cut, ragged: bool) -> list[slice]:
+    """The columns of each part: side by side, or, where the longest come first, dealt out in turn."""
+    if ragged:
+        return [slice(k, None, len(found.parts)) for k in range(len(found.parts))]
+    return [slice(*part) for part in found.parts]
 
 
 def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
@@ -210,7 +227,8 @@ def workers_for(found: Cut, backend: Backend) -> AbstractContextManager[Workers]
 
 
 def _inputs(given: Inputs, columns: slice) -> Inputs:
-    return Inputs(given.x[:, :, columns], _columns(given.state, columns))
+    lengths = None if given.lengths is None else given.lengths[columns]
+    return Inputs(given.x[:, :, columns], _columns(given.state, columns), lengths)
 
 
 def _outputs(wanted: Outputs, columns: slice) -> Outputs:
