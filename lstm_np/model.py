@@ -248,7 +248,8 @@ class SequenceClassifier:
         """(logits (K, B), what was read out (H, B), cache) from x (D, T, B).
 
         `packing`, `holds` and `trace` as for `lstm_np.layers.Recurrent.run`.  With `packing` what is read out is what
-        there is after each sequence's own last step, and x must be 0 at steps that it does not have.
+        there is after each sequence's own last step; with an input projection x must be 0 at steps that it does not
+        have.
         """
         flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
         logits, h, cache, _ = self.run_on(x, None, packing=packing, **flags)
@@ -782,7 +783,9 @@ class SequenceClassifier:
     def not_finite_before(self, batch: tuple[Array, ...]) -> divergence.NotFinite | None:
         """What is not finite before anything is computed: x of a batch, in the model's dtype, or a parameter."""
         x, _, real = self._parts(batch)
-        bad = divergence.in_input(self.backend.to_host(self._convert(x, real)[0]), self.dtype)
+        entered, packing = self._convert(x, real)
+        entered = entered if packing is None else packing.cleaned(entered)
+        bad = divergence.in_input(self.backend.to_host(entered), self.dtype)
         return bad or self.not_finite_in(self.params, "{name} was not finite already")
 
     def not_finite_in(self, arrays: Parameters, what: str) -> divergence.NotFinite | None:
@@ -1094,8 +1097,10 @@ class SequenceClassifier:
         return x, labels, real
 
     def _convert(self, x: Array, real: Real | None = None) -> tuple[Array, Packing | None]:
-        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, 0 at steps that are not real; its values are
-        not looked at."""
+        """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype; its values are not looked at.
+
+        They are 0 at steps that are not real where an input projection reads all of them.
+        """
         x = as_numbers(self.backend, x, "x")
         self._check_shape(x)
         if x.dtype.kind == "c" and self.dtype != "complex128":
@@ -1105,7 +1110,8 @@ class SequenceClassifier:
                 x = x.astype(self.dtype)
         packing = self.recurrent.packing(real, x.shape[0], x.shape[1])
         x = x.transpose(2, 1, 0)
-        return x if packing is None else packing.cleaned(x), packing
+        reads_all = packing is not None and self.config["input_projection"] is not None
+        return packing.cleaned(x) if packing is not None and reads_all else x, packing
 
     def _is_finite(self, array: Array) -> bool:
         """Whether all values are finite numbers; waits for a device."""
@@ -1119,6 +1125,7 @@ class SequenceClassifier:
         """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it where steps are real."""
         x = as_numbers(self.backend, x, "x")
         entered, packing = self._convert(x, real)
+        entered = entered if packing is None else packing.cleaned(entered)
         if x.dtype.kind in "fc" and not self._is_finite(entered):
             self._refuse_values(self._is_finite(x if packing is None else packing.cleaned(x.transpose(2, 1, 0))))
         return entered, packing

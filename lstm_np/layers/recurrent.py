@@ -284,7 +284,7 @@ class Recurrent:
         >>> y.shape, h_n.shape, c_n.shape
         ((2, 4, 10), (4, 2, 5), (4, 2, 5))
         >>> y_next, _, _ = lstm.forward(np.ones((2, 7, 3)), (h_n, c_n))  # goes on where the last call ended
-        >>> gru = lstm_np.GRU(3, 5, kernel="reference")
+        >>> gru = lstm_np.GRU(3, 5)
         >>> y, _, _ = gru.forward([np.ones((4, 3)), np.ones((6, 3))])  # or np.ones((2, 6, 3)), lengths=[4, 6]
         >>> y.shape, bool((y[0, 4:] == 0).all())
         ((2, 6, 5), True)
