@@ -93,9 +93,9 @@ class RaggedPart(Part):
             state = tuple(part[:, span] for part in given.state)
             y = None if wanted.y is None else wanted.y[:, :, span]
             to = Outputs(y, tuple(part[:, span] for part in wanted.state))
-            self._chains.append(self._forward_strip(Inputs(given.x[:, :, span], state), to, lengths[span]))
+            self._chains.append(self._forward_samples(Inputs(given.x[:, :, span], state), to, lengths[span]))
 
-    def _forward_strip(self, given: Inputs, wanted: Outputs, lengths: Array) -> list[Segment]:
+    def _forward_samples(self, given: Inputs, wanted: Outputs, lengths: Array) -> list[Segment]:
         T, training = self.job.T, self.job.keep != "nothing"
         making = (lengths[None, :] > np.arange(T + 1)[:, None]).sum(axis=1).tolist()  # how many make each step
         ends = [End(t, making[t], making[t - 1]) for t in range(1, T + 1) if making[t] < making[t - 1]]
@@ -164,10 +164,10 @@ class RaggedPart(Part):
             self.weights.pack_backward(params)
         sums = _Sums(wanted.total, self._sum)
         for span, chain in zip(self.spans, self._chains, strict=True):
-            self._backward_strip(params, given, wanted, span, chain, sums)
+            self._backward_samples(params, given, wanted, span, chain, sums)
         sums.finish()
 
-    def _backward_strip(
+    def _backward_samples(
         self,
         params: Params,
         given: OutputGradients,
