@@ -38,23 +38,25 @@ def make_parser() -> Parser:
     parser = Parser(
         "explain",
         "[RUN] [--index N ...] [--out FILE | --term | --without GATE] [flags] | --tiny",
-        "See inside a trained model. Writes a page that a browser opens from disk, in which it reads test images: "
-        "every gate of every unit at every step, and the sum that makes each number. With --term: the same as text.",
+        "See inside a trained model while it reads test images: every gate of every unit at every step, and the sum "
+        "behind each number. Writes one HTML file to open in a browser; with --term, prints text instead.",
         one="is not used",
     )
     add_run_arguments(parser)
-    text = "the cell of a run that was trained with one of your own; with --without: which cell [lstm]"
+    text = "needed for a run that was trained with a cell of your own; with --without, the cell to train [lstm]"
     parser.add_argument("--cell", type=cell_argument, metavar=CELL_VALUES, help=text)
     views = parser.add_argument_group("what is shown").add_mutually_exclusive_group()
-    views.add_argument("--out", default="explain.html", metavar="FILE", help="a page, in this file [explain.html]")
-    views.add_argument("--term", action="store_true", help="a test image being read, in the terminal")
+    views.add_argument(
+        "--out", default="explain.html", metavar="FILE", help="write the page to this file [explain.html]"
+    )
+    views.add_argument("--term", action="store_true", help="print how a test image is read, in the terminal")
     text = "a worked example: two units, two steps, every number with the line of code that computes it"
     views.add_argument("--tiny", action="store_true", help=text)
     views.add_argument(
         "--without",
         metavar="GATE",
-        help="train with and without a gate, on images and on a task that needs memory, and compare; GATE=X says what "
-        "it is held at",
+        help="train with and without a gate, on images and on a task that needs memory, and compare; takes minutes; "
+        "GATE=X holds the gate at X [1]",
     )
     parser.add_argument("--index", type=int, nargs="+", default=[0], metavar="N", help="test images, from 0 [0]")
     group = add_data_flags(parser)
@@ -107,13 +109,13 @@ def _add_page_flags(parser: Parser) -> None:
     parser.add_argument(
         "--compare",
         metavar="FILE",
-        help="second weights of the same model; initial: those before training",
+        help="a second set of weights of the same model; initial: those before training",
     )
     parser.add_argument(
         "--megabytes",
         type=float,
         metavar="X",
-        help="where it would be larger it holds fewer units [2, with --compare 3]",
+        help="largest size of the page; if it would be larger, fewer units are kept [2, with --compare 3]",
     )
 
 
@@ -184,13 +186,15 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _add_terminal_flags(parser: Parser) -> None:
     group = parser.add_argument_group("with --term")
-    group.add_argument("--gate", metavar="NAME", help="whose map is drawn, or another value of the cell [f]")
-    group.add_argument("--value", metavar="NAME", help="print every term of the sums that make this value")
-    group.add_argument("--step", type=int, default=0, metavar="N", help="at this step, from 0 [0]")
-    group.add_argument("--unit", type=int, default=0, metavar="N", help="of this unit, from 0 [0]")
-    group.add_argument("--layer", type=int, default=0, metavar="N", help="in this layer, from 0 [0]")
-    group.add_argument("--reverse", action="store_true", help="in the direction that reads backwards")
-    group.add_argument("--ascii", action="store_true", help="no block characters [where the terminal has none]")
+    group.add_argument("--gate", metavar="NAME", help="gate, or other value of the cell, to draw as a map [f]")
+    group.add_argument(
+        "--value", metavar="NAME", help="print every term of the sums behind this value, at --step and --unit"
+    )
+    group.add_argument("--step", type=int, default=0, metavar="N", help="step, counted from 0 [0]")
+    group.add_argument("--unit", type=int, default=0, metavar="N", help="unit, counted from 0 [0]")
+    group.add_argument("--layer", type=int, default=0, metavar="N", help="layer, counted from 0 [0]")
+    group.add_argument("--reverse", action="store_true", help="the reverse direction of a bidirectional layer")
+    group.add_argument("--ascii", action="store_true", help="ASCII characters only [if the terminal shows no others]")
 
 
 def _term(arguments: argparse.Namespace) -> int:
@@ -224,14 +228,24 @@ def _add_without_flags(parser: Parser) -> None:
     standard = without.Sizes()
     group = parser.add_argument_group("with --without")
     group.add_argument(
-        "--hidden-size", type=int, default=standard.hidden_size, metavar="N", help=f"units [{standard.hidden_size}]"
+        "--hidden-size",
+        type=int,
+        default=standard.hidden_size,
+        metavar="N",
+        help=f"hidden units [{standard.hidden_size}]",
     )
     group.add_argument(
-        "--epochs", type=int, default=standard.epochs, metavar="N", help=f"of training [{standard.epochs}]"
+        "--epochs", type=int, default=standard.epochs, metavar="N", help=f"training epochs [{standard.epochs}]"
     )
-    group.add_argument("--seeds", type=int, default=3, metavar="N", help="so many of each [3]")
-    group.add_argument("--limit-train", type=int, default=10_000, metavar="N", help="sequences of each task [10000]")
-    group.add_argument("--memory-steps", type=int, default=40, metavar="N", help="length of the memory task [40]")
+    group.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="number of seeds, each trained with and without the gate [3]"
+    )
+    group.add_argument(
+        "--limit-train", type=int, default=10_000, metavar="N", help="training sequences of each task [10000]"
+    )
+    group.add_argument(
+        "--memory-steps", type=int, default=40, metavar="N", help="sequence length of the memory task [40]"
+    )
 
 
 def _without(arguments: argparse.Namespace) -> int:

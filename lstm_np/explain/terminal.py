@@ -1,5 +1,5 @@
-"""A trained model reading one image, as text: what it would answer after every step, a map of one gate, the sums behind
-one value, and the tensors on their way, for a terminal of any width, with colours or without, in ASCII if need be.
+"""A trained model reading one image, as text: the prediction after every step, a map of one gate, the sums behind one
+value, and every tensor of the pass, for a terminal of any width, with or without colours, in ASCII on request.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from lstm_np.explain.samples import STEPS, Sample
 from lstm_np.trace import Trace
 from lstm_np.training.trained import Trained
 
-RAMP = " .:-=+*#%@"  # from the low end of a scale to the high one
-UNITS = 20  # of a map
-MINDS = 8  # answers in a row that are told one by one
-LINES = 40  # of a table over time: more steps are shown every so many
-WIDEST_ROW = 40  # features of a step that are drawn
-# colours of a scale from its low end to its high one, told apart without telling red from green
+RAMP = " .:-=+*#%@"  # from low to high
+UNITS = 20  # at most so many in a map
+CHANGES = 8  # predictions that are listed one by one; of more only the last is named
+LINES = 40  # of a table over time; longer sequences show every second step, every third, and so on
+WIDEST_ROW = 40  # steps with more features are not drawn
+# colours from low to high, safe for red-green colour blindness
 SEQUENTIAL = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
 DIVERGING = ((33, 102, 172), (247, 247, 247), (178, 24, 43))
 
 
 @dataclass(frozen=True)
 class Look:
-    """What can be shown: characters in a line, whether block characters are among them, and colours."""
+    """What the terminal can show: its width in characters, block characters or ASCII only, and colours."""
 
     width: int = 80
     blocks: bool = True
@@ -42,7 +42,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown of a trace: one layer and direction, one gate's map, and the sums of one value, or of none."""
+    """What to show of a trace: layer and direction, the gate to draw as a map, and the value whose sums are printed."""
 
     layer: int = 0
     reverse: bool = False
@@ -55,7 +55,7 @@ class Choice:
 def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice, look: Look) -> list[Text]:
     """All lines about one sample; `trace` is that of the sample alone.
 
-    Raises TraceError for a layer, gate or value that there is not, ValueError for a step or unit.
+    Raises TraceError for a layer, gate or value that does not exist, ValueError for a step or unit out of range.
     """
     gate = choice.gate or ("f" if "f" in trace.gates and "f" in trace.values else trace.values[0])
     unit_map = _map(trace, gate, choice, trained.view, look)
@@ -69,7 +69,7 @@ def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice
     return lines
 
 
-# ---- what it answers after every step
+# ---- the prediction after every step
 
 
 def _heading(sample: Sample, trace: Trace) -> Text:
@@ -78,22 +78,23 @@ def _heading(sample: Sample, trace: Trace) -> Text:
     verdict = ""
     if sample.label is not None:
         right = guess == sample.label
-        verdict = f", which is right (label {guess})" if right else f", which is wrong: the label is {sample.label}"
-    return Text(f"{sample.name}: {guess} ({p[guess]:.2%}){verdict}", style="bold")
+        verdict = f"right, the label is {guess}" if right else f"wrong, the label is {sample.label}"
+        verdict = f"; {verdict}"
+    return Text(f"{sample.name}: predicted {guess} ({p[guess]:.2%}){verdict}", style="bold")
 
 
 def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list[Text]:
-    """A line for each step: what is read, and what the read-out makes of the state after it."""
+    """A line for each step: its input, and what the read-out predicts from the state after it."""
     p, step = trace.probabilities[0], STEPS.get(trained.view, "step")
     x = sequence_view(sample.image[np.newaxis], trained.view)[0].astype(float)
     drawn = x.shape[1] <= WIDEST_ROW
-    width = max(x.shape[1], len("is read")) if drawn else 0
+    width = max(x.shape[1], len("input")) if drawn else 0
     first = max(len(step), len(str(trace.steps - 1)))
     name = len(str(p.shape[1] - 1))  # of a class
     space = look.width - (first + 2 + (width + 2 if drawn else 0) + 2 * len(f"{'':{name}} 100.00%") + 4)
     bar = max(0, min(24, space))
-    head = f"{step:>{first}}  " + (f"{'is read':<{width}}  " if drawn else "")
-    lines = [Text(f"{head}{'answer after it':<{max(16, name + 12 + bar)}}next", style="bold")]
+    head = f"{step:>{first}}  " + (f"{'input':<{width}}  " if drawn else "")
+    lines = [Text(f"{head}{'prediction':<{name + 12 + bar}}second", style="bold")]
     every = -(-trace.steps // LINES)
     for t in range(trace.steps):
         if t % every and t != trace.steps - 1:
@@ -110,20 +111,21 @@ def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list
         lines.append(line)
     if every > 1:
         lines.append(Text(f"(every {every} {step}s, and the last)"))
-    lines += _wrapped(f"Its answer: {change_of_mind(p.argmax(axis=1).tolist(), step)}.", look)
-    probe = f"The read-out was trained on the last {step} alone; what it makes of earlier states is a probe."
+    told = predictions_in_words(p.argmax(axis=1).tolist(), step)
+    lines += _wrapped(f"Prediction, {step}s counted from 0: {told}.", look)
+    probe = f"The read-out was trained on the state after the last {step} only; earlier predictions are a probe."
     if trace.about["directions"] == 2 and trained.model.read_out == "final_state":
-        probe += f" It reads both directions, after as many {step}s of each."
+        probe += f" It reads both directions, each after the same number of {step}s."
     return lines + _wrapped(probe, look)
 
 
-def change_of_mind(answers: Sequence[int], step: str) -> str:
-    """ "5 until row 16, 8 from row 17, 3 at the last row" from the answer after every step."""
+def predictions_in_words(answers: Sequence[int], step: str) -> str:
+    """ "5 until row 16, 8 from row 17, 3 at the last row" from the prediction after every step."""
     runs = [(answer, len(list(group))) for answer, group in groupby(answers)]
     if len(runs) == 1:
         return f"{runs[0][0]} from the first {step} on"
-    if len(runs) > MINDS:
-        return f"{answers[-1]} from {step} {len(answers) - runs[-1][1]} on, after {len(runs) - 1} changes of mind"
+    if len(runs) > CHANGES:
+        return f"{answers[-1]} from {step} {len(answers) - runs[-1][1]} on, after {len(runs) - 1} changes"
     words, start = [], 0
     for answer, length in runs:
         last = start + length - 1
@@ -149,19 +151,19 @@ def _map(trace: Trace, name: str, choice: Choice, view: str, look: Look) -> list
     binned, size = _binned(array[:, order], look.width - label - 1)
     wide = max(1, (look.width - label - 1) // len(binned))
     where = f"layer {choice.layer}" + (" reverse" if choice.reverse else "")
-    which = f"the {len(order)} of {array.shape[1]} units that change most" if array.shape[1] > UNITS else "all units"
-    lines = _wrapped(f"{name} of {where}: time to the right, {which} from the top", look, "bold")
+    which = f"the {len(order)} of {array.shape[1]} that vary most" if array.shape[1] > UNITS else "all of them"
+    lines = _wrapped(f"{name} of {where}: time to the right, one line per unit, {which}", look, "bold")
     lines.append(_legend(low, high, colours, look))
     for k, unit in enumerate(order):
         line = Text(f"{unit:>{label}} ")
         lines.append(line.append_text(_cells(binned[:, k], low, high, colours, wide, look)))
     lines.append(Text(" " * (label + 1) + _axis(len(binned), size, wide)))
-    per = f"; a column is the mean of up to {size} {step}s" if size > 1 else ""
+    per = f"; each column is the mean of up to {size} {step}s" if size > 1 else ""
     return [*lines, *_wrapped(f"{step}s 0 to {T - 1}{per}", look)]
 
 
 def _scale(array: np.ndarray) -> tuple[float, float, tuple[tuple[int, int, int], ...]]:
-    """The limits of a map and its colours: 0 ... 1 for what lies there, else around 0."""
+    """The range of a map and its colours: 0 ... 1 if all values are in it, else symmetric about 0."""
     low, high = float(array.min()), float(array.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0, SEQUENTIAL
@@ -170,7 +172,7 @@ def _scale(array: np.ndarray) -> tuple[float, float, tuple[tuple[int, int, int],
 
 
 def _binned(array: np.ndarray, space: int) -> tuple[np.ndarray, int]:
-    """(columns, units) of at most `space` columns, and how many steps each is the mean of."""
+    """(columns, units) with at most `space` columns, and the number of steps that each column averages."""
     size = -(-len(array) // space)
     return np.stack([array[start : start + size].mean(axis=0) for start in range(0, len(array), size)]), size
 
@@ -178,7 +180,7 @@ def _binned(array: np.ndarray, space: int) -> tuple[np.ndarray, int]:
 def _cells(
     values: np.ndarray, low: float, high: float, colours: Sequence[tuple[int, int, int]], wide: int, look: Look
 ) -> Text:
-    """A line of cells, each `wide` characters: more or less ink, or a colour."""
+    """A line of cells, `wide` characters each: denser characters, or a background colour, for higher values."""
     shares = np.clip((values - low) / (high - low), 0.0, 1.0)
     if look.colour:
         return Text.assemble(*((" " * wide, _background(float(share), colours)) for share in shares))
@@ -199,7 +201,7 @@ def _legend(low: float, high: float, colours: Sequence[tuple[int, int, int]], lo
 
 
 def _axis(columns: int, size: int, wide: int) -> str:
-    """Numbers of steps under their columns, as far apart as they need."""
+    """The numbers of the steps under their columns, spaced so that they do not touch."""
     apart = -(-(len(str(columns * size)) + 1) // wide)
     apart = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, apart) if nice >= apart)
     return "".join(f"{column * size:<{apart * wide}}" for column in range(0, columns, apart))[: columns * wide]
@@ -209,7 +211,7 @@ def _axis(columns: int, size: int, wide: int) -> str:
 
 
 def _hint(gate: str) -> list[Text]:
-    return [Text(f"The sums behind a value: --value {gate} --step 5 --unit 0")]
+    return [Text(f"To see the sums behind one value, add: --value {gate} --step 5 --unit 0")]
 
 
 def _sums(trained: Trained, trace: Trace, choice: Choice, look: Look) -> list[Text]:
@@ -234,7 +236,9 @@ def _sum(found: Sum, look: Look) -> list[Text]:
     """The equation, every term, and the engine's number beside the sum of what is printed."""
     many = len(found.terms) > 4
     lines = _wrapped(found.title, look)
-    words = [f"{term.label} = {_factors(term.factors)}" for term in found.terms]
+    if many:
+        lines += _wrapped("  one term each: weight * value = product", look)
+    words = [f"{term.label}{':' if many else ' ='} {_factors(term.factors)}" for term in found.terms]
     if many:
         each = max(map(len, words))
         columns = max(1, look.width // (each + 2))
@@ -242,9 +246,9 @@ def _sum(found: Sum, look: Look) -> list[Text]:
             lines.append(Text("".join(f"  {word:<{each}}" for word in words[start : start + columns])))
     else:
         lines += [Text(f"  {word}") for word in words]
-    what = f"sum of {len(words)} terms" if len(words) > 1 else "this"
+    what = f"sum of {len(words)} terms" if len(words) > 1 else "computed here"
     what = what if found.function is None else f"{found.function} of {'it' if len(words) == 1 else 'the sum'}"
-    summed = f"  {what}: {found.total:+.9g}" if words else "  no terms: nothing follows"
+    summed = f"  {what}: {found.total:+.9g}" if words else "  no terms: nothing comes after this step"
     lines += _wrapped(
         f"{summed}, the engine's {found.result} = {found.engine:+.9g}, rounding {found.engine - found.total:+.1e}", look
     )
@@ -258,11 +262,11 @@ def _factors(factors: Sequence[float]) -> str:
     return " * ".join(f"{factor:+.4f}" for factor in factors) + f" = {product:+.6f}"
 
 
-# ---- the tensors on their way
+# ---- every tensor of the pass
 
 
 def _flow(trained: Trained, trace: Trace) -> list[Text]:
-    """Every tensor of the recorded pass in the order in which they come about: shape, bytes and range."""
+    """Every tensor of the recorded pass in the order of computation: shape, bytes and range."""
     head = ("tensor", "shape", "bytes", "min", "mean", "max")
     rows: list[tuple[str, ...]] = [head]
     for name, array in _tensors(trained, trace):
@@ -273,7 +277,7 @@ def _flow(trained: Trained, trace: Trace) -> list[Text]:
         Text("  ".join(f"{cell:{'<' if k < 2 else '>'}{widths[k]}}" for k, cell in enumerate(row))) for row in rows
     ]
     lines[0].stylize("bold")
-    title = Text(f"From the input to the answer, one sample in {trace.about['dtype']}; parameters begin with >", "bold")
+    title = Text(f"From the input to the probabilities: one sample, {trace.about['dtype']}; > marks parameters", "bold")
     return [title, *lines]
 
 
@@ -303,7 +307,7 @@ def _tensors(trained: Trained, trace: Trace) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _wrapped(text: str, look: Look, style: str = "") -> list[Text]:
-    """Words in lines that are not too long, each after the first set in."""
+    """Text wrapped at the width of the terminal, with a hanging indent."""
     lead = len(text) - len(text.lstrip())
     made = textwrap.wrap(
         text.strip(), look.width, initial_indent=" " * lead, subsequent_indent=" " * (lead + 2), break_long_words=False

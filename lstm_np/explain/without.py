@@ -163,7 +163,7 @@ def table(gate: str, tasks: Sequence[Task], sizes: Sizes, results: Sequence[Resu
     """What the gate does, in a table of at most 80 columns: means over seeds, and the spread between them."""
     ((name, value),) = held_at(gate, sizes.cell).items()
     lines = [
-        f"{sizes.cell} of {sizes.hidden_size} units with and without {name}; without, it is held at {value:g}",
+        f"{sizes.cell} of {sizes.hidden_size} units, with {name} learnt and with {name} held at {value:g}",
         "",
         f"{'task':<8} {name:<10} {'accuracy':>9} {'lowest':>8} {'highest':>8} {'loss':>8}   "
         f"{'mean':>5} {f'<{SHUT:g}':>6} {f'>{OPEN:g}':>6}",
@@ -182,13 +182,13 @@ def table(gate: str, tasks: Sequence[Task], sizes: Sizes, results: Sequence[Resu
     lines.append("")
     lines += [f"{task.name}: {task.about}; chance {1 / task.classes:.1%}" for task in tasks]
     trained = f"{sizes.epochs} epochs, batch {sizes.batch_size}, Adam {sizes.learning_rate:g}"
-    lines.append(f"seeds {', '.join(map(str, seeds))}; {trained}; the last three columns: values of {name}")
+    lines.append(f"seeds {', '.join(map(str, seeds))}; {trained}; last three columns: values of {name}")
     lines += ["", *_answer(name, tasks, results)]
     return "\n".join(lines)
 
 
 def _answer(name: str, tasks: Sequence[Task], results: Sequence[Result]) -> list[str]:
-    """A sentence for each task: what doing without costs, where the seeds agree."""
+    """A sentence for each task: how much accuracy is lost without the gate, and whether the seeds agree."""
     lines = []
     for task in tasks:
         pairs: dict[int, Any] = {}
@@ -198,14 +198,14 @@ def _answer(name: str, tasks: Sequence[Task], results: Sequence[Result]) -> list
         lost = [pair[False] - pair[True] for pair in pairs.values()]
         mean = float(np.mean(lost))
         if not any(lost):
-            words = f"without {name} it is as good from every seed; the losses say the rest"
+            words = f"without {name} the accuracy is the same for every seed; compare the losses"
         elif all(difference > 0 for difference in lost):
-            words = f"without {name} it is worse from every seed, by {mean:.2%} on average"
+            words = f"without {name} accuracy is lower for every seed, by {mean:.2%} on average"
         elif all(difference < 0 for difference in lost):
-            words = f"without {name} it is better from every seed, by {-mean:.2%} on average"
+            words = f"without {name} accuracy is higher for every seed, by {-mean:.2%} on average"
         else:
-            worse = "worse" if mean > 0 else "better"
-            words = f"the seeds do not agree; without {name} it is {worse} by {abs(mean):.2%} on average"
+            worse = "lower" if mean > 0 else "higher"
+            words = f"the seeds disagree; without {name} accuracy is {worse} by {abs(mean):.2%} on average"
         lines.append(f"{task.name}: {words}.")
     return lines
 

@@ -16,7 +16,7 @@ L layers (twice as many where there are two directions)"""
 def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str:
     """A table: name, axes, shape and meaning of each tensor when `batch_size` sequences of `steps` steps pass through.
 
-    Nothing is computed on paper: the layers run, one after the other, and what comes out is asked for its shape.
+    The shapes are not calculated: the layers run one after the other, and the shapes are those of the real arrays.
     """
     head = ("tensor", "axes", "shape", "")
     rows = [
@@ -33,14 +33,14 @@ def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str
 
 
 def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Array, str]]:
-    """(name, axes, tensor, meaning), in the order in which the tensors come about."""
+    """(name, axes, tensor, meaning), in the order of computation."""
     stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
     own = {p.name: "(H,)" if p.blocks == 1 else f"({p.blocks}H,)" for p in cell.parameters}
     own |= {name: "(H,)" for single in stack.singles for name in single.learned}
     both, rows = stack.directions == 2, "H" if len(cell.gates) == 1 else f"{len(cell.gates)}H"
     x = xp.zeros((model.input_size, T, B), dtype=model.dtype)
-    yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as it is given"
-    yield "x", "(D, T, B)", x, "inside, a column is a sample"
+    yield "x", "(B, T, D)", x.transpose(2, 1, 0), "a batch as you pass it"
+    yield "x", "(D, T, B)", x, "internally, samples last"
     width = "D"
     if "input_projection.W" in model.params:
         yield "input_projection.W", "(P, D)", model.params["input_projection.W"], "the dense layer in front"
@@ -72,7 +72,7 @@ def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str,
     zeros = xp.zeros((model.input_size, T, B), dtype=model.dtype)
     logits, h, _ = model.run(zeros, save=False)
     yield "read out", f"({width}, B)", h, model.read_out.replace("_", " ")
-    yield "readout.W", f"(K, {width})", model.params["readout.W"], "the dense layer behind"
+    yield "readout.W", f"(K, {width})", model.params["readout.W"], "the dense layer on top"
     yield "readout.b", "(K,)", model.params["readout.b"], ""
     yield "logits", "(K, B)", logits, "before the softmax"
-    yield "probabilities", "(B, K)", xp.exp(log_softmax(xp, logits)).T, "after it"
+    yield "probabilities", "(B, K)", xp.exp(log_softmax(xp, logits)).T, "after the softmax"

@@ -15,7 +15,7 @@ def test_a_test_image_in_the_terminal(invoke, trained):
     lines = result.out.splitlines()
     model, digits = lstm_np.SequenceClassifier.load(trained / "weights.safetensors"), lstm_np.data.load_digits()
     guess = model.predict(digits.test_images[:1] / 16)[0]
-    assert lines[0].startswith(f"test image 0: {guess} (")
+    assert lines[0].startswith(f"test image 0: predicted {guess} (")
     assert sum(line.startswith("test image 5: ") for line in lines) == 1
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in result.out
@@ -84,7 +84,7 @@ def test_without_a_gate(invoke):
     result = invoke("explain", "--without", "f", *QUICK)
     assert result.status == 0
     assert result.err.count("\n") == 8
-    assert "lstm of 6 units with and without f; without, it is held at 1" in result.out
+    assert "lstm of 6 units, with f learnt and with f held at 1" in result.out
     assert sum(line.startswith(("rows ", "memory ")) for line in result.out.splitlines()) == 4
     found = json.loads(invoke("explain", "--without", "z", "--cell", "gru", *QUICK, "--json").out)
     assert found["hold"] == {"z": 0.0}

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import lstm_np
 from lstm_np.explain.samples import trace_of
-from lstm_np.explain.terminal import RAMP, Choice, Look, change_of_mind, terminal_view
+from lstm_np.explain.terminal import RAMP, Choice, Look, predictions_in_words, terminal_view
 from tests.explain.support import digit, make_trained
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -111,7 +111,7 @@ def test_the_map_is_the_gate():
 def test_the_probabilities_are_those_of_every_step():
     trained = make_trained()
     lines, p = view_of(trained), trace_of(trained, digit(0)).probabilities[0]
-    start = next(k for k, line in enumerate(lines) if "answer after it" in line)
+    start = next(k for k, line in enumerate(lines) if "prediction" in line)
     for t in range(8):
         words = lines[start + 1 + t].split()
         assert words[0] == str(t)
@@ -127,11 +127,11 @@ def test_the_probabilities_are_those_of_every_step():
         ([3, 3], "3 from the first row on"),
         ([1, 2, 2], "1 until row 0, 2 from row 1 on"),
         ([1, 1, 2, 1, 1], "1 until row 1, 2 at row 2, 1 from row 3 on"),
-        ([1, 2] * 10 + [3, 3], "3 from row 20 on, after 20 changes of mind"),
+        ([1, 2] * 10 + [3, 3], "3 from row 20 on, after 20 changes"),
     ],
 )
-def test_a_change_of_mind_in_words(answers, words):
-    assert change_of_mind(answers, "row") == words
+def test_predictions_in_words(answers, words):
+    assert predictions_in_words(answers, "row") == words
 
 
 def test_the_tensors_are_those_of_the_pass():
@@ -154,7 +154,7 @@ def test_an_image_without_a_label_has_no_gradients():
         for line in terminal_view(trained, sample, trace_of(trained, sample), Choice(value="c", t=0, unit=0), Look())
     ]
     assert lines[0].startswith("mine: ")
-    assert "which is" not in lines[0]
+    assert "label" not in lines[0]
     assert not any(line.startswith("backward") for line in lines)
 
 

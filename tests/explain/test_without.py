@@ -89,10 +89,10 @@ def a_result(held: bool, seed: int, accuracy: float) -> Result:
 @pytest.mark.parametrize(
     ("without_it", "sentence"),
     [
-        ([0.5, 0.6], "memory: without f it is worse from every seed, by 30.00% on average."),
-        ([0.8, 0.9], "memory: without f it is as good from every seed; the losses say the rest."),
-        ([0.9, 0.95], "memory: without f it is better from every seed, by 7.50% on average."),
-        ([0.5, 0.95], "memory: the seeds do not agree; without f it is worse by 12.50% on average."),
+        ([0.5, 0.6], "memory: without f accuracy is lower for every seed, by 30.00% on average."),
+        ([0.8, 0.9], "memory: without f the accuracy is the same for every seed; compare the losses."),
+        ([0.9, 0.95], "memory: without f accuracy is higher for every seed, by 7.50% on average."),
+        ([0.5, 0.95], "memory: the seeds disagree; without f accuracy is lower by 12.50% on average."),
     ],
 )
 def test_the_table_says_what_was_found(without_it, sentence):
