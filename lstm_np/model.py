@@ -731,7 +731,8 @@ class SequenceClassifier:
         """Whether the layer runs in `lstm_np.device`, and sequences (N, T, D) of the host have room there."""
         return (
             self.backend.device_steps
-            and all(single.kernel.computes is not None for single in self.recurrent.singles)  # of the cell that is read
+            # one layer, of the cell that is read
+            and [single.kernel.computes is not None for single in self.recurrent.singles] == [True]
             and options.changed(self.config).keys() <= DEVICE_OPTIONS
             and isinstance(sequences, np.ndarray)
             and sequences.dtype.kind in "buif"

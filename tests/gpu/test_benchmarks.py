@@ -143,8 +143,9 @@ def test_a_run_that_is_ended_says_what_it_has(stand_in, tmp_path):
     while not children:
         assert run.poll() is None
         assert time.monotonic() < ends
-        time.sleep(0.05)
-        children = family(run.pid)[1:]
+        time.sleep(0.1)
+        children = [pid for pid in family(run.pid)[1:] if b"--part" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    time.sleep(0.2)  # until the run knows its part's process
     run.terminate()
     said, _ = run.communicate(timeout=30)
     assert run.returncode == 143

@@ -98,7 +98,7 @@ def test_without_a_gpu(monkeypatch):
 
 
 def test_the_real_cupy_on_a_machine_without_a_gpu():
-    cupy = pytest.importorskip("cupy")
+    cupy = pytest.importorskip("cupy", exc_type=ImportError)
     if cupy.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(BackendError, match="GPU") as caught:

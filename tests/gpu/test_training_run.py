@@ -113,7 +113,8 @@ def test_steps_by_the_layers_are_called_so():
 def parts(backend: Any, **settings: Any) -> tuple[SequenceClassifier, Batches]:
     images = np.random.default_rng(0).integers(0, 256, (30, 4, 3)).astype(np.uint8)
     batches = Batches(images, np.arange(30) % 3, 7, scale=1 / 255)
-    return SequenceClassifier(3, 5, 3, backend=backend, **settings), batches
+    sizes = {"input_size": 3, "hidden_size": 5, "num_classes": 3}
+    return SequenceClassifier(**{**sizes, **settings}, backend=backend), batches
 
 
 def test_the_device_steps_are_taken_where_they_can_be():
@@ -132,6 +133,9 @@ def test_the_device_steps_are_taken_where_they_can_be():
     "settings",
     [
         {"num_layers": 2},
+        {"hidden_size": [5, 4]},
+        {"hidden_size": [4, 5], "num_layers": 2},
+        {"stateful": True},
         {"bidirectional": True},
         {"input_projection": 4},
         {"loss": "softmax_twice"},
@@ -146,6 +150,20 @@ def test_the_device_steps_are_taken_where_they_can_be():
 def test_models_that_the_device_steps_do_not_know_train_by_the_model(settings):
     model, batches = parts(backend_of_a_whole_run(), **settings)
     assert isinstance(model.training_steps(Adam(model.params), batches), ModelSteps)
+    assert (model._on_device(batches.sequences) is None) == ("dropout" not in settings), (
+        "which matters in training alone"
+    )
+
+
+def test_sequences_of_several_lengths_train_by_the_model():
+    model, _ = parts(backend_of_a_whole_run())
+    batches = Batches(*images(), 5, scale=1 / 255, lengths=np.arange(30) % 4 + 1)
+    optimizer = Adam(model.params)
+    assert isinstance(model.training_steps(optimizer, batches), ModelSteps)
+    assert isinstance(model.training_steps(optimizer, parts(model.backend)[1], truncation=(2, 2)), ModelSteps)
+    with pytest.warns(KernelWarning, match="takes no sequences of unequal length"):
+        assert model.evaluate_data(batches).count == 30
+    assert "classify" not in model.backend.xp.device.launches
 
 
 def test_an_option_that_the_device_steps_do_not_know_trains_by_the_model(monkeypatch):
