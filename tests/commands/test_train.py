@@ -349,7 +349,7 @@ def test_a_folder_for_the_digits_is_said_to_be_of_no_use(invoke):
 def test_help_tells_every_setting_and_its_default(invoke):
     result = invoke("train", "--help")
     assert result.status == 0
-    assert "units per layer (H) [128]" in " ".join(result.out.split())
+    assert "each layer, and so their number [128]" in " ".join(result.out.split())
     assert "never used for a decision" in " ".join(result.out.split())
     for table in recipes.TABLES:
         for name in recipes.settings_of(table):

@@ -33,6 +33,7 @@ while [ "$1" != "%s" ]; do shift; done
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
     """`import cupy` gives the stand-in, here and in processes; results go nowhere near the repository's."""
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)  # the real one, where another test has imported it
     monkeypatch.syspath_prepend(str(AS_CUPY))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(AS_CUPY), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr(results, "FOLDER", tmp_path / "repository")
