@@ -1,8 +1,8 @@
 """What the fused CPU kernel has of a cell: its passes over memory in every step, and the arrays that they go over.
 
-A file such as `lstm.py` has a `Passes`, an `Inference` and a `OneSample`.  `Part` (`part.py`) calls them
-for some steps at a time; the products come from the layout.  Views of every step are made once, when the arrays are,
-because taking a slice costs as much as a small product.
+A file such as `lstm.py` has a `Passes`, an `Inference` and a `OneSample`.  `Part` (`part.py`) calls the first two for
+some steps at a time; the products come from the layout.  Views of every step are made once, since taking
+a slice costs as much as a small product.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class Kept(ABC):
 class Passes(ABC):
     """A cell's passes over the strips of b samples in training, with what is needed while one is computed.
 
-    The state's parts beside h lie here while a strip is computed: `begin` and `others` have them, and likewise
-    `begin_backward` and `others_gradients`, in the order of the state, each in the shape of a gate.
+    The state's parts beside h lie here while a strip is computed, in `others`, and their gradients in
+    `others_gradients`, in the order of the state, each in the shape of a gate.
+
+    kept  the class of what is kept; None where that is h alone
     """
 
     kept: type[Kept] | None
@@ -48,7 +50,8 @@ class Passes(ABC):
         return None if self.kept is None else self.kept(steps, self.scratch.shape, self.dtype, self.scratch.tau)
 
     def others(self, step: int) -> Sequence[Array]:
-        """The state's parts beside h, before a step counted from `begin`; those of step 0 are to be written to."""
+        """The state's parts beside h before a step, counted from the first that is computed; those of step 0 are to be
+        written to."""
         return ()
 
     @property
