@@ -38,6 +38,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lstm_np import data, plot
 from lstm_np.backends import Backend, BackendError, get_backend
+from lstm_np.callbacks import Callback, EarlyStopping, ReduceLROnPlateau
 from lstm_np.cells import CellError, register_cell
 from lstm_np.errors import LstmNpError
 from lstm_np.extras import MissingPackageError
@@ -70,9 +71,11 @@ __all__ = [
     "AdamW",
     "Backend",
     "BackendError",
+    "Callback",
     "CellError",
     "CellReport",
     "CheckError",
+    "EarlyStopping",
     "Epoch",
     "GradientReport",
     "History",
@@ -91,6 +94,7 @@ __all__ = [
     "Position",
     "RMSProp",
     "Recurrent",
+    "ReduceLROnPlateau",
     "SequenceClassifier",
     "Stream",
     "Trace",

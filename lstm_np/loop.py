@@ -571,7 +571,7 @@ def train(
     max_steps: int | None = None,
     validate: Callable[[], Metrics | None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[Epoch], object] | None = None,
     stop: Callable[[], bool] | None = None,
     leave_out: Callable[[Position], bool] | None = None,
     on_divergence: Callable[[TrainingDivergedError], bool] | None = None,
@@ -585,7 +585,7 @@ def train(
     max_steps  likewise; it may end within an epoch
     validate   called after each epoch; its metrics go into the epoch's record.  None: it was cut short; training ends,
                and the model's position is still that of the epoch that has yet to be measured
-    on_step    called after each step, on_epoch after each epoch, also after one that was cut short
+    on_step    called after each step, on_epoch after each epoch, also after one that was cut short; True ends training
     stop       asked before each step; True ends training after what has been done
     leave_out  asked before each step, with the position of its batch; True: no step is made on it
     on_divergence  asked when a step has diverged, before anything has changed; True: its batch is left out
@@ -669,8 +669,8 @@ def train(
                 model.position = here = here.next_epoch()
                 sums.reset()
                 progress.reset()
-            if record is not None and on_epoch is not None:
-                on_epoch(record)
+            if record is not None and on_epoch is not None and on_epoch(record) is True:
+                stopped = True
     except BaseException:
         with suppress(Exception):  # a device that has failed would say so again
             steps.finish()

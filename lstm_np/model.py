@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from lstm_np import callbacks as between
 from lstm_np import divergence, initializers, old_names, options, other_names
 from lstm_np.arrays import Array
 from lstm_np.backends import Backend, as_array, as_numbers, get_backend
@@ -832,6 +833,7 @@ class SequenceClassifier:
         truncation: tuple[int, int] | None = None,
         verbose: int | str = "auto",
         on_epoch: Callable[[Epoch], None] | None = None,
+        callbacks: Sequence[Callable[[Epoch], Any]] = (),
         checkpoints: str | os.PathLike[str] | None = None,
         checkpoint_every: str | None = None,
         keep_checkpoints: int = KEEP,
@@ -855,6 +857,8 @@ class SequenceClassifier:
         verbose          what is printed: 0 nothing; 1 a line per epoch and, in a terminal, one that shows where the
                          epoch stands; 2 a line per epoch; "auto" is 1 in a terminal or notebook and 0 elsewhere
         on_epoch         called with the record of each epoch
+        callbacks        called with the record of each epoch before that; one that returns True ends training.
+                         `lstm_np.EarlyStopping` and `ReduceLROnPlateau` are such, and checkpoints keep their state
         checkpoints      a folder for checkpoints, from which `resume` goes on after a crash, with the same bits
         checkpoint_every  "200" steps, or a time such as "30s" or "5m"; None: each epoch and each minute, at most one in
                          10 s.  There is also one before the first step and one at the end
@@ -886,6 +890,8 @@ class SequenceClassifier:
         shuffle, verbosity = options.check_bool("shuffle", shuffle), _verbosity(verbose)
         if on_epoch is not None and not callable(on_epoch):
             raise TypeError(f"on_epoch must be a function of an Epoch, found {on_epoch!r}")
+        called = between.checked(callbacks)
+        kept = between.with_state(called)
         x, integers, real = self._check_data(x, labels, lengths, mask)
         resets = self._enter_resets(resets, len(x))
         if share := options.check_share("validation_split", validation_split):
@@ -924,11 +930,13 @@ class SequenceClassifier:
         )
         if optimizer is None:
             self._own_optimizer = optimizer = self._own_optimizer or Adam(self.params)
+        for callback in kept:
+            callback.check(optimizer, validation_data is not None)
         every = DEFAULT if checkpoint_every is None else Every.parse(checkpoint_every)
         steps = self.training_steps(optimizer, batches, clip_norm=clip_norm, truncation=truncation, resets=resets)
         refuse_lengths(truncation, real)
         start = begun = self.position if self.position.batch == 0 else self.position.next_epoch()
-        history = History()
+        history, ended = History(), False
         keeper: Keeper | None = None
         table: EpochTable | None = None
         about: dict[str, Any] = {}
@@ -945,14 +953,19 @@ class SequenceClassifier:
                 else fingerprint(part for part in validation_data if part is not None),
                 "truncation": None if truncation is None else list(truncation),
                 "resets": None if resets is None else fingerprint((resets,)),
+                "callbacks": [{"name": type(one).__name__, **one.arguments()} for one in kept] or None,
             }
         resumed = self._stopped
         if resumed is not None:
             begun, history = self._go_on(resumed, steps, about, epochs)
+            ended = resumed.run["fit"].get("ended", False)
+            for callback, state in zip(kept, resumed.run["fit"].get("callback_states", []), strict=True):
+                callback.restore(state)
             start, self._stopped = resumed.position, None
 
         def capture() -> Checkpoint:
-            fit = {**about, "begun": asdict(begun), "history": history.state()}
+            fit = {**about, "begun": asdict(begun), "history": history.state(), "ended": ended}
+            fit["callback_states"] = [callback.state() for callback in kept]
             return Checkpoint.of(steps, {"model": self.config, "notes": self.notes, "fit": fit})
 
         def after_step(step: Step) -> None:
@@ -961,15 +974,17 @@ class SequenceClassifier:
             if table is not None:
                 table.step(lambda: _where(step, begun.epoch + epochs, len(batches)))
 
-        def after_epoch(record: Epoch) -> None:
-            nonlocal history
+        def after_epoch(record: Epoch) -> bool:
+            nonlocal history, ended
             if table is not None:
                 table.epoch(record.row())
             history += (record,)
+            ended = between.call(called, record)
             if keeper is not None:
                 keeper.on_epoch(record)
             if on_epoch is not None:
                 on_epoch(record)
+            return ended
 
         with ExitStack() as stack:
             if checkpoints is not None:
@@ -982,16 +997,20 @@ class SequenceClassifier:
             if verbosity:
                 table = EpochTable(held=validation_data is not None, live=verbosity == 1 and is_terminal())
                 stack.callback(table.clear)
-            train(
-                steps,
-                start,
-                epochs=begun.epoch + epochs,
-                validate=None if validation_data is None else self._measuring(*validation_data, batch_size=batch_size),
-                on_step=None if keeper is None and table is None else after_step,
-                on_epoch=after_epoch,
-            )
+            measuring = None if validation_data is None else self._measuring(*validation_data, batch_size=batch_size)
+            if not ended:  # a call that is resumed may have been over already
+                train(
+                    steps,
+                    start,
+                    epochs=begun.epoch + epochs,
+                    validate=measuring,
+                    on_step=None if keeper is None and table is None else after_step,
+                    on_epoch=after_epoch,
+                )
             if keeper is not None:
                 keeper.finish(self.position)
+            for callback in kept:
+                callback.finish()
         return history
 
     def _go_on(

@@ -29,7 +29,7 @@ LEVELS = {
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
             ("display", "parameters", "cells", "weights", "packing"),
             ("data", "kernels", "initializers", "losses", "optimizers", "loop"),
-            ("divergence", "holds", "trace", "device", "checkpoints", "distributed"),
+            ("callbacks", "divergence", "holds", "trace", "device", "checkpoints", "distributed"),
             ("steps",),
             ("layers",),
             ("model",),

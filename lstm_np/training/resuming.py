@@ -17,6 +17,7 @@ from lstm_np.training.recipes import Recipe, Tables
 from lstm_np.training.recipes.settings import TABLES
 from lstm_np.training.records import steps_of
 from lstm_np.training.run_folder import CHECKPOINTS, RunFolder
+from lstm_np.training.schedules import depends_on_all_steps
 
 # settings that do not change what was learnt so far; epochs and max_steps unless the learning rate depends on them
 FREE = {"train": ("epochs", "max_steps", "print_every")}
@@ -100,7 +101,7 @@ def changed(stopped: Stopped, changes: Mapping[str, Mapping[str, Any]], called: 
                 )
     made = stopped.checkpoint.position
     longer, per_epoch = _with(recipe, changes), int(stopped.config["steps_per_epoch"])
-    if recipe.train.schedule != "constant" and steps_of(longer, per_epoch) != steps_of(recipe, per_epoch):
+    if depends_on_all_steps(recipe.train.schedule) and steps_of(longer, per_epoch) != steps_of(recipe, per_epoch):
         which = [called("train", name) for name in ("epochs", "max_steps") if name in changes.get("train", {})]
         raise CheckpointError(
             f"{' and '.join(which)}: the learning rate of this run's schedule, {recipe.train.schedule}, depends on the "

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lstm_np import checkpoints, loop
 from lstm_np.backends import Backend
+from lstm_np.callbacks import Callback, EarlyStopping, call
 from lstm_np.cells import FILES
 from lstm_np.checkpoints import Checkpoint, Checkpoints, Every, Keeper, fingerprint
 from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
@@ -23,7 +24,7 @@ from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
 from lstm_np.loop import Epoch, History, Metrics, Position, Step, Steps, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
-from lstm_np.training import curves, run_folder
+from lstm_np.training import between_epochs, curves, run_folder
 from lstm_np.training.environment import describe_machine, refuse_oversize_model, refuse_oversize_training
 from lstm_np.training.gate_health import SEQUENCES, LayerHealth, gate_health
 from lstm_np.training.interruption import Interrupted, Interruption
@@ -114,6 +115,7 @@ def run(
         raise ValueError("a GPU's step does not tell before it changes the parameters: take rollback instead of skip")
     for each in (recipe, on_digits or recipe):
         arguments(each.optimizer)  # refused before the data are fetched
+        between_epochs.refuse(each.train)
     with reporter.downloading() as progress:
         dataset = load_dataset(
             recipe.data.dataset if stopped is None else stopped.place["dataset"],
@@ -138,9 +140,10 @@ def run(
     )
     refuse_oversize_training(model, material.sequence[0], batch_size)
     reporter.model(model, material.sequence[0], batch_size)
-    settings = recipe.train
+    settings, optimizer = recipe.train, make_optimizer(recipe.optimizer, model.params)
+    callbacks = between_epochs.callbacks_of(settings, optimizer, material.held_out)
     steps = model.training_steps(
-        make_optimizer(recipe.optimizer, model.params),
+        optimizer,
         material.train,
         clip_norm=settings.clip_norm,
         rate=rate_of(settings.schedule, settings.warmup_steps, steps_of(recipe, len(material.train))),
@@ -162,7 +165,7 @@ def run(
             folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
         plan = _plan(recipe, dataset, material, model, folder, place, start, steps)
         config = _config(plan, place, _cuts(model, material), stopped)
-        one = _Run(plan, material, model, steps, folder, reporter, interruption, care)
+        one = _Run(plan, material, model, steps, folder, reporter, interruption, care, callbacks)
         one.keep_checkpoints(kept, {
             "config": config, "recipe": recipe.state(), "place": _where(plan, place), "model": model.config,
             "care": care.state(),
@@ -203,12 +206,14 @@ class _Run:
         reporter: Reporter,
         interruption: Interruption,
         care: Care,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.plan, self.material, self.model, self.steps, self.folder = plan, material, model, steps, folder
         self.reporter, self.interruption, self.care = reporter, interruption, care
         self.keeper: Keeper
         self.left_out: list[list[int]] = []  # batches: epoch and batch of the first and of the last
         self.skipped, self.rollbacks = 0, 0  # in a row, and in all
+        self.callbacks, self.ended = tuple(callbacks), False  # and whether one of them has ended training
         self.health: dict[str, Any] = {}  # of each epoch, by its number
         self._about: Mapping[str, Any] = {}
         self._best_weights: dict[str, Any] = {}
@@ -230,6 +235,8 @@ class _Run:
         gathered = {
             "best": self.best.state(),
             "best_weights": self._best_weights,
+            "callbacks": [callback.state() for callback in self.callbacks],
+            "ended": self.ended,
             "health": self.health,
             "history": self.history.state(),
             "left_out": self.left_out,
@@ -253,7 +260,9 @@ class _Run:
             self.history, self.model.notes = History.from_state(kept["history"]), dict(kept["notes"])
             self._best_weights, self._seconds = kept["best_weights"], kept["seconds"]
             self.left_out, self.rollbacks, self.skipped = kept["left_out"], kept["rollbacks"], kept["skipped"]
-            self.health = kept["health"]
+            self.health, self.ended = kept["health"], kept.get("ended", False)
+            for callback, state in zip(self.callbacks, kept.get("callbacks", []), strict=True):
+                callback.restore(state)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise checkpoints.CheckpointError(
@@ -294,8 +303,9 @@ class _Run:
             self.reporter.close()
         with run_folder.writing(self.folder / CHECKPOINTS):
             self.keeper.finish(self.model.position)
+        taken_back = not self.interruption.requested and self.take_back()
         self.save(WEIGHTS)
-        test = self.test()
+        test = self.measure(self.material.test) if taken_back else self.test()
         as_published = None if test is None else self.as_published(test)
         seconds = self.seconds
         sample = () if test is None else self.sample()
@@ -317,6 +327,8 @@ class _Run:
     def trained(self) -> bool:
         """Train to the end, or until it is asked to stop; False: a step diverged, and it was rolled back before it."""
         settings = self.plan.recipe.train
+        if self.ended:
+            return True
         try:
             loop.train(
                 self.steps,
@@ -379,7 +391,7 @@ class _Run:
         self.keeper.on_step(step)
         self.reporter.step(step)
 
-    def on_epoch(self, record: Epoch) -> None:
+    def on_epoch(self, record: Epoch) -> bool:
         finished = record.number <= self.model.position.epoch
         if not finished:  # what is noted of it now is not gone on from
             with run_folder.writing(self.folder / CHECKPOINTS):
@@ -396,10 +408,32 @@ class _Run:
             parameters = {name: to_host(array).copy() for name, array in self.model.params.items()}
             self._best_weights = {"parameters": parameters, "notes": dict(self.model.notes)}
         if finished:
+            self.ended = call(self.callbacks, record)
             self.keeper.on_epoch(record)
         self.reporter.epoch(record)
         for layer in layers:
             self.reporter.health(layer.line())
+        if finished:
+            self.tell_news()
+        return self.ended
+
+    def tell_news(self) -> None:
+        for callback in self.callbacks:
+            if callback.news is not None:
+                self.say(callback.news)
+
+    def take_back(self) -> bool:
+        """Let early stopping take back the weights of the best epoch; whether they are others than the last ones."""
+        taken_back = False
+        for callback in self.callbacks:
+            callback.finish()
+            if isinstance(callback, EarlyStopping) and callback.restore_best and self.history:
+                of = next((record for record in self.history if record.number == callback.best_epoch), None)
+                if of is not None:
+                    self.model.notes.update(epoch=of.number, steps=of.steps)
+                    taken_back = of is not self.history[-1]
+        self.tell_news()
+        return taken_back
 
     def measure_health(self) -> list[LayerHealth]:
         """The state of the gates on a few of the images that each epoch is measured on."""

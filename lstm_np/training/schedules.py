@@ -6,6 +6,8 @@ After step k of n, the first w of them a warm-up, with p = (k - 1 - w) / (n - w)
     constant   lr
     linear     lr (1 - p)
     cosine     lr (1 + cos(pi p)) / 2         Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle
+
+"plateau" is none of them: there the rate follows what the epochs have measured (`lstm_np.callbacks`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,13 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda p: (1.0 + math.cos(math.pi * p)) / 2,
 }
 
+PLATEAU = "plateau"
+
+
+def depends_on_all_steps(schedule: str) -> bool:
+    """Whether the rate at a step depends on how many there will be."""
+    return schedule not in ("constant", PLATEAU)
+
 
 def factor(schedule: str, warmup_steps: int, steps: int, number: int) -> float:
     """What the learning rate is multiplied with at step `number` (from 1) of `steps`; beyond them, as at the last."""
@@ -31,6 +40,6 @@ def factor(schedule: str, warmup_steps: int, steps: int, number: int) -> float:
 
 def rate_of(schedule: str, warmup_steps: int, steps: int) -> Callable[[int], float] | None:
     """`factor` as a function of the step alone; None where it is 1 throughout, so that the learning rate is not set."""
-    if schedule == "constant" and warmup_steps == 0:
+    if not depends_on_all_steps(schedule) and warmup_steps == 0:
         return None
     return partial(factor, schedule, warmup_steps, steps)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lstm_np.callbacks import MONITORS
 from lstm_np.cells import CELLS
 from lstm_np.data.batches import ORDERS
 from lstm_np.data.dataset import VIEWS
@@ -21,7 +22,7 @@ from lstm_np.data.load import DATASETS
 from lstm_np.model import SequenceClassifier
 from lstm_np.optimizers import OPTIMIZERS
 from lstm_np.options import BY_NAME, Option, taken_by
-from lstm_np.training.schedules import SHAPES
+from lstm_np.training.schedules import PLATEAU, SHAPES
 
 NONE = "none"  # how "no value" is written, in a recipe file and on the command line
 
@@ -100,8 +101,25 @@ class TrainSettings:
     max_steps: int | None = setting("stop after N steps, even within an epoch", at_least=1)
     batch_size: int = setting("images per step (B)", at_least=1)
     clip_norm: float | None = setting("upper bound of the norm of all gradients together", above=0)
-    schedule: str = setting("learning rate schedule after the warm-up", choices=tuple(SHAPES))
+    schedule: str = setting("learning rate schedule after the warm-up", choices=(*SHAPES, PLATEAU))
     warmup_steps: int = setting("raise the learning rate linearly over the first N steps", at_least=0)
+    plateau_factor: float = setting(
+        "plateau: what the learning rate is multiplied with when it falls", above=0, below=1
+    )
+    plateau_patience: int = setting(
+        "plateau: let N epochs pass that are not better; it falls after one more", at_least=0
+    )
+    plateau_threshold: float = setting("plateau: an epoch is better that beats the best by a share of X", at_least=0)
+    plateau_cooldown: int = setting("plateau: N epochs after a fall are not counted", at_least=0)
+    min_learning_rate: float = setting("plateau: the learning rate does not fall below X", at_least=0)
+    patience: int | None = setting("early stopping: end after N epochs in a row that are not better", at_least=1)
+    min_delta: float = setting("early stopping: by how much an epoch must beat the best to be better", at_least=0)
+    restore_best: bool = setting("early stopping: end with the weights of the best epoch")
+    monitor: str = setting(
+        "what plateau and early stopping look at; auto: the validation loss where images are held out for it, else the "
+        "training loss",
+        choices=MONITORS,
+    )
     print_every: int | None = setting("print loss and accuracy of the batch at step 1 and every N steps", at_least=1)
     seed: int = setting("seed of initial weights, order, dropout and augmentation")
 
