@@ -34,6 +34,13 @@ class Callback:
 
     news      what it did at the last call, in words; None: nothing that one would want to read
     settings  the names of the attributes that it was made with
+
+    >>> class Deadline(lstm_np.Callback):
+    ...     def __call__(self, epoch):
+    ...         return epoch.number >= 2
+    >>> x, labels = np.ones((8, 5, 3)), np.zeros(8, int)
+    >>> len(lstm_np.SequenceClassifier(3, 8, 2).fit(x, labels, epochs=9, callbacks=[Deadline()]))
+    2
     """
 
     news: str | None = None
@@ -52,6 +59,9 @@ class Callback:
     def finish(self) -> None:
         """Training has ended by itself, after its last checkpoint."""
         self.news = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.arguments().items())})"
 
     def arguments(self) -> dict[str, Any]:
         """What it was made with, as plain values."""

@@ -130,6 +130,16 @@ def test_what_is_monitored():
     assert [better(epoch(n, 1.0, accuracy)) for n, accuracy in enumerate([0.5, 0.6, 0.6], 1)] == [False, False, True]
 
 
+def test_a_callback_says_what_it_is():
+    model, optimizer = model_and_optimizer()
+    assert repr(EarlyStopping(model.params, 3)) == (
+        "EarlyStopping(patience=3, min_delta=0.0, monitor='auto', restore_best=True)"
+    )
+    assert repr(ReduceLROnPlateau(optimizer)).startswith(
+        "ReduceLROnPlateau(factor=0.1, patience=10, threshold=0.0001, "
+    )
+
+
 def data(n=48):
     rng = np.random.default_rng(0)
     return rng.standard_normal((n, 5, 3)), rng.integers(0, 2, n)
