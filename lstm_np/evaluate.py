@@ -7,11 +7,11 @@ import json
 import sys
 import time
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
 from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_hold_flag, add_machine_flags
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
-from lstm_np.display.pictures import confusion_matrix, need_matplotlib, save_picture
+from lstm_np.display.pictures import check_picture, confusion_matrix, save_picture
 from lstm_np.display.tables import loss_in_words
 from lstm_np.training.evaluation import evaluate
 from lstm_np.training.material import in_order
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.picture:
-        need_matplotlib()
+        check_picture(arguments.picture)
     with backend_of(arguments) as backend:
         trained = load_trained(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
@@ -81,7 +81,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         emit(f"{seconds:.1f} s, {result.count / seconds:,.0f} images/s\n")
         emit(result.table())
     if arguments.picture:  # last: whatever becomes of it, the result has been said
-        save_picture(arguments.picture, confusion_matrix(result.confusion))
+        with naming_another(arguments.picture, "--picture"):
+            save_picture(arguments.picture, confusion_matrix(result.confusion))
     return 0
 
 

@@ -17,9 +17,12 @@ TEMPORARY = ".part"  # what the name of a file ends in until it is whole
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with a leading ~ or ~user replaced by that home folder; as in shells, an unknown ~user is a name.
 
-    Every path that comes in goes through here.  Raises ValueError where the user's own home folder is not known.
+    Every path that comes in goes through here.  Raises ValueError where the user's own home folder is not known, and
+    for an empty path, which would mean the current folder.
     """
     written = os.fspath(path)
+    if not written:
+        raise ValueError("found an empty path, expected the name of a file or folder; is a shell variable not set?")
     expanded = os.path.expanduser(written)
     if expanded == written and Path(written).parts[:1] == ("~",):
         raise ValueError(f"{path}: no home folder is known for ~; write the path out")

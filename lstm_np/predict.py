@@ -11,13 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
 from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
 from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
 from lstm_np.display import text
-from lstm_np.display.pictures import digit_grid, need_matplotlib, save_picture
+from lstm_np.display.pictures import check_picture, digit_grid, save_picture
 from lstm_np.training.trained import Trained, load_trained
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     if arguments.picture:
-        need_matplotlib()
+        check_picture(arguments.picture)
     with backend_of(arguments) as backend:
         trained = load_trained(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
@@ -89,7 +89,8 @@ def _predict(arguments: argparse.Namespace) -> int:
                     emit(line.plain)
     if arguments.picture:  # last: whatever becomes of it, the answers have been given
         images, labels = np.stack([question.pixels for question in questions]), [q.label for q in questions]
-        save_picture(arguments.picture, digit_grid(images, probabilities, labels))
+        with naming_another(arguments.picture, "--picture"):
+            save_picture(arguments.picture, digit_grid(images, probabilities, labels))
     return 0
 
 

@@ -178,6 +178,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--best", action="store_true", help="the run's best.safetensors instead of its final weights")
 
 
+@contextlib.contextmanager
+def naming_another(path: str, flag: str) -> Iterator[None]:
+    """Where the file that a flag names cannot be written, say so, and that another can be named."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror}); name another file with {flag}") from error
+
+
 def say(text: str) -> None:
     """A note for the user, on stderr, if that can be written."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed

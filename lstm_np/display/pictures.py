@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lstm_np.extras import load
-from lstm_np.files import write_atomically
+from lstm_np.files import expand, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,8 +93,21 @@ def save_picture(path: str | os.PathLike[str], content: bytes) -> None:
     write_atomically(path, content)
 
 
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """To be called before the work whose result is to be drawn in this file.
+
+    Raises MissingPackageError without matplotlib, ValueError for a folder and for a name that ends as another kind of
+    file does.
+    """
+    need_matplotlib()
+    if expand(path).is_dir():
+        raise ValueError(f"--picture {path}: a folder; expected the name of a PNG file")
+    if expand(path).suffix.lower() not in ("", ".png"):
+        raise ValueError(f"--picture {path}: pictures are PNG files; expected a name that ends in .png")
+
+
 def need_matplotlib() -> None:
-    """To be called before the work whose result is to be drawn.  Raises MissingPackageError without matplotlib."""
+    """Raises MissingPackageError without matplotlib."""
     load("matplotlib.figure", "plot", "pictures need")
 
 

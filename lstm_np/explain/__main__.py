@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from lstm_np import options
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
 from lstm_np.cli.flags import CELL_VALUES, add_data_flags, add_machine_flags, cell_argument
 from lstm_np.data.load import DATASETS, load_dataset
 from lstm_np.data.progress import download_bars
@@ -142,7 +142,8 @@ def _page(arguments: argparse.Namespace) -> int:
             limit=round(megabytes * 1e6),
         )
     content = text.encode()
-    write_atomically(arguments.out, content)
+    with naming_another(arguments.out, "--out"):
+        write_atomically(arguments.out, content)
     H = trained.model.recurrent.hidden_size
     held = "" if units == H else f", {units} of {H} units of each layer"
     if units < H and others:

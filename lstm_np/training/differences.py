@@ -48,10 +48,10 @@ def table(found: list[Difference], first: str, second: str) -> str:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunFolderError(f"{folder}: no {CONFIG}; expected the folder of a run") from None
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RunFolderError(f"{folder / CONFIG}: cannot be read ({reason})") from None
     if not isinstance(config, dict):
         raise RunFolderError(f"{folder / CONFIG}: not the configuration of a run")

@@ -51,9 +51,11 @@ def stopped_run(run: str | os.PathLike[str] | None, say: Callable[[str], None]) 
 
     `say` is told of checkpoints that are damaged.
     Raises RunFolderError where there is none, CheckpointError where none of its checkpoints can be used or another
-    process is training in the folder.
+    process is training in the folder, or nothing can be written there.
     """
     folder = run_folder.resumable(run)
+    if not os.access(folder / CHECKPOINTS, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{folder}: no permission to write there; to go on, copy it to where you can write")
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         remove_temporary(folder.path)
         checkpoint = checkpoints.newest(say)

@@ -34,7 +34,7 @@ from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row, steps_of
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.resuming import Stopped, command, differences
-from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
+from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, NotWrittenError, RunFolder
 from lstm_np.training.schedules import rate_of
 from lstm_np.weights import write_weights
 
@@ -191,6 +191,15 @@ def run(
         except Interrupted as error:
             line = command(folder.path, recipe.model.cell)
             raise Interrupted(error.number, f"at once; to go on from step {one.step_kept:,}: {line}") from None
+        except NotWrittenError as error:
+            if not folder.path.is_dir():
+                advice = "the run folder was moved or removed while it was trained; where it was moved, go on: --resume"
+            elif one.keeper.kept is not None:
+                line = command(folder.path, recipe.model.cell)
+                advice = f"make it writable, or make room, and go on from step {one.step_kept:,}: {line}"
+            else:
+                raise
+            raise NotWrittenError(error.found, advice) from None
 
 
 class _Run:

@@ -24,7 +24,7 @@ from typing import Any
 
 from lstm_np.checkpoints import Checkpoints
 from lstm_np.errors import LstmNpError
-from lstm_np.files import append_durably, expand, write_atomically
+from lstm_np.files import append_durably, expand, quoted, write_atomically
 
 RUNS = "runs"
 CONFIG, WEIGHTS, BEST, CURVES = "config.json", "weights.safetensors", "best.safetensors", "curves.png"
@@ -38,6 +38,14 @@ Rows = Mapping[str, Any]
 
 class RunFolderError(LstmNpError, OSError):
     """A run folder that cannot be made, written or found; one line: which, why, what to do."""
+
+
+class NotWrittenError(RunFolderError):
+    """A file of a run cannot be written; `found` is the part of the line that says which and why."""
+
+    def __init__(self, found: str, advice: str = "choose another folder with --out") -> None:
+        super().__init__(f"{found}; {advice}")
+        self.found = found
 
 
 class RunFolder:
@@ -98,12 +106,12 @@ def _metrics(epochs: Iterable[tuple[Rows, Rows]], *, header: bool) -> dict[str, 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the failure to write `path` into a RunFolderError."""
+    """Turn the failure to write `path` into a NotWrittenError."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunFolderError(f"{path}: cannot be written ({reason}); choose another folder with --out") from None
+        raise NotWrittenError(f"{path}: cannot be written ({reason})") from None
 
 
 def check(out: str | os.PathLike[str] | None) -> None:
@@ -178,7 +186,10 @@ def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> P
         if not found:
             cut_short = sorted(Path(RUNS).glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime_ns)
             if name == WEIGHTS and cut_short:
-                raise RunFolderError(f"no run under {RUNS}/ has ended; --best takes {cut_short[-1]}")
+                raise RunFolderError(
+                    f"no run under {RUNS}/ has ended; --best takes {cut_short[-1]}, "
+                    "python -m lstm_np.train --resume goes on with the newest"
+                )
             raise RunFolderError(f"no run with a {name} under {RUNS}/; train one, or name a run folder or weights file")
         return found[-1]
     path = expand(run)
@@ -189,7 +200,10 @@ def weights_path(run: str | os.PathLike[str] | None, *, best: bool = False) -> P
             raise RunFolderError(f"{path}: a file; --best needs a run folder")
         return path
     if not (path / name).is_file():
-        if name == WEIGHTS and (path / BEST).is_file():
-            raise RunFolderError(f"{path}: this run did not end, so it has no {WEIGHTS}; --best takes its {BEST}")
+        ways = [f"--best takes its {BEST}"] if name == WEIGHTS and (path / BEST).is_file() else []
+        if Checkpoints(path / CHECKPOINTS).files():
+            ways.append(f"python -m lstm_np.train --resume {quoted(path)} goes on with it")
+        if ways:
+            raise RunFolderError(f"{path}: this run did not end, so it has no {name}; {', '.join(ways)}")
         raise RunFolderError(f"{path}: no {name} in this folder; expected the folder of a run that was trained")
     return path / name

@@ -22,18 +22,18 @@ Arrays = dict[str, Any]
 class SharedMemory:
     """So many bytes of memory, zero, and the file descriptor by which another process can map them.
 
-    Where the system gives no descriptor (too many are open), the memory is this process's alone: not `shareable`.
+    Where the system gives no descriptor (too many are open) or no file of that size (`ulimit -f`), the memory is this
+    process's alone: not `shareable`.
     """
 
     def __init__(self, size: int) -> None:
+        self.descriptor = -1
         try:
             self.descriptor = _file_in_memory()
-        except OSError:
-            self.descriptor = -1
-            self.mapping = mmap.mmap(-1, size)
-        else:
             os.ftruncate(self.descriptor, size)
-            self.mapping = mmap.mmap(self.descriptor, size)
+        except OSError:
+            self._close()
+        self.mapping = mmap.mmap(self.descriptor, size)
 
     @property
     def shareable(self) -> bool:
@@ -41,8 +41,12 @@ class SharedMemory:
         return self.descriptor >= 0
 
     def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def map_memory(descriptor: int) -> mmap.mmap:

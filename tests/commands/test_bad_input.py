@@ -231,13 +231,79 @@ def test_a_full_disk(invoke, monkeypatch):
 def test_a_disk_that_fills_up_while_it_trains(invoke, monkeypatch):
     from lstm_np import model
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    write, written = model.write_weights, []
+
+    def full(path, *more):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write(path, *more)
 
     monkeypatch.setattr(model, "write_weights", full)
     result = invoke("train", *DIGITS, "--epochs", 1, "--hidden-size", 4, "--out", "run")
-    line = "run/best.safetensors: cannot be written (No space left on device); choose another folder with --out"
+    line = (
+        "run/best.safetensors: cannot be written (No space left on device); make it writable, or make room, and go on "
+        "from step 0: python -m lstm_np.train --resume run"
+    )
     assert (result.status, result.err) == (2, f"train: {line}\n")
+
+
+def test_a_run_folder_that_is_removed_while_it_is_trained(invoke, monkeypatch):
+    from lstm_np.training import run_folder
+
+    append = run_folder.append_durably
+
+    def removed(path, content):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        append(path, content)
+
+    monkeypatch.setattr(run_folder, "append_durably", removed)
+    result = invoke("train", *DIGITS, "--epochs", 1, "--hidden-size", 4, "--out", "run")
+    line = (
+        "run/metrics.csv: cannot be written (No such file or directory); the run folder was moved or removed while it "
+        "was trained; where it was moved, go on: --resume"
+    )
+    assert (result.status, result.err) == (2, f"train: {line}\n")
+
+
+def test_a_run_that_goes_on_where_nothing_can_be_written(invoke, monkeypatch):
+    from lstm_np.training import resuming
+
+    invoke("train", *DIGITS, "--epochs", 1, "--hidden-size", 4, "--out", "run")
+    monkeypatch.setattr(resuming.os, "access", lambda *_: False)  # as for a user who is not root
+    refused(
+        invoke("train", "--resume", "run", "--epochs", 2),
+        "train: run: no permission to write there; to go on, copy it to where you can write",
+    )
+
+
+def test_an_empty_path_is_not_the_current_folder(invoke, tmp_path):
+    """As of --out "$RUN" where RUN is not set."""
+    line = "found an empty path, expected the name of a file or folder; is a shell variable not set?"
+    for arguments in (
+        ("train", *DIGITS, "--out", ""),
+        ("train", "--data-dir", ""),
+        ("evaluate", ""),
+        ("recipes", "diff", "", ""),
+    ):
+        refused(invoke(*arguments), f"{arguments[0]}: {line}")
+    assert not any(tmp_path.glob("*.*"))
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("predict", "--index", 0)])
+def test_pictures_of_another_kind_are_refused_before_the_work(invoke, trained, tmp_path, command):
+    name, *flags = command
+    for file, reason in (
+        ("a.jpg", "pictures are PNG files; expected a name that ends in .png"),
+        (".", "a folder; expected the name of a PNG file"),
+    ):
+        refused(invoke(name, trained, *flags, "--picture", file), f"{name}: --picture {file}: {reason}")
+    assert not (tmp_path / "a.jpg").exists()
+
+
+def test_files_in_the_place_of_runs_to_compare(invoke, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    refused(invoke("recipes", "diff", "a.png", "a.png"), "recipes: a.png: no config.json; expected the folder of a run")
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

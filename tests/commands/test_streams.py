@@ -145,14 +145,17 @@ def test_a_run_that_was_killed_can_be_looked_at(start, invoke):
     result = invoke("evaluate", "run")
     assert result.status == 2
     assert result.err == (
-        "evaluate: run: this run did not end, so it has no weights.safetensors; --best takes its best.safetensors\n"
+        "evaluate: run: this run did not end, so it has no weights.safetensors; --best takes its best.safetensors, "
+        "python -m lstm_np.train --resume run goes on with it\n"
     )
     assert invoke("evaluate", "run", "--best").status == 0
     Path("runs").mkdir()
     Path("run").rename("runs/it")
     result = invoke("evaluate")
     assert (result.status, result.err) == (
-        2, "evaluate: no run under runs/ has ended; --best takes runs/it/best.safetensors\n"
+        2,
+        "evaluate: no run under runs/ has ended; --best takes runs/it/best.safetensors, "
+        "python -m lstm_np.train --resume goes on with the newest\n",
     )  # fmt: skip
     assert invoke("evaluate", "--best").status == 0
 
@@ -162,7 +165,8 @@ def test_a_picture_that_cannot_be_written_comes_after_the_result(invoke, trained
     name, *flags = command
     plain = invoke(name, trained, *flags)
     result = invoke(name, trained, *flags, "--picture", "nowhere/c.png")
-    assert (result.status, result.err) == (2, f"{name}: nowhere/c.png: No such file or directory\n")
+    line = "nowhere/c.png: cannot be written (No such file or directory); name another file with --picture"
+    assert (result.status, result.err) == (2, f"{name}: {line}\n")
     assert result.out.splitlines()[-1][:40] == plain.out.splitlines()[-1][:40]
 
 

@@ -260,11 +260,15 @@ def test_where_none_can_be_started_there_is_one_line(team, monkeypatch, caplog):
     assert record.getMessage().startswith("working on one core: no worker process could be started (")
 
 
-def test_a_memory_without_a_descriptor_is_memory_all_the_same(monkeypatch):
-    def failing(*_):
-        raise OSError(24, "Too many open files")
+@pytest.mark.parametrize("fault", [("memfd_create", 24, "Too many open files"), ("ftruncate", 27, "File too large")])
+def test_a_memory_without_a_descriptor_is_memory_all_the_same(monkeypatch, fault):
+    """Too many files are open, or none may be so large (`ulimit -f`)."""
+    name, *reason = fault
 
-    monkeypatch.setattr(os, "memfd_create", failing, raising=False)
+    def failing(*_):
+        raise OSError(*reason)
+
+    monkeypatch.setattr(os, name, failing, raising=False)
     memory = SharedMemory(100)
     assert not memory.shareable
     memory.mapping[:5] = b"hello"

@@ -49,6 +49,7 @@ class SharedWeights:
     """Packed weights that the parts of all processes read, where samples are rows; one worker may pack half of them."""
 
     def __init__(self, job: Job) -> None:
+        self.opened_in: set[Worker] = set()  # first: __del__ reads it, whatever fails below
         self.job, self.key = job, next(_keys)
         shapes = mail.shapes_of_weights(job)
         self.memory = SharedMemory(mail.size(shapes, job))
@@ -56,7 +57,6 @@ class SharedWeights:
         self._packer: Worker | None = None  # who has been asked to pack, and the number of the request
         self._number = 0
         self._has_parameters = False  # since they changed
-        self.opened_in: set[Worker] = set()
         self.weights = job.of.gates * job.H * job.K if job.of.gates > 1 else 0  # of which two can pack some
 
     def settled(self) -> bool:
@@ -120,6 +120,7 @@ class RemotePart:
     """
 
     def __init__(self, job: Job, columns: slice, weights: SharedWeights | None, estimate: float) -> None:
+        self._opened_in: Worker | None = None  # first: __del__ reads it, whatever fails below
         self.job, self.columns = job, columns
         self._key, self._limit, self._weights = next(_keys), limit(estimate), weights
         shapes = mail.shapes_of_part(job)
@@ -127,7 +128,6 @@ class RemotePart:
         self._mail = mail.arrays(self._memory.mapping, shapes, job)
         self._states = mail.States.of(job, self._mail)
         self._shareable = self._memory.shareable and (weights is None or weights.memory.shareable)
-        self._opened_in: Worker | None = None
         self._first = False  # whether the request under way is the worker's first about this part
         self._worker: Worker | None = None  # who has been asked, and the number of the request
         self._number = 0
