@@ -150,7 +150,7 @@ def trained(callbacks=(), restore=True, **settings):
     model = SequenceClassifier(3, 8, 2)
     optimizer = lstm_np.Adam(model.params, lr=0.05)
     kept = [
-        ReduceLROnPlateau(optimizer, factor=0.5, patience=1),
+        ReduceLROnPlateau(optimizer, factor=0.5, patience=1, cooldown=2),
         EarlyStopping(model.params, patience=6, restore_best=restore),
     ]
     settings = {"epochs": 40, "batch_size": 16, "validation_split": 0.5, **settings}
@@ -196,7 +196,7 @@ def test_a_training_that_is_resumed_anywhere_has_the_same_bits(tmp_path):
         shutil.copy(file, folder)
         again = SequenceClassifier.resume(folder)
         other = lstm_np.Adam(again.params, lr=0.05)
-        own = [ReduceLROnPlateau(other, factor=0.5, patience=1), EarlyStopping(again.params, patience=6)]
+        own = [ReduceLROnPlateau(other, factor=0.5, patience=1, cooldown=2), EarlyStopping(again.params, patience=6)]
         made = again.fit(
             *data(), epochs=40, batch_size=16, validation_split=0.5, optimizer=other, callbacks=own, checkpoints=folder
         )
