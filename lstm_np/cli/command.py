@@ -1,6 +1,6 @@
 """What all commands share: how they parse, how they fail, and how they end when they are interrupted.
 
-A user's mistake or a machine's fault is one line on stderr and exit status 2; a bug keeps its traceback.
+A mistake of the user or a failure of the machine gives one line on stderr and exit status 2; a bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ def run_command(parser: Parser, argv: list[str] | None, body: Callable[[argparse
     open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its number
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal cannot encode are escaped
     try:
         arguments = _parsed(parser, argv)
         with _warnings_in_a_line(parser):
             return body(arguments)
-    except BrokenPipeError:  # whoever read our output has gone, as `head` does: nobody is left to be told
+    except (
+        BrokenPipeError
+    ):  # the reader of our output has closed the pipe, as `head` does; there is nobody to report it to
         discard_buffered(sys.stdout)
         return 141
     except SystemExit:  # --help was printed, or a flag was refused
@@ -114,7 +116,7 @@ def emit(text: str) -> None:
 
 
 def flush(text: str = "") -> None:
-    """Write to standard output, with what is still held back.  Raises as `emit`."""
+    """Flush standard output.  Raises as `emit`."""
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:
@@ -124,9 +126,9 @@ def flush(text: str = "") -> None:
 
 
 def open_missing_streams() -> None:
-    """Give a process that was started without standard streams (`>&-`, pythonw) ones that lead nowhere.
+    """Replace missing standard streams (`>&-`, pythonw) by ones that discard everything.
 
-    Their file descriptors are taken too: the next file that is opened would otherwise be written to by every print.
+    Their file descriptors are occupied too; otherwise the next file opened would get descriptor 1 and every print.
     """
     with contextlib.suppress(OSError):
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -139,7 +141,7 @@ def open_missing_streams() -> None:
 
 @contextlib.contextmanager
 def _warnings_in_a_line(parser: Parser) -> Iterator[None]:
-    """Show our own warnings as a line on stderr, once each, without the place in the source."""
+    """Show our own warnings as one line on stderr, once each, without the source location."""
     with warnings.catch_warnings():
         for ours in OUR_WARNINGS:
             warnings.simplefilter("always", ours)

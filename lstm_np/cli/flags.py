@@ -1,4 +1,4 @@
-"""Flags of the commands: those of a recipe, made from its settings tables, and a few that are no recipe's matter."""
+"""Flags of the commands: those made from the settings tables of a recipe, and a few that are not part of a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each setting of a recipe; what is not given stays as the recipe has it.
+    """Add a flag for each setting of a recipe; settings without a flag keep the recipe's value.
 
     Flags of options that were renamed are taken as well; help leaves them out.
     """
@@ -42,7 +42,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_option_flag(parser: argparse._ActionsContainer, option: Option, flag: str, dest: str, default: str) -> None:
-    """A flag for an option; where it is not given the namespace has no such name, and `default` is what holds then."""
+    """Add a flag for an option; if it is not given, the namespace has no such name, and `default` applies."""
     text = f"{option.help} [{default}]".replace("%", "%%")
     about: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": text}
     if option.name == "cell":
@@ -119,7 +119,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    """--backend, --kernel (or --memory) and --threads: where and how it is computed, not what."""
+    """--backend, --kernel (or --memory) and --threads: where and how to compute; results differ by rounding only."""
     group = parser.add_argument_group("machine (affects results by rounding only)")
     group.add_argument("--backend", choices=BACKENDS, default="numpy", help="numpy (CPU) or cupy (NVIDIA GPU) [numpy]")
     kernels = ("auto", *KERNELS)

@@ -1,7 +1,7 @@
 """Batches of sequences in the layout that the engine computes in.
 
-A batch costs one gather of uint8 rows and one pass that converts, scales and turns them; both can write into buffers
-that are reused.  The order is a function of (seed, epoch), so that any batch of a run can be re-entered directly.
+A batch costs one gather of uint8 rows and one pass that converts, scales and transposes them; both can reuse buffers.
+The order is a function of (seed, epoch), so any batch of a run can be reproduced without the ones before it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Batches:
 
     `order` is one of
       shuffle      a new permutation each epoch, a function of (seed, epoch); the last batch of an epoch may be short
-      sequential   as the samples lie (also `shuffle=False`); the last batch may be short
-      tf1          TensorFlow 1's `next_batch`: one endless stream of permutations, cut every B samples, so that the
-                   rest of an epoch is joined with the head of the next and no batch is short.  An epoch is then N // B
-                   steps.
+      sequential   in the order given (also `shuffle=False`); the last batch may be short
+      tf1          TensorFlow 1's `next_batch`: an endless stream of permutations, cut every B samples: the last
+                   samples of an epoch share a batch with the first of the next, and no batch is short.  An epoch is
+                   then N // B steps.
 
     `drop_last` leaves out a short last batch.  `len()` is the number of batches an epoch has.
 
@@ -43,10 +43,10 @@ class Batches:
 
     With `lengths` (N,), a `mask` (N, T), or sequences that are a list of arrays (T_i, D), a batch is
     `(x, labels, lengths or mask)`, with those of its samples.  `bucket=k` forms batches of samples of about the same
-    length: the samples of k batches, as the order has them, are sorted by length before they are cut, and the whole
-    batches then follow each other in an order of their own, which is a function of (seed, epoch) as well (unless the
-    order is sequential).  So an epoch has every sample once, and any batch of a run can be re-entered.  k is a
-    compromise: the larger, the less the lengths in a batch differ, and the less it is a random one.
+    length: the samples of k consecutive batches are sorted by length and then cut into batches, and the full batches
+    are shuffled, also by (seed, epoch), unless the order is sequential.  An epoch still has every sample once, and any
+    batch can be reproduced.  k is a trade-off: a larger k makes the lengths within a batch more alike, and batches less
+    random.
 
     Sequences may be of any real dtype and any strides (a transposed view of a contiguous array is read without a copy).
 
@@ -116,7 +116,7 @@ class Batches:
         self._whole_batches_only = drop_last or order == "tf1"
         self._labels = np.ascontiguousarray(classes, dtype=np.int64)
         # Rows are gathered from contiguous memory.  Images read by columns are a transposed view of such memory: they
-        # are gathered as they lie, and turned together with the conversion.
+        # are gathered in memory order, and transposed when they are converted.
         self._turned = sequences.transpose(0, 2, 1).flags.c_contiguous and not sequences.flags.c_contiguous
         self._rows = sequences.transpose(0, 2, 1) if self._turned else np.ascontiguousarray(sequences)
         self._sizes = self._rows.shape[1:]
@@ -151,7 +151,7 @@ class Batches:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many samples batches have: the whole ones, then a short last one where there is one."""
+        """The batch sizes that occur: the full size, then that of a short last batch if there is one."""
         whole, rest = divmod(self.samples, self.batch_size)
         return (self.batch_size,) * (whole > 0) + (rest,) * (rest > 0 and not self._whole_batches_only)
 
@@ -162,7 +162,7 @@ class Batches:
         >>> [labels.tolist() for x, labels in batches.epoch(0, start=1)]
         [[4, 5, 6, 7], [8, 9]]
 
-        `step`, how many steps a run has made before, changes nothing here: the order is a function of the epoch alone.
+        `step`, the number of steps made before, has no effect here: the order is a function of the epoch alone.
         """
         count = len(self)
         if epoch < 0 or not 0 <= start <= count:

@@ -82,11 +82,11 @@ def fetch(
 ) -> list[Path]:
     """Make sure that `folder` (created where missing) holds the files, whole and verified; returns their paths.
 
-    A file that is there with the pinned length and SHA-256 is kept and costs no network access.  Every other one is
-    read from the mirrors in turn, twice round, into a temporary file beside it that takes the name only once it is
-    verified and on disk: being interrupted or killed, and other processes doing the same, leave no half file under the
-    name. `progress(name, done, total)` is called as bytes arrive.  Damaged files are replaced; where the folder holds
-    whole files of another set, nothing is.
+    A file that is there with the pinned length and SHA-256 is kept and costs no network access.  Any other file
+    is downloaded from the mirrors in turn, with retries, into a temporary file that is renamed only once it is verified
+    and flushed to disk: an interruption, a crash or another process doing the same never leaves a partial file under
+    that name. `progress(name, done, total)` is called as bytes arrive.  Damaged files are replaced; where the folder
+    holds whole files of another set, nothing is.
 
     >>> try:
     ...     lstm_np.data.fetch("mnist", mirrors=["file:///not/there"])
@@ -113,12 +113,12 @@ def fetch(
     order = list(mirrors)
     for file in missing:
         good = _fetch_file(root, file, order, progress, limits, files)
-        order.sort(key=lambda mirror: mirror != good)  # the mirror that answered is asked first from now on
+        order.sort(key=lambda mirror: mirror != good)  # from now on, try the mirror that answered first
     return paths
 
 
 def _another_set(folder: Path, files: Sequence[PinnedFile]) -> str | None:
-    """The path of a whole file in this folder that has a name of the set but other content; None: there is none."""
+    """The path of an intact file here with one of the set's names but other content; None if there is none."""
     for path in files_in(str(folder)):
         with suppress(IDXError):
             array = read_idx(path)
@@ -144,8 +144,8 @@ def is_valid(path: Path, file: PinnedFile) -> bool:
 def reachable(mirrors: Sequence[str] = MIRRORS, file: PinnedFile = FILES[-1], seconds: float = 3.0) -> bool:
     """True once one of the mirrors answers for a file; False when all have failed, or after `seconds`.
 
-    The mirrors are asked side by side, in threads that are left behind at the time limit: looking up a name cannot be
-    interrupted and may take far longer where there is no network.
+    The mirrors are tried in parallel, in threads that are abandoned at the time limit: a DNS lookup cannot be
+    interrupted and may take far longer without a network.
     """
     from lstm_np.data import transport
 
@@ -179,7 +179,7 @@ def _fetch_file(
     limits: Limits,
     files: Sequence[PinnedFile],
 ) -> str:
-    """Fetch one file and return the mirror that gave it; DownloadError when none does."""
+    """Fetch one file and return the mirror that served it; DownloadError if none does."""
     from lstm_np.data import transport
 
     deadline = time.monotonic() + limits.total
@@ -194,7 +194,7 @@ def _fetch_file(
         if now >= deadline:
             causes.append(f"gave up after {limits.total:g} s")
             break
-        # A mirror that drips may take half of the time that is left, so that the next one has its chance.
+        # A slow mirror gets at most half of the remaining time, so that the next one can be tried.
         share = deadline if number == len(attempts) - 1 else now + (deadline - now) / 2
         try:
             _download(_join(mirror, file.name), root / file.name, file, progress, limits, share)
@@ -229,7 +229,7 @@ def _download(
                     os.fsync(stream.fileno())
             with _local():
                 os.replace(part, path)
-        except BaseException:  # also KeyboardInterrupt: whatever ends it, the part goes
+        except BaseException:  # also KeyboardInterrupt: the partial file is always removed
             with suppress(OSError):
                 part.unlink()
             raise
@@ -260,7 +260,7 @@ def _receive(response: HTTPResponse, stream: BinaryIO, file: PinnedFile, progres
 
 @contextmanager
 def _local() -> Iterator[None]:
-    """Work on the local disk: its failure is told apart from that of the network."""
+    """For work on the local disk, so that its errors are not mistaken for network errors."""
     try:
         yield
     except OSError as error:
@@ -268,7 +268,7 @@ def _local() -> Iterator[None]:
 
 
 def _remove_stale_parts(folder: Path) -> None:
-    """Remove what a killed download left behind long ago; a living one, here or in another process, is not touched."""
+    """Remove partial files of downloads that were killed long ago; running ones, in any process, are left alone."""
     oldest = time.time() - _STALE_SECONDS
     for part in folder.glob(f".*{_PART}"):
         with suppress(OSError):

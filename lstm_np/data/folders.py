@@ -39,7 +39,7 @@ class FoundSet(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """What a folder holds of one set: a path for each of `PARTS`, None where there is none."""
+    """The files of one set found in a folder: a path for each of `PARTS`, None if it is missing."""
 
     folder: str
     name: str
@@ -81,7 +81,7 @@ def files_in(folder: str) -> list[str]:
 
 
 def _sets_below(folder: str) -> list[_Candidates]:
-    """The sets in a folder, else those one level down, else those two levels down."""
+    """The sets in a folder; if there are none, those one level down, then two."""
     level = [folder]
     for _ in range(DEEPEST + 1):
         if sets := [found for each in level for found in _sets_in(each)]:
@@ -92,7 +92,7 @@ def _sets_below(folder: str) -> list[_Candidates]:
 
 
 def _sets_called(path: str) -> list[_Candidates]:
-    """The sets of the name that a path ends in, in the folder before it."""
+    """The sets in the parent folder of a path whose name is the path's last part."""
     folder, name = os.path.split(path.rstrip(os.sep))
     if os.path.lexists(path) or not os.path.isdir(folder or "."):
         return []
@@ -100,7 +100,7 @@ def _sets_called(path: str) -> list[_Candidates]:
 
 
 def _sets_in(folder: str) -> list[_Candidates]:
-    """The sets whose files, or folders of their names, are directly in a folder."""
+    """The sets whose files (or folders named like the files) are directly in a folder."""
     ranked: dict[tuple[str, int], list[tuple[int, str]]] = {}
     for name in _listed(folder):
         if (key := _meaning(name)) is None:
@@ -118,7 +118,7 @@ def _sets_in(folder: str) -> list[_Candidates]:
 
 
 def _meaning(name: str) -> tuple[str, int] | None:
-    """(the set's name, which of `PARTS`) that a file's name says; None where it says nothing."""
+    """(set name, one of `PARTS`) parsed from a file name; None if it is not such a name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -127,7 +127,7 @@ def _meaning(name: str) -> tuple[str, int] | None:
 
 
 def _rank(name: str, part: int) -> int:
-    """Which of the names of one part is read where there are several: the lowest."""
+    """The preference among several names of one part: the lowest is read."""
     plain = PARTS[part]
     dotted = plain.replace("-idx", ".idx")  # as some unpackers rename it
     usual = [f"{plain}.gz", plain, f"{dotted}.gz", dotted]
@@ -135,7 +135,7 @@ def _rank(name: str, part: int) -> int:
 
 
 def _listed(folder: str) -> list[str]:
-    """The names in a folder, sorted; of none where it cannot be read."""
+    """The names in a folder, sorted; empty if it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -143,7 +143,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _nothing_in(path: str) -> IDXError:
-    """The error of a path at which there is no file of any set."""
+    """The error for a path without any file of a set."""
     if not os.path.isdir(path):
         found = "a file" if os.path.lexists(path) else "no such folder"
         return IDXError(path, 0, found, "a folder with the four files of MNIST or a set like it", _download(path))

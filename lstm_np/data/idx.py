@@ -3,8 +3,8 @@
 An IDX file is, all big-endian: two zero bytes, one byte for the type, one byte for the number of dimensions, a 4-byte
 size per dimension, then the items in C order (Y. LeCun's description of the MNIST files; gzip is RFC 1952).
 
-Nothing in a header is believed before the file has shown it: memory grows with the bytes that are really there, and
-unpacking stops one byte after the length that the header declares.
+The sizes in a header are not trusted: memory is allocated only for bytes that were actually read, and unpacking stops
+one byte after the declared length.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     >>> lstm_np.data.read_idx("small.idx").tolist()
     [[1, 2, 3], [4, 5, 6]]
 
-    Raises IDXError, whatever is wrong with the file, and nothing else.
+    Raises IDXError for anything wrong with the file, and no other exception.
     """
     file = os.fsdecode(path)
     try:
         file = str(expand(file))
-        # A pipe or a device may have no end, or never answer: only a regular file is opened.
+        # Only regular files are opened: reading a pipe or a device may block or never end.
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
@@ -100,7 +100,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 class _Header:
     """Type, shape and length that the first bytes of a file declare.
 
-    `feed` is given the bytes so far and answers how many more are needed, 0 once the header is complete.
+    `feed` takes the bytes read so far and returns how many more are needed; 0 once the header is complete.
     """
 
     def __init__(self, file: str) -> None:
@@ -160,7 +160,7 @@ class _Header:
         raise IDXError(self.file, offset, found, expected, hint)
 
     def truncated(self, present: int, hint: str) -> IDXError:
-        """The error of data that end after `present` bytes."""
+        """The error for data that end after `present` bytes."""
         if present == 0:
             return IDXError(self.file, 0, "no data", "an IDX header", "the file is empty: download it again")
         if present < self.size:
@@ -169,7 +169,7 @@ class _Header:
         return IDXError(self.file, present, f"{present - self.size} bytes of items", expected, hint)
 
     def trailing(self, found: str) -> IDXError:
-        """The error of data that go on after the last item."""
+        """The error for data that continue after the last item."""
         hint = "the header does not belong to these items, or something was appended"
         return IDXError(self.file, self.size + self.payload, found, "the end of the file", hint)
 

@@ -3,10 +3,10 @@
 1. A picture is rotated as its EXIF orientation says, colours become grey (ITU-R 601-2 luma), what is transparent is
    paper.
 2. Brightness is scaled to 0 ... 1.
-3. An image of the model's size whose background is black, or white (it is inverted: the data sets have light ink on
-   dark), is then left alone.  Of any other the ink is found, whatever the light (`lstm_np.data.ink`), scaled by area so
-   that its longer side has the share of the frame that it has in the data set (20 of 28 pixels in MNIST), and placed
-   with its centre of mass in the middle, as the makers of MNIST did.
+3. An image of the model's size with a black background is used as it is, one with a white background is inverted (the
+   data sets have light ink on dark).  In any other image the ink is located (`lstm_np.data.ink`), resized by area so
+   that its longer side fills the same share of the frame as in the data set (20 of 28 pixels in MNIST), and centred by
+   its centre of mass, as in MNIST.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from lstm_np.files import expand
 if TYPE_CHECKING:
     from PIL import Image
 
-INK_SHARE = {"digits": 1.0}  # of the frame's side that the ink takes; the digits' authors scaled the ink to all of it
+INK_SHARE = {"digits": 1.0}  # share of the frame's side that the ink fills; in the digits data set, all of it
 MNIST_INK_SHARE = 20 / 28
-BLACK = 0.1  # a background up to here is black
+BLACK = 0.1  # a background no brighter than this is black
 LARGEST_SIDE = 8192  # pixels; no photograph of a digit needs more
 ENOUGH_SIDE = 1024  # pixels; larger pictures are averaged over squares first
-ROUNDING = 1e-5  # fractions may leave 0 ... 1 by so much
-ORIENTATION = 0x0112  # the Exif tag that says how a picture was held
+ROUNDING = 1e-5  # tolerance for fractions outside 0 ... 1
+ORIENTATION = 0x0112  # the Exif tag Orientation
 
 
 class ImageError(LstmNpError, ValueError):
@@ -151,24 +151,24 @@ def _grey(name: str, picture: Image.Image) -> np.ndarray:
     if opaque.max() == 0:
         raise ImageError(f"{name}: everything is transparent; expected a digit")
     shown = float((luma * opaque).sum() / opaque.sum())
-    if opaque.mean() > 0.5:  # a photograph with corners cut off: they get the brightness of the rest
+    if opaque.mean() > 0.5:  # a photograph with transparent corners: fill them with the brightness of the rest
         paper = float(np.median(luma[opaque > 0.5])) if (opaque > 0.5).any() else shown
     else:
-        paper = 0.0 if shown > 0.5 else 1.0  # ink alone: on white, or on black where it is light
+        paper = 0.0 if shown > 0.5 else 1.0  # ink on a transparent background: use white, or black if the ink is light
     return luma * opaque + paper * (1 - opaque)
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """A Pillow picture, averaged over squares of pixels where it is much larger than needed."""
+    """A Pillow picture, downsampled by averaging if it is much larger than needed."""
     factor = max(picture.size) // ENOUGH_SIDE
     return picture.reduce(factor) if factor > 1 else picture
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The mark of how a picture was held, 1 ... 8; 1 where there is none that can be read."""
+    """The Exif orientation of a picture, 1 ... 8; 1 if there is none that can be read."""
     try:
         mark = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged Exif data fail in any way, and the picture is whole
+    except Exception:  # damaged Exif data may raise anything, and the picture itself is fine
         return 1
     return mark if mark in range(1, 9) else 1
 
@@ -187,7 +187,7 @@ def _upright(image: np.ndarray, mark: int) -> np.ndarray:
 
 
 def _unit(name: str, array: np.ndarray, *, deep: bool = False) -> np.ndarray:
-    """Numbers as fractions 0 ... 1, by what their type and their values say; `deep`: whole numbers may have 16 bits.
+    """Numbers scaled to 0 ... 1 according to their type and range; `deep`: whole numbers may have 16 bits.
 
     Raises ImageError for numbers that mean no brightness.
     """
@@ -197,7 +197,7 @@ def _unit(name: str, array: np.ndarray, *, deep: bool = False) -> np.ndarray:
     low, high = values.min(), values.max()
     limit, kind = 1.0, "fractions"
     if array.dtype.kind in "ui":
-        # whole numbers 0 and 1 are a mask, and bytes are often kept in larger numbers
+        # whole numbers 0 and 1 are a mask; bytes are often stored in wider integers
         limit, kind = 1.0 if high <= 1 else 65535.0 if deep and high > 255 else 255.0, "whole numbers"
     if low < -ROUNDING or high > limit + ROUNDING:
         raise ImageError(f"{name}: values from {low:g} to {high:g}, expected {kind} from 0 to {limit:g}")
@@ -217,7 +217,7 @@ def _fit(name: str, image: np.ndarray, story: list[str], size: tuple[int, int], 
     if image.shape == size:
         inverted = np.median(_border(image)) > 0.5
         upright = 1.0 - image if inverted else image
-        if share == 1 or np.median(_border(upright)) <= BLACK:  # where ink fills the frame, no background is seen
+        if share == 1 or np.median(_border(upright)) <= BLACK:  # ink that fills the frame leaves no background to see
             return Picture(name, upright, ", ".join([*story, *(["dark on light: inverted"] if inverted else [])]))
     try:
         ink = find_ink(image)

@@ -1,16 +1,15 @@
-"""Find the ink of a digit in a picture, however it is lit: what is paper, what is ink, and how much of it is where.
+"""Segment a handwritten digit in a photograph under any lighting: which pixels are ink, and how much ink each has.
 
-1. The paper's brightness is a smooth surface over the picture, at most quadratic, fitted so that ink counts for little.
-   The picture divided by it, or less it where the paper is dark, has no uneven light any more.
-2. What stands out to the stronger side is ink: darker than the paper or lighter.
-3. Ink and paper are told apart by the threshold that separates the brightness of both best (Otsu, "A threshold
-   selection method from gray-level histograms", IEEE Trans. SMC 9, 1979), at least as far from the paper as its noise
-   reaches; what hangs together with ink is ink from a lower threshold on.
-4. Pieces of ink (8-connected) that are small beside the largest are specks, and those at the picture's border belong to
-   something else, if anything is within.
-5. The same once more in the part of the picture where the ink is, now large enough to be seen well.
+1. The brightness of the paper is modelled as a constant, linear or quadratic surface, fitted robustly so that ink has
+   little influence.  Dividing by it (subtracting, for dark paper) removes uneven lighting.
+2. Ink is either darker or lighter than the paper, whichever has the stronger contrast.
+3. Otsu's threshold separates ink from paper ("A threshold selection method from gray-level histograms", IEEE Trans.
+   SMC 9, 1979), but is never below the noise of the paper; pixels connected to ink need only a lower threshold.
+4. Connected components of ink (8-connected) much smaller than the largest are specks.  Those touching the border of the
+   picture are ignored if there are others of some size.
+5. All of this is repeated on the part of the picture around the ink, at a higher resolution.
 
-Where nothing stands out, or what does is everywhere or in many pieces, there is no digit: NoInkError.
+If nothing stands out, or what does is most of the picture or has too many components, there is no digit: NoInkError.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-WORKING_SIDE = 256  # pixels; the longer side of what is looked at, larger pictures are averaged over squares
-FAINTEST = 0.06  # ink that differs less from the paper (white being 1) cannot be told from stains
-NOISE = 4.0  # standard deviations that ink is above the paper's noise
-MOST_INK = 0.45  # of the pixels
-SPECK = 0.08  # of the area of the largest piece
+WORKING_SIDE = 256  # pixels; longer pictures are reduced by averaging over squares
+FAINTEST = 0.06  # lowest contrast of ink (white is 1); anything fainter may be a stain
+NOISE = 4.0  # ink is this many standard deviations above the paper's noise
+MOST_INK = 0.45  # largest share of the pixels that ink may cover
+SPECK = 0.08  # components with less than this share of the largest one's area are specks
 MOST_PIECES = 6
-SMALLEST = 12  # pixels that a digit has at least
-AT_THE_BORDER = 0.2  # contrast of ink at the picture's border; what is fainter is a darker corner
-WHOLE_SIDE = 0.98  # what covers so much of a side of the picture is no stroke
-SHARPNESS = 5.5  # how often, at the least, the way from paper to ink fits into the digit's longer side
-MARGIN = 0.35  # around the ink, of its longer side, that the second look takes in
-EDGE = 0.2  # of full ink: where a stroke begins
+SMALLEST = 12  # fewest pixels of a digit
+AT_THE_BORDER = 0.2  # lowest contrast of ink that touches the border; anything fainter is vignetting
+WHOLE_SIDE = 0.98  # a component that covers more than this share of a side is no stroke
+SHARPNESS = 5.5  # lowest ratio of the digit's longer side to the width of its edges
+MARGIN = 0.35  # crop margin for the second pass, as a share of the ink's longer side
+EDGE = 0.2  # share of full ink at which a stroke begins
 
 
 class NoInkError(ValueError):
-    """No digit can be made out; one line says why."""
+    """No digit was found; one line says why."""
 
 
 @dataclass(frozen=True)
 class Ink:
-    """How much ink there is at each pixel (rows, columns), 0 ... 1, cut to where there is any; and of which kind."""
+    """`amount` of ink per pixel (rows, columns), 0 ... 1, cropped to the ink; `dark` if it is darker than the paper."""
 
     amount: np.ndarray
     dark: bool
@@ -63,7 +62,7 @@ def find_ink(brightness: np.ndarray) -> Ink:
 
 
 class _Seen(NamedTuple):
-    """How far each pixel stands out of the paper, 1 being full ink; where the digit's strokes are; is it dark?"""
+    """Contrast of each pixel with the paper (1 is full ink), the mask of the strokes, and whether the ink is dark."""
 
     amount: np.ndarray
     strokes: np.ndarray
@@ -71,7 +70,7 @@ class _Seen(NamedTuple):
 
 
 def _look(brightness: np.ndarray, dark: bool | None = None) -> _Seen:
-    """What is paper and what is ink; `dark` says which kind of ink it is, None: whichever stands out more."""
+    """Separate ink from paper; `dark` says whether the ink is dark, None takes the stronger contrast."""
     smooth = _blurred(brightness) if max(brightness.shape) >= 64 else brightness
     paper = _paper(smooth)
     difference = paper - smooth
@@ -95,13 +94,13 @@ def _look(brightness: np.ndarray, dark: bool | None = None) -> _Seen:
     amount = stands_out / np.median(stands_out[pieces])
     if _sharpness(amount, pieces) < SHARPNESS:
         raise NoInkError("what stands out of the background has no edges; expected a digit")
-    # strokes go on where they are faint, as far as they hang together with what is surely ink
+    # faint pixels count as strokes if they are connected to definite ink
     labels = _labelled((amount > EDGE) & (stands_out > noise) | pieces)
     return _Seen(amount, np.isin(labels, np.unique(labels[pieces])), dark)
 
 
 def _pieces(ink: np.ndarray) -> np.ndarray:
-    """The pixels of the pieces that make up the digit, a mask (rows, columns).  Raises NoInkError for too many."""
+    """A mask (rows, columns) of the components that make up the digit.  Raises NoInkError if there are too many."""
     labels = _labelled(ink)
     names, areas = np.unique(labels[ink], return_counts=True)
     inside = ~np.isin(names, _at_border(labels))
@@ -119,7 +118,7 @@ def _at_border(image: np.ndarray) -> np.ndarray:
 
 
 def _sharpness(amount: np.ndarray, pieces: np.ndarray) -> float:
-    """How often the way from no ink to full ink, as steep as at the edges, fits into the longer side of the ink."""
+    """The longer side of the ink divided by the width of its edges: 1 / (median slope at the edges) pixels."""
     rows, columns = _extent(pieces)
     framed = np.pad(amount, 1, mode="edge")
     slope = np.hypot(framed[2:, 1:-1] - framed[:-2, 1:-1], framed[1:-1, 2:] - framed[1:-1, :-2]) / 2
@@ -129,10 +128,10 @@ def _sharpness(amount: np.ndarray, pieces: np.ndarray) -> float:
 
 
 def _labelled(mask: np.ndarray) -> np.ndarray:
-    """(rows, columns): the same number for all pixels of a mask that hang together, also by corners; -1 elsewhere.
+    """Label the connected components (8-connected) of a mask: (rows, columns), one number per component, -1 elsewhere.
 
-    Every pixel takes the largest number among its neighbours', then the number which that pixel has by now, and so on:
-    the way to the largest is halved each time.
+    Every pixel takes the largest label among its neighbours, then the current label of the pixel with that number
+    (pointer jumping), until nothing changes.
     """
     numbers = np.where(mask, np.arange(mask.size).reshape(mask.shape), -1)
     while True:
@@ -147,8 +146,8 @@ def _labelled(mask: np.ndarray) -> np.ndarray:
 
 
 def _paper(brightness: np.ndarray) -> np.ndarray:
-    """The brightness of the paper at every pixel: a constant, a plane or a quadratic surface, whichever more pixels
-    are on, the simplest of equals.  Each is fitted with less weight, in the end with none, where it is far off.
+    """The brightness of the paper at every pixel: a constant, plane or quadratic surface, whichever fits most pixels; a
+    more complex one has to fit clearly more.  Fitted by reweighted least squares that finally drops outliers.
     """
     small = _averaged(brightness, 64)
     values, noise = small.reshape(-1), np.median(np.abs(np.diff(small))) if small.shape[1] > 1 else 0.0
@@ -187,7 +186,7 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _averaged(image: np.ndarray, side: int) -> np.ndarray:
-    """The means over squares of whole pixels, so that no side is longer than `side`; what is left over is left out."""
+    """Downsample by averaging over squares until no side exceeds `side`; incomplete squares at the end are dropped."""
     factor = -(-max(image.shape) // side)
     if factor <= 1:
         return image
@@ -198,14 +197,14 @@ def _averaged(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _blurred(image: np.ndarray) -> np.ndarray:
-    """Each pixel with its neighbours, weighted 1, 2, 1 along both sides."""
+    """Blur with the kernel (1, 2, 1) / 4 along both axes."""
     framed = np.pad(image, 1, mode="edge")
     across = (framed[:, :-2] + 2 * framed[:, 1:-1] + framed[:, 2:]) / 4
     return (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
 
 
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask and what is within so many pixels of it, along the sides."""
+    """The mask dilated by so many pixels, with a 3 x 3 square."""
     for _ in range(pixels):
         framed = np.pad(mask, 1)
         across = framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
@@ -214,7 +213,7 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _extent(mask: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(first and last row, first and last column) with anything in them."""
+    """The bounding box of a mask: (first and last row), (first and last column)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
 

@@ -1,4 +1,4 @@
-"""How long a download may take, and what an address must be: what needs no module of the network."""
+"""Time limits of a download, and the error for a refused address; imports no network module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find a data set by name: on disk, else by download, else (where nobody insisted) the embedded digits."""
+"""Find a data set by name: on disk, else by download, else the embedded digits (not if MNIST was asked for)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """MNIST: the four published files, and what any set under their names must be like.
 
-Two relatives are told by their names and read as they are meant.  EMNIST's images lie on their sides, the labels of its
+Two variants are recognized by their names.  EMNIST's images lie on their sides, the labels of its
 letters begin at 1 (Cohen, Afshar, Tapson and van Schaik, "EMNIST", arXiv:1702.05373); QMNIST's labels are rows of eight
 numbers, the first of which is the digit (Yadav and Bottou, "Cold case: the lost MNIST digits", arXiv:1905.10498).
 """
@@ -79,7 +79,7 @@ FILES = (
 def load_mnist(folder: str | os.PathLike[str], files: tuple[PinnedFile, ...] = FILES) -> Dataset:
     """The Dataset in the four files of a folder, packed or plain, under the names that `lstm_np.data.folders` knows.
 
-    Any set under these names loads, if its arrays are as MNIST's: images uint8 (N, 28, 28), as many labels, each
+    Any set under these names loads if its arrays are like MNIST's: images uint8 (N, 28, 28), as many labels, each
     0 ... 9, at least one sample in each split.  Where the content of all four equals the published MNIST (SHA-256,
     computed each time: a damaged file does not pass as the real one) the result is named "mnist" and `verified`;
     otherwise "custom", and `source` says what differs.

@@ -1,7 +1,7 @@
 """One HTTP(S) request: time limits that hold, redirects to https only, certificates always checked.
 
-Loaded when something is fetched, since the modules of the network take long to import.  urllib alone bounds each read,
-but not the whole: a server that sends one byte every few seconds would hold it for ever.
+Imported only when something is downloaded, because the network modules are slow to import.  urllib's own timeout limits
+each read but not the whole transfer: a server that sends a byte every few seconds would keep it busy forever.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 from lstm_np.data.limits import Limits, RefusedAddressError
 
-# what a request and the reading of its answer may raise
+# exceptions that a request, or reading its response, may raise
 FAILURES = (RefusedAddressError, OSError, http.client.HTTPException, ValueError)
 
 
 def describe(error: BaseException) -> str:
-    """One line for one of `FAILURES`."""
+    """A one-line message for an exception of `FAILURES`."""
     if isinstance(error, urllib.error.HTTPError):
         with suppress(OSError):
             error.close()
@@ -37,7 +37,7 @@ def describe(error: BaseException) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """True for plain http to this very machine, the one case where http is spoken."""
+    """True for plain http to this very machine, the one case where http is allowed."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname == "127.0.0.1"
 
@@ -45,10 +45,10 @@ def is_loopback(url: str) -> bool:
 def open_url(url: str, limits: Limits, deadline: float, method: str = "GET") -> http.client.HTTPResponse:
     """The open response to one request, to be closed by the caller.
 
-    Every read of it ends within `limits.read` seconds and at `deadline` (time.monotonic()) with TimeoutError.  Proxies
-    are taken from the environment.  Raises RefusedAddressError for an address or a redirect that is not https
-    (http://127.0.0.1 is allowed where it was asked for), and OSError or http.client.HTTPException for everything that
-    goes wrong on the way: `FAILURES`.
+    Every read of the response ends within `limits.read` seconds and at `deadline` (time.monotonic()) with TimeoutError.
+    Proxies are taken from the environment.  Raises RefusedAddressError for an address or a redirect that is not https
+    (http://127.0.0.1 is allowed where it was asked for), and OSError or http.client.HTTPException for any other failure
+    of the transfer: `FAILURES`.
     """
     loopback = is_loopback(url)
     if urlsplit(url).scheme != "https" and not loopback:
@@ -97,7 +97,7 @@ class _TimedReader(io.RawIOBase):
 
 
 class _TimedSocket:
-    """What http.client asks of a socket in order to read a response."""
+    """The part of the socket interface that http.client uses to read a response."""
 
     def __init__(self, sock: socket.socket, limits: Limits, deadline: float) -> None:
         self._reader = _TimedReader(sock, limits, deadline)

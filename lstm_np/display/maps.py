@@ -41,7 +41,7 @@ class Line:
 
 
 def limits_of(values: np.ndarray) -> tuple[float, float]:
-    """0 and 1 for values that lie there, else equal and opposite ones that hold them all."""
+    """0 and 1 if all values are within, else the smallest limits symmetric about 0 that are wide enough."""
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0
@@ -50,7 +50,7 @@ def limits_of(values: np.ndarray) -> tuple[float, float]:
 
 
 def draw_maps(maps: Sequence[Map], *, step: str, rows: str, title: str, columns: int = 2) -> Any:
-    """A matplotlib Figure with a map beside the other: time to the right, a row for each label, the first on top.
+    """A matplotlib Figure with the maps side by side: time to the right, a row for each label, the first on top.
 
     Raises MissingPackageError (an ImportError) without matplotlib.
     """
@@ -82,7 +82,7 @@ def draw_maps(maps: Sequence[Map], *, step: str, rows: str, title: str, columns:
 
 
 def draw_lines(lines: Sequence[Line], *, step: str, what: str, title: str, log: bool = True) -> Any:
-    """A matplotlib Figure of lines over the steps, each with its name at its end; what is 0 is left out where `log`.
+    """A matplotlib Figure of lines over the steps, each labelled at its end; with `log`, zeros are left out.
 
     Raises MissingPackageError (an ImportError) without matplotlib.
     """

@@ -58,7 +58,7 @@ def digit_grid(images: np.ndarray, probabilities: np.ndarray, labels: Sequence[i
 
 
 def confusion_matrix(confusion: np.ndarray) -> bytes:
-    """PNG bytes of counts (K, K), rows the true class, columns the predicted one: the darker, the more of its row.
+    """PNG bytes of counts (K, K), rows the true class, columns the predicted one, shaded by the share of the row.
 
     The diagonal is left pale, so that the mistakes stand out.  Raises MissingPackageError without matplotlib.
     """

@@ -91,13 +91,13 @@ def _pair(pair: Pair | None) -> tuple[str, str]:
 
 
 class EpochTable:
-    """The table of epochs, written line by line as they end, and below it where the epoch under way stands.
+    """The table of epochs, one line written at the end of each, and below it the progress of the current epoch.
 
     held    with the columns of what was held out
-    live    show the epoch under way, in a line that is written over; for terminals
+    live    show the progress of the current epoch in a line that is overwritten; for terminals
     stream  None: standard output as it is now
 
-    A stream that cannot be written any more is left alone: training goes on without a reader.
+    If the stream can no longer be written, nothing more is written, and training continues.
     """
 
     def __init__(self, *, held: bool, live: bool, stream: TextIO | None = None) -> None:
@@ -106,7 +106,7 @@ class EpochTable:
         self._write("".join(f"{line}\n" for line in epoch_head(held)))
 
     def step(self, describe: Callable[[], str]) -> None:
-        """A step was made; `describe` says where the epoch stands, and is asked a few times a second at most."""
+        """A step was made; `describe` gives the progress of the epoch and is called a few times a second at most."""
         now = time.perf_counter()
         if self._live and now - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
             text = describe()
@@ -119,7 +119,7 @@ class EpochTable:
         self._write(f"{row.line(self._held)}\n")
 
     def clear(self) -> None:
-        """Take the line about the epoch under way away."""
+        """Erase the progress line."""
         if self._length:
             self._write(f"\r{'':<{self._length}}\r")
             self._length = 0

@@ -1,4 +1,4 @@
-"""An image and bars as text: a character is two pixels, one above the other, so that pixels come out square."""
+"""Images and bars as text: each character shows two pixels, one above the other, so that pixels are about square."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.style import Style
 from rich.text import Text
 
 _HALVES = " ▄▀█"  # which of the two pixels is bright: none, the lower, the upper, both
-_RAMP = " .:-=+*#%@"  # from dark to bright, for what cannot show halves
-_BRIGHT = 0.4  # a half-block without shades is drawn from here on
+_RAMP = " .:-=+*#%@"  # from dark to bright, for terminals without half-blocks
+_BRIGHT = 0.4  # without colours, a pixel at least this bright is drawn
 _SMALLEST = 16  # pixels a side; smaller images are enlarged by a whole factor
 
 

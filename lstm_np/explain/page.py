@@ -57,7 +57,7 @@ def page_of_sequences(
 
     labels   integers (N,); without them there are no gradients
     names    what each sequence is called; None: sequence 0, sequence 1 ...
-    limit    bytes that the file may have; beyond, it holds some units alone
+    limit    largest size of the file in bytes; if all units need more, it holds only some
 
     Raises ValueError for an x or labels that do not fit the model.
     """

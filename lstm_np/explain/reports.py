@@ -16,7 +16,7 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.trace import Trace, trace
 
 SHUT, OPEN, FLAT = 0.1, 0.9, 0.99
-STILL = 0.01  # a unit hardly moves where its standard deviation over steps and images is below this
+STILL = 0.01  # a unit counts as still if its standard deviation over steps and images is below this
 PATH_POINTS = 64
 KEEPERS = {
     "lstm": ("c", "f"),
@@ -30,7 +30,7 @@ def norms_of(model: SequenceClassifier, traces: Sequence[Trace]) -> dict[str, di
 
     traces   of one sample, one for each target, with gradients
 
-    "direct" is what of the last step's gradient comes back by the state alone, multiplied by the gate that keeps it.
+    "direct" is the part of the last step's gradient that flows back along the state alone, through its gate.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for single, (layer, reverse) in zip(model.recurrent.singles, traces[0].layers, strict=True):
@@ -72,7 +72,7 @@ def integrated_gradients(model: SequenceClassifier, x: np.ndarray, target: int) 
 def accuracy_by_step(
     model: SequenceClassifier, x: np.ndarray, labels: np.ndarray, batch_size: int = 500
 ) -> dict[str, Any]:
-    """How many of N sequences are read rightly after every step, and where their answers were settled.
+    """How many of N sequences are classified correctly after every step, and when their predictions became final.
 
     x (N, T, D), labels (N,).  `correct` (T,): right answers if the read-out is asked then.  `settled` (K, T): sequences
     of each label whose answer is the last one from that step on, and was not before.

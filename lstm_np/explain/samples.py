@@ -25,7 +25,7 @@ class Sample:
 
 
 def samples_of(dataset: Dataset, indices: Sequence[int]) -> list[Sample]:
-    """Test images by number, from 0.  Raises ValueError for a number that there is not."""
+    """Test images by number, from 0.  Raises ValueError for a number out of range."""
     count = len(dataset.test_labels)
     for index in indices:
         if not 0 <= index < count:

@@ -1,4 +1,4 @@
-"""A file that is not to grow beyond its limit holds some units alone: which, and what the others add to every sum."""
+"""A file with a size limit may hold only some units: which ones, and what the others contribute to every sum."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Without a gate its value is held at what leaves the rest of the cell as it is: a
 
     rows    images of digits, read row by row: the answer needs all rows, the later ones most
     memory  a symbol at every step, twelve of them marked; the answer is the symbol that was marked last.  It has to be
-            kept through all that follows, and to give way as soon as another is marked
+            stored until the end, and replaced as soon as another is marked
 
 Source of the question: Gers, Schmidhuber and Cummins, "Learning to forget", Neural Computation 12(10), 2000; Greff et
 al., "LSTM: a search space odyssey", IEEE TNNLS 28(10), 2017, ask it of every part of the cell.
@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """One trained model: how good it is, and how its gates stood on the test sequences."""
+    """One trained model: its test loss and accuracy, and the values of its gate on the test sequences."""
 
     task: str
     held: bool

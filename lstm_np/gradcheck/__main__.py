@@ -62,7 +62,7 @@ def make_parser() -> Parser:
 
 
 def _add_file_flags(parser: Parser) -> None:
-    """What cannot be seen from FILE, if anything."""
+    """Add the flags for what the code in FILE does not tell."""
     group = parser.add_argument_group("with FILE, where it cannot be seen from the code")
     group.add_argument("--functions", nargs=2, metavar=("FORWARD", "BACKWARD"), help="the two [all pairs by name]")
     group.add_argument("--layout", choices=LAYOUTS, help="a sample is a row, a column, or there is a single one")
@@ -171,7 +171,7 @@ def _check_engine(arguments: argparse.Namespace) -> int:
 
 
 def _badness(report: GradientReport) -> tuple[bool, float]:
-    """What the worst report has most of; nan, which compares with nothing, belongs to those that fail."""
+    """The key by which the worst report is chosen; nan counts as a failure."""
     return not report.ok, report.worst_complex_step
 
 

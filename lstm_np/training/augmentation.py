@@ -1,7 +1,7 @@
-"""Training images moved, turned and zoomed a little, each time differently: the labels do not change by it.
+"""Data augmentation: training images are randomly shifted, rotated and zoomed a little; labels stay the same.
 
-What is drawn for a sample is a function of (seed, steps made before, place in the batch), so any batch of a run can be
-re-entered.
+The random draw for a sample is a function of (seed, steps made before, index in the batch), so any batch of a run can
+be reproduced.
 Source: Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", ICDAR 2003.
 """
 
@@ -20,7 +20,7 @@ NOT_MOVED = {"shift": 0, "rotate": 0.0, "zoom": 0.0}
 
 class Augmented:
     """The batches of `batches` with every image moved by up to `shift` whole pixels along each side, turned by up to
-    `rotate` degrees and zoomed by a factor within 1 +- `zoom`, all uniformly at random; what comes in is black.
+    `rotate` degrees and zoomed by a factor within 1 +- `zoom`, all uniformly at random; pixels from outside are black.
 
     The sequences must be images read by rows or columns.  Like `Batches` it gives transposed views of (D, T, B).
     """

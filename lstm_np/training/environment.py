@@ -1,4 +1,4 @@
-"""The machine that a run computes on: what it is, and whether it can hold what is asked of it."""
+"""The machine that a run computes on: what it is, and whether the model and its training fit into memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lstm_np.kernels.cpu import cut
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.recipes import Recipe
 
-COPIES = 5  # of the parameters: themselves, gradients, two slots of an optimizer, and what is written to a file
+COPIES = 5  # copies of the parameters: themselves, gradients, two optimizer slots, and one for saving
 BETWEEN = 3  # outputs of a layer that are alive together, or their gradients
-PROCESS = 40 << 20  # bytes of a worker process before it has anything to do
+PROCESS = 40 << 20  # bytes of an idle worker process
 PACKAGES = ("lstm_np", "numpy", "safetensors", "rich", "threadpoolctl", "scikit-learn", "matplotlib")
 CHECKOUT = Path(__file__).parents[2]
 VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "BLIS_", "VECLIB_", "CUPY_", "CUBLAS_", "NPY_")  # that libraries listen to

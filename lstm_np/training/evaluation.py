@@ -1,4 +1,4 @@
-"""How good a model is on a test set: loss, accuracy, and which class it takes for which."""
+"""How good a model is on a test set: loss, accuracy and confusion matrix."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """How many of them were recognised."""
+        """How many were classified correctly."""
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """The share that was recognised."""
+        """The share that was classified correctly."""
         return self.correct / self.count
 
     def per_class(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): a long job finishes its step and saves; asked twice, it stops."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): a long job finishes its step and saves; a second one stops it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Interrupted(KeyboardInterrupt):
 
 class Interruption:
     """While it is entered, SIGINT, SIGTERM and SIGHUP end what is running with `Interrupted` - but inside `held()` the
-    first one only sets `requested`, so that the work can come to a point where nothing is lost.  One that is ignored
+    first one only sets `requested`, so that the work can reach a point where nothing is lost.  One that is ignored
     (SIGHUP under nohup, SIGINT in the background of a script) stays ignored.
 
-    The handlers that were there before come back at the end.  Outside the main thread, which alone is told of signals,
-    it changes nothing.
+    The previous handlers are restored at the end.  Outside the main thread, the only one that receives signals, it does
+    nothing.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -65,7 +65,7 @@ class Interruption:
             self._held = False
 
     def asked(self) -> bool:
-        """Whether a signal asks to come to an end."""
+        """Whether a signal has asked to stop."""
         return self.requested is not None
 
     def _unraisable(self, lost: Any) -> None:

@@ -1,4 +1,4 @@
-"""From a data set and a recipe's settings to what a model is trained and measured on."""
+"""From a data set and a recipe's settings to the batches for training and evaluation."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ def prepare(dataset: Dataset, recipe: Recipe) -> Material:
 def in_order(
     images: np.ndarray, labels: np.ndarray, scale: float, view: str, dtype: str, batch_size: int = MEASURING_BATCH
 ) -> Batches:
-    """Batches of images as they lie, for measuring."""
+    """Batches of images in their order, for evaluation."""
     sequences = sequence_view(images, view)
     return Batches(sequences, labels, batch_size, scale=scale, dtype=dtype, order="sequential", reuse=True)

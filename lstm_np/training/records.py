@@ -12,7 +12,7 @@ from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Metrics, Position
 from lstm_np.training.recipes import Recipe
 
-HOPELESS = 10.0  # times the loss of uniform predictions: no start is so bad, and what ends there has learnt nothing
+HOPELESS = 10.0  # times the loss of uniform predictions: worse than any initialization, so the run has learnt nothing
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Best:
 
     @classmethod
     def candidate(cls, record: Epoch, held_out: str) -> Best:
-        """How this epoch would stand."""
+        """This epoch's candidate."""
         if held_out == "validation" and record.validation is not None and record.validation.count:
             return cls(record.number, "validation accuracy", record.validation.accuracy)
         return cls(record.number, "training loss", -record.train.loss)
 
     def beats(self, other: Best | None) -> bool:
-        """Whether this one is to be kept instead; of equals the earlier one is."""
+        """Whether this one is better than the other; on a tie the earlier one is kept."""
         return other is None or (self.by == other.by and self.score > other.score)
 
 

@@ -1,7 +1,7 @@
-"""What a person sees of a run: a few lines about it, a progress bar, a line per epoch, the result and what to do next.
+"""What the user sees of a run: what it is, a progress bar, a line per epoch, the result and the next commands.
 
-Looking costs little: the bar is drawn at most ten times a second, and loss and accuracy are read only then, since to
-read them waits for a GPU.
+Reporting is cheap: the bar is drawn at most ten times a second, and loss and accuracy are read only then, because
+reading them waits for a GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BAR_WIDTH = 13  # so that 80 columns hold all numbers and the ^C that a terminal
 
 
 class Reporter:
-    """Says nothing but what must be said (`note`): the reporter of --quiet, and the form of the others."""
+    """Prints only necessary notes (`note`): the reporter of --quiet, and the base class of the others."""
 
     def note(self, text: str) -> None:
         """Something the user should know though nothing failed; on stderr, if that can be written."""
@@ -125,7 +125,7 @@ class LineReporter(Reporter):
         self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
         self._line(f"{'epoch':>7}{'loss':>9}{'accuracy':>10}{'loss':>12}{'accuracy':>10}{'images/s':>13}{'time':>9}")
         self._epoch_began = time.perf_counter()
-        if self._console.is_terminal and self._stream.isatty():  # FORCE_COLOR makes a terminal of a file
+        if self._console.is_terminal and self._stream.isatty():  # with FORCE_COLOR rich takes a file for a terminal
             columns_of_bar = (
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=BAR_WIDTH),
@@ -167,7 +167,7 @@ class LineReporter(Reporter):
         self._drawn = time.perf_counter()
 
     def measuring(self) -> None:
-        """Say why the bar stands still."""
+        """Say why the bar is not moving."""
         if self._bar is not None and self._plan is not None:
             what = "validation" if self._plan.held_out == "validation" else "test"
             self._draw(f"{what} images", "", self._plan.steps_per_epoch)
@@ -196,7 +196,7 @@ class LineReporter(Reporter):
         self._parts("", line.split(" "), between=" ")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._show(self._bar.stop)
             self._bar = None
@@ -247,7 +247,7 @@ class LineReporter(Reporter):
             self._line(f"{head if k == 0 else '':<{MARGIN}}{line}")
 
     def _line(self, text: str, style: str | None = None) -> None:
-        """One line, where anybody can still read it."""
+        """One line, unless the stream can no longer be written."""
         if self._console.is_terminal:
             self._show(lambda: self._console.print(text, style=style, markup=False, soft_wrap=True))
         else:
@@ -256,8 +256,8 @@ class LineReporter(Reporter):
     def _show(self, write: Callable[[], object]) -> None:
         """Write, unless that has failed before: training goes on without a reader.
 
-        One that has gone, as `head` does, is no fault; a full disk behind `>` or a terminal that is gone is said once,
-        on stderr.
+        A closed pipe, as by `head`, is no error; a full disk behind `>` or a closed terminal is reported once on
+        stderr.
         """
         if not self._listening:
             return
@@ -308,7 +308,7 @@ def _on_device(plan: Plan) -> list[str]:
 
 
 def _updates(recipe: Recipe) -> list[str]:
-    """What is made small and how; what is as usual is not said."""
+    """The loss and the optimizer, without the settings that are at their defaults."""
     train, loss = recipe.train, recipe.model.loss
     parts = [f"batch {train.batch_size}", recipe.optimizer.name]
     parts.append(f"learning rate {arguments(recipe.optimizer)['lr']:g}")

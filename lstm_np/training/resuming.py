@@ -1,4 +1,4 @@
-"""Going on with a run from its newest checkpoint: what may be changed, and whether the bits stay the same."""
+"""Resuming a run from its newest checkpoint: which settings may change, and whether the result stays bit-identical."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lstm_np.training.schedules import depends_on_all_steps
 
 # settings that do not change what was learnt so far; epochs and max_steps unless the learning rate depends on them
 FREE = {"train": ("epochs", "max_steps", "print_every")}
-NOT_COMPARED = ("cores_decided_by", "processes")  # of a run's machine: they change no bit
+NOT_COMPARED = ("cores_decided_by", "processes")  # settings of the machine that change no bit of the result
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def stopped_run(run: str | os.PathLike[str] | None, say: Callable[[str], None]) 
 
 
 def _check_own_cell(stopped: Stopped) -> None:
-    """Refuse a cell of one's own that is no longer the one that the run was trained with."""
+    """Refuse a user's cell that has changed since the run was trained with it."""
     file = FILES.get(stopped.recipe.model.cell)
     kept = None if file is None else stopped.folder / file.name
     if file is not None and kept is not None and kept.is_file() and kept.read_bytes() != file.read_bytes():
@@ -182,6 +182,6 @@ def _plain(value: Any) -> str:
 
 
 def command(folder: Path, cell: str) -> str:
-    """The line that goes on with a run, as it can be pasted into a shell."""
+    """The command that resumes a run, quoted for a shell."""
     own = f" --cell {quoted(FILES[cell])}" if cell in FILES else ""  # which is run only where somebody names it
     return f"python -m lstm_np.train --resume {quoted(folder)}{own}"

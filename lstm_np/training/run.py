@@ -183,7 +183,7 @@ def run(
         folder.write_config(config)
         if stopped is None:
             one.save(INITIAL)
-        if recipe.model.cell in FILES:  # the weights are of no use without it
+        if recipe.model.cell in FILES:  # the weights cannot be used without it
             own = FILES[recipe.model.cell]
             folder.write(own.name, own.read_bytes())
         try:
@@ -362,7 +362,7 @@ class _Run:
         return any(entry[:2] <= here <= entry[2:] for entry in self.left_out)
 
     def skips(self, error: TrainingDivergedError) -> bool:
-        """Whether the batch of a step that diverged is left out, and training goes on."""
+        """Whether to skip the batch of a step that diverged and continue training."""
         if self.care.on_divergence != "skip" or self.skipped == SKIPS:
             return False
         self.skipped += 1
@@ -373,7 +373,7 @@ class _Run:
     def roll_back(self, error: TrainingDivergedError) -> None:
         """Go back to the last checkpoint; the batch that diverged is left out from now on.
 
-        Where steps do not wait for a device nobody knows which batch it was: all since the checkpoint are.
+        Where steps do not wait for the device, the batch is not known: all since the checkpoint are left out.
         """
         failed, seconds, rollbacks = self.model.position, self.seconds, self.rollbacks + 1
         checkpoint = self.keeper.checkpoints.newest(self.say)
@@ -382,7 +382,7 @@ class _Run:
             first, last = (checkpoint.position.epoch, checkpoint.position.batch), (failed.epoch, failed.batch - 1)
         left_out = [*self.left_out, [*first, *last]]
         self.resume(checkpoint)
-        self._seconds += seconds - self.seconds  # what was in vain took its time too
+        self._seconds += seconds - self.seconds  # discarded steps count in the time as well
         self.left_out, self.rollbacks = left_out, rollbacks
         which = f"batch {last[1]} of epoch {last[0] + 1}"
         if first != last:
@@ -402,7 +402,7 @@ class _Run:
 
     def on_epoch(self, record: Epoch) -> bool:
         finished = record.number <= self.model.position.epoch
-        if not finished:  # what is noted of it now is not gone on from
+        if not finished:  # what is recorded now is not part of the resumed run
             with run_folder.writing(self.folder / CHECKPOINTS):
                 self.keeper.finish(self.model.position)
         self.model.notes.update(epoch=record.number, steps=record.steps)
@@ -490,7 +490,7 @@ class _Run:
             self.model.save(self.folder / name)
 
     def rescue(self) -> str:
-        """Keep the weights if they are finite; what to tell about it."""
+        """Save the weights if they are finite; returns what to tell the user."""
         backend = self.model.backend
         if backend.to_host(backend.xp.isfinite(self.model.params.flat).all()):
             self.save(WEIGHTS)
@@ -508,7 +508,7 @@ class _Run:
             self.folder.write(CURVES, curves.draw_curves(self.history, self.plan))
         except LstmNpError as error:  # no matplotlib, a full disk
             return str(error)
-        except Exception as error:  # whatever a drawing library fails with: the run is done and saved
+        except Exception as error:  # a drawing library may raise anything, and the run is already saved
             return " ".join(f"they could not be drawn ({type(error).__name__}: {error})".split())
         return None
 

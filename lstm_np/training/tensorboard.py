@@ -14,11 +14,11 @@ from lstm_np.training.records import Outcome, Plan
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run_folder import EVENTS
 
-STEPS_BETWEEN = 20  # a GPU is waited for when a loss is read, and a curve needs no more points
+STEPS_BETWEEN = 20  # reading a loss waits for the GPU, and a curve needs no more points
 
 
 class TensorBoardReporter(Reporter):
-    """Tells `inner` everything, and writes event files to the folder `tensorboard` of the run:
+    """Passes everything on to `inner`, and writes event files to the folder `tensorboard` of the run:
 
         batch/loss, batch/accuracy, batch/error            every 20 steps, of the batch just learnt from
         train/loss, train/accuracy, train/error            every epoch; and the same under validation/ or test/

@@ -18,7 +18,7 @@ from lstm_np.gradcheck.own_cell.names import Value, clean
 Array = np.ndarray
 
 LAYOUTS = ("rows", "columns", "single")  # a sample is a row, a column, or there is one sample and no axis for it
-OUTPUTS = 2  # units of an output layer that is along for the ride
+OUTPUTS = 2  # units of an output layer, which is not checked
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,7 @@ def _same(evidence: Evidence, plans: Sequence[Plan]) -> bool:
 
 
 def _worth_telling(comparison: _Comparison, chosen: list[Mistake]) -> list[Mistake]:
-    """The mistakes up to the last one with which another whole group of parts agrees."""
+    """The mistakes up to the last one that makes another whole group of parts agree."""
     agreed = comparison.whole(comparison.right[0])
     kept = 0
     for k in range(len(chosen)):
@@ -317,7 +317,7 @@ def _worth_telling(comparison: _Comparison, chosen: list[Mistake]) -> list[Mista
 def _whole_arrays(
     gradients: Gradients, predicted: Mapping[str, Array], names: Sequence[str], shares: Mapping[str, Array] | None
 ) -> Iterator[Reason]:
-    """What was done to whole arrays that would be as predicted otherwise; alike ones together.
+    """Mistakes in whole arrays that are otherwise as predicted; equal ones are reported together.
 
     shares  each step's part of the parameters' gradients; None where they are not known
     """

@@ -1,4 +1,4 @@
-"""The mistakes that are known: each a small change of a backward pass, with the words that explain it.
+"""The known mistakes: each a small change to a backward pass, with a sentence that explains it.
 
 Two kinds of changes are made from a cell's own lines.  Those that many people make have words of their own (`_loop`,
 `_slopes`, `_products`); the rest follow from a rule: every factor of every line left out or taken for another value,

@@ -1,4 +1,4 @@
-"""Running code that somebody else wrote, so that whatever happens in it becomes one line that says where."""
+"""Run user code, and turn any exception in it into one line that says where it happened."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def is_single(array: np.ndarray) -> bool:
 
 @contextlib.contextmanager
 def read_only(*values: Any) -> Iterator[None]:
-    """Meanwhile no array among the values can be changed: NumPy refuses, at the line that tries."""
+    """Make all arrays among the values read-only meanwhile: NumPy raises at the line that writes to one."""
     arrays = [array for value in values for array in arrays_in(value) if array.flags.writeable]
     for array in arrays:
         array.flags.writeable = False

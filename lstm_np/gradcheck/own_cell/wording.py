@@ -1,4 +1,4 @@
-"""What a check of somebody's cell says, in words and in the learner's own names."""
+"""The sentences of a cell's report, in the learner's own names."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Wording:
         return f"({', '.join(letters[extent] for extent in shape)}{',' if len(shape) == 1 else ''})"
 
     def checked(self, limit: float) -> str:
-        """With what it was compared."""
+        """The sizes of the check and what the gradients were compared with."""
         s = self.sizes
         the = "the " if self.method == "complex step" else ""
         text = f"B={s.B} T={s.T} D={s.D} H={s.H}, against {the}{self.method}"
@@ -128,7 +128,7 @@ class Wording:
         return found or (f"d{name}",)
 
     def gradients(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of several, each once."""
+        """The gradients for several kinds, each once."""
         return tuple(dict.fromkeys(one for name in names for one in self.gradient(name)))
 
     def where(self, name: str, diagnosis: Diagnosis, evidence: Evidence) -> str:
