@@ -31,6 +31,7 @@ CONTESTANTS = {
     "reference": ("benchmarks.ours", "Reference"),
     "ours-lean": ("benchmarks.ours", "Lean"),
     "torch": ("benchmarks.peers.torch", "Torch"),
+    "torch-padded": ("benchmarks.peers.torch", "Padded"),
     "jax": ("benchmarks.peers.jax", "Jax"),
     "keras": ("benchmarks.peers.keras", "Keras"),
     "thinc": ("benchmarks.peers.thinc", "Thinc"),
@@ -48,11 +49,13 @@ CONTESTANTS = {
 
 
 BOTH = "both directions"
+LENGTHS = "sequences of unequal length"
 
 
 def needs(case: Case) -> set[str]:
     """What a contestant has to take part in for this case."""
-    return {case.mode, case.cell, *([BOTH] if case.directions == 2 else [])}
+    more = [BOTH] if case.directions == 2 else []
+    return {case.mode, case.cell, *more, *([LENGTHS] if case.lengths else [])}
 
 
 class Contestant(ABC):
@@ -60,7 +63,8 @@ class Contestant(ABC):
 
     threads  CPU cores that it may use
     adam     (form, eps) of its Adam, as `lstm_np.Adam` names them; the loss curve is compared under this one
-    takes    the modes and cells in which it is raced, and BOTH for layers in both directions
+    takes    the modes and cells in which it is raced, BOTH for layers in both directions, LENGTHS for sequences of
+             unequal length
     """
 
     adam: tuple[str, float] = ("paper", 1e-8)

@@ -10,6 +10,7 @@ from typing import NoReturn
 CPU_PEERS = {
     "reference": "lstm_np",
     "torch": "torch",
+    "torch-padded": "torch",
     "jax": "flax",
     "keras": "keras",
     "thinc": "thinc",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import lstm_np
-from benchmarks.contestant import BOTH, Contestant
+from benchmarks.contestant import BOTH, LENGTHS, Contestant
 from benchmarks.workloads import (
     CLASSES,
     LEARNING_RATE,
@@ -33,7 +33,7 @@ class Ours(Contestant):
     """`SequenceClassifier` with the kernel that `auto` chooses; for a stream the layer's `stream`."""
 
     kernel = "auto"
-    takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH})
+    takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH, LENGTHS})
 
     def describe(self) -> dict[str, Any]:
         """Versions and settings."""
@@ -54,9 +54,7 @@ class Ours(Contestant):
         form, eps = adam
         optimizer = lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps)
         self.train_step = self.model.training_steps(optimizer).step
-        self.batches = [
-            (np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), labels) for x, labels in batches
-        ]
+        self.batches = [(np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), *more) for x, *more in batches]
 
     def _build_stream(self, case: Case, weights: Weights, batches: list[Batch], backend: lstm_np.Backend) -> None:
         self.layer = lstm_np.LSTM(case.D, case.H, kernel=self.kernel, backend=backend)
@@ -77,7 +75,7 @@ class Ours(Contestant):
             self.number += 1
             self.train_step(self.batches[batch], self.number)
         elif self.mode == "infer":
-            self.model.logits(self.batches[batch][0])
+            self._logits(batch)
         else:
             self._advance()
 
@@ -85,11 +83,14 @@ class Ours(Contestant):
         """The loss on a batch, or after a time step."""
         if self.mode == "stream":
             return mean_cross_entropy(read_out(self.weights, self._advance()[None]), self.labels)
-        x, labels = self.batches[batch]
         if self.mode == "train":
             self.number += 1
-            return float(self.train_step((x, labels), self.number)[0])
-        return mean_cross_entropy(self.model.logits(x), labels)
+            return float(self.train_step(self.batches[batch], self.number)[0])
+        return mean_cross_entropy(self._logits(batch), self.batches[batch][1])
+
+    def _logits(self, batch: int) -> np.ndarray:
+        x, _, *lengths = self.batches[batch]
+        return self.model.logits(x, lengths=lengths[0]) if lengths else self.model.logits(x)
 
 
 class Reference(Ours):
@@ -102,3 +103,4 @@ class Lean(Ours):
     """With only h and c kept for the backward pass."""
 
     kernel = "lean"
+    takes = Ours.takes - {LENGTHS}

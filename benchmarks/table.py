@@ -89,6 +89,7 @@ def _words(case: Case) -> str:
     features = "" if case.D == FEATURES else f", D={case.D}"
     layers = "" if case.L == 1 else f", {case.L} layers"
     both = "" if case.directions == 1 else ", both directions"
+    both += ", lengths 1 ... T" if case.lengths else ""
     sizes = f"H={case.H}" if case.mode == "stream" else f"B={case.B}, T={case.T}, H={case.H}"
     return f"{MODES[case.mode]}, {CELLS[case.cell]}{sizes}{features}{layers}{both}"
 

@@ -24,12 +24,15 @@ LEARNING_RATE = 1e-3
 BATCHES = 2  # which a race goes round in
 
 Weights = dict[str, np.ndarray]
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]  # x, labels and, of sequences of unequal length, their lengths
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: a mode, its sizes, the recurrent cell, and in how many directions the layers read."""
+    """One case: a mode, its sizes, the recurrent cell, and in how many directions the layers read.
+
+    lengths  whether sequences have lengths of their own, drawn uniformly from 1 ... T
+    """
 
     mode: str
     B: int
@@ -39,13 +42,15 @@ class Case:
     D: int = FEATURES
     cell: str = "lstm"
     directions: int = 1
+    lengths: bool = False
 
     def __str__(self) -> str:
         cell = "" if self.cell == "lstm" else f" {self.cell}"
         layers = "" if self.L == 1 else f" L={self.L}"
         width = "" if self.D == FEATURES else f" D={self.D}"
         both = "" if self.directions == 1 else " both directions"
-        return f"{self.mode}{cell} B={self.B} H={self.H} T={self.T}{width}{layers}{both}"
+        lengths = " lengths 1 ... T" if self.lengths else ""
+        return f"{self.mode}{cell} B={self.B} H={self.H} T={self.T}{width}{layers}{both}{lengths}"
 
     @property
     def flops(self) -> float:
@@ -56,7 +61,7 @@ class Case:
             products = width + self.H  # forward: W x + U h
             if self.mode == "train":
                 products += self.H + (width + self.H) + (width if layer else 0)  # dh, the weights' gradient, dx
-            steps = 1 if self.mode == "stream" else self.T
+            steps = 1.0 if self.mode == "stream" else (self.T + 1) / 2 if self.lengths else self.T
             total += 2.0 * GATES[self.cell] * self.directions * steps * self.B * self.H * products
         return total
 
@@ -109,6 +114,11 @@ def longer_and_deeper_cases() -> list[Case]:
     ]
 
 
+def length_cases() -> list[Case]:
+    """Sequences of unequal length."""
+    return [*both(B=128, H=128, T=128, lengths=True), *both(B=128, H=128, T=128, cell="gru", lengths=True)]
+
+
 def other_layer_cases() -> list[Case]:
     """GRU and plain RNN."""
     return [
@@ -127,11 +137,11 @@ def stream_cases() -> list[Case]:
 
 def full_cases() -> list[Case]:
     """The grid and all chosen cases."""
-    return grid_cases() + longer_and_deeper_cases() + other_layer_cases() + stream_cases()
+    return grid_cases() + longer_and_deeper_cases() + length_cases() + other_layer_cases() + stream_cases()
 
 
 def parse_case(text: str) -> list[Case]:
-    """Cases from e.g. "B=128,H=256", "train,gru,B=1,H=128,T=784,L=2,D=1,both"; both modes where none is named.
+    """Cases from e.g. "B=128,H=256", "train,gru,B=1,H=128,T=784,L=2,D=1,both,lengths"; both modes where none is named.
 
     Raises ValueError for another form.
     """
@@ -145,11 +155,13 @@ def parse_case(text: str) -> list[Case]:
             sizes["cell"] = part
         elif part == "both":
             sizes["directions"] = 2
+        elif part == "lengths":
+            sizes["lengths"] = True
         elif match and match[1] not in sizes:
             sizes[match[1]] = int(match[2])
         else:
             raise ValueError(
-                f"a case is written like train,B=128,H=256,T=28,L=1,D=28,gru,both; found {part!r} in {text!r}"
+                f"a case is written like train,B=128,H=256,T=28,L=1,D=28,gru,both,lengths; found {part!r} in {text!r}"
             )
     if not {"B", "H"} <= set(sizes):
         raise ValueError(f"a case needs at least B and H, as in B=128,H=256; found {text!r}")
@@ -186,12 +198,13 @@ def make_weights(case: Case) -> Weights:
 
 def make_batches(case: Case) -> list[Batch]:
     """Batches x (B, T, D), labels int64 (B,); the labels can be learnt from x, so the loss moves."""
-    batches = []
+    batches: list[Batch] = []
     for number in range(BATCHES):
         x = uniform(case.B * case.T * case.D, "x", number).reshape(case.B, case.T, case.D)
         labels = (uniform(case.B, "labels", number) * 3).astype(np.int64)
         x *= (1 + labels[:, None, None]).astype(np.float32) / 3
-        batches.append((x, labels))
+        lengths = 1 + (uniform(case.B, "lengths", number) * case.T).astype(np.int64)
+        batches.append((x, labels, lengths) if case.lengths else (x, labels))
     return batches
 
 

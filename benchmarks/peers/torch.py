@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.contestant import BOTH, Contestant
+from benchmarks.contestant import BOTH, LENGTHS, Contestant
 from benchmarks.workloads import (
     CLASSES,
     LEARNING_RATE,
@@ -40,8 +40,10 @@ class Classifier(torch.nn.Module):
         self.recurrent = LAYERS[cell](D, H, L, batch_first=batch_first, bidirectional=directions == 2)
         self.readout = torch.nn.Linear(directions * H, K)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K)."""
+    def forward(self, x: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, K); `last` (B,): the step whose output is read out, of a padded batch (T, B, D)."""
+        if last is not None:
+            return self.readout(self.recurrent(x)[0][last, torch.arange(len(last))])
         state = self.recurrent(x)[1]
         h = state[0] if self.cell == "lstm" else state
         return self.readout(h[-1] if self.directions == 1 else torch.cat((h[-2], h[-1]), 1))
@@ -69,11 +71,15 @@ class Classifier(torch.nn.Module):
 class Torch(Contestant):
     """`nn.LSTM` + `nn.Linear`, `cross_entropy`, `Adam`; for a stream `nn.LSTMCell`, faster there than `nn.LSTM`."""
 
-    takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH})
+    takes = frozenset({*MODES, "lstm", "gru", "rnn", BOTH, LENGTHS})
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         torch.set_num_threads(threads)
+
+    def arguments(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, ...]:
+        """What the model is called with, of sequences of unequal length: packed in each step, as they come."""
+        return (torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False),)
 
     def describe(self) -> dict[str, Any]:
         """Versions and settings."""
@@ -95,12 +101,15 @@ class Torch(Contestant):
         self.model.copy_weights(weights)
         self.model.train(self.training)
         self.batches = [
-            (torch.from_numpy(x).transpose(0, 1).contiguous(), torch.from_numpy(labels)) for x, labels in batches
+            (torch.from_numpy(x).transpose(0, 1).contiguous(), *map(torch.from_numpy, more)) for x, *more in batches
         ]
-        if not self.training:  # spares a single sequence a sixth of its time
+        if case.lengths and not self.training:  # a packed sequence cannot be traced
+            self.frozen = self.model
+        elif not self.training:  # spares a single sequence a sixth of its time
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PyTorch would rather have it exported, which is not faster here
                 self.frozen = torch.jit.freeze(torch.jit.trace(self.model, self.batches[0][0]))
+        if not self.training:
             return
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE, eps=eps, fused=True)
@@ -123,12 +132,15 @@ class Torch(Contestant):
         return self.state[0]
 
     def _train(self, batch: int) -> torch.Tensor:
-        x, labels = self.batches[batch]
         self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(self.model(x), labels)
+        loss = torch.nn.functional.cross_entropy(self._logits(self.model, batch), self.batches[batch][1])
         loss.backward()
         self.optimizer.step()
         return loss
+
+    def _logits(self, model: Any, batch: int) -> torch.Tensor:
+        x, _, *lengths = self.batches[batch]
+        return model(*(self.arguments(x, *lengths) if lengths else (x,)))
 
     def step(self, batch: int) -> None:
         """A training step, or the logits, or a time step."""
@@ -137,7 +149,7 @@ class Torch(Contestant):
         elif self.mode == "stream":
             self._advance()
         else:
-            self.frozen(self.batches[batch][0])
+            self._logits(self.frozen, batch)
 
     def loss(self, batch: int) -> float:
         """The loss on a batch, or after a time step."""
@@ -145,8 +157,7 @@ class Torch(Contestant):
             return self._train(batch).item()
         if self.mode == "stream":
             return mean_cross_entropy(read_out(self.weights, self._advance().numpy()), self.labels)
-        x, labels = self.batches[batch]
-        return mean_cross_entropy(self.frozen(x).numpy(), labels.numpy())
+        return mean_cross_entropy(self._logits(self.frozen, batch).numpy(), self.batches[batch][1].numpy())
 
     # whoever runs a model in a loop enters inference_mode once
 
@@ -164,3 +175,13 @@ class Torch(Contestant):
         """Steps for that many seconds."""
         with torch.inference_mode(not self.training):
             return super().do_run(seconds)
+
+
+class Padded(Torch):
+    """Sequences of unequal length as a padded batch, all of whose steps are computed."""
+
+    takes = frozenset({"train", "infer", "lstm", "gru", "rnn", LENGTHS})
+
+    def arguments(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[Any, ...]:
+        """The whole batch, and which step's output is read out."""
+        return x, lengths - 1
