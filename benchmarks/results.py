@@ -74,7 +74,8 @@ def _check_case(number: int, record: Any) -> None:
 
 def case_of(record: dict[str, Any]) -> Case:
     """The case that a record is about."""
-    return Case(record["mode"], cell=record["cell"], **{name: record[name] for name in SIZES})
+    sizes = {name: record[name] for name in SIZES}
+    return Case(record["mode"], cell=record["cell"], lengths=record.get("lengths", False), **sizes)
 
 
 def time_of(record: dict[str, Any], name: str, kind: str) -> float:

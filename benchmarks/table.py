@@ -28,7 +28,7 @@ SHOWN = [
 ]  # fmt: skip
 TITLES = {
     "torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "onnxruntime": "ONNX Runtime",
-    "reference": "our reference kernel",
+    "reference": "our reference kernel", "torch-padded": "PyTorch, padded",
 }  # fmt: skip
 CELLS = {"lstm": "", "gru": "GRU, ", "rnn": "RNN, "}
 

@@ -114,11 +114,6 @@ def longer_and_deeper_cases() -> list[Case]:
     ]
 
 
-def length_cases() -> list[Case]:
-    """Sequences of unequal length."""
-    return [*both(B=128, H=128, T=128, lengths=True), *both(B=128, H=128, T=128, cell="gru", lengths=True)]
-
-
 def other_layer_cases() -> list[Case]:
     """GRU and plain RNN."""
     return [
@@ -137,7 +132,7 @@ def stream_cases() -> list[Case]:
 
 def full_cases() -> list[Case]:
     """The grid and all chosen cases."""
-    return grid_cases() + longer_and_deeper_cases() + length_cases() + other_layer_cases() + stream_cases()
+    return grid_cases() + longer_and_deeper_cases() + other_layer_cases() + stream_cases()
 
 
 def parse_case(text: str) -> list[Case]:

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import costs, cpu, handover, machine, processes, race, results, table
+from benchmarks import costs, cpu, handover, machine, processes, race, results, table, workloads
 from benchmarks.handover import Nearness
 from benchmarks.processes import ContestantError, Racer, environment
 from benchmarks.workloads import Case
@@ -470,3 +470,15 @@ def test_a_contestant_that_cannot_start_is_told_in_one_line():
     with Racer("gpu-ours", 1) as racer, pytest.raises(ContestantError, match=r"^gpu-ours: describe: ") as caught:
         racer.ask("describe")
     assert "\n" not in str(caught.value)
+
+
+def test_lengths_are_drawn_from_1_to_t_and_belong_to_the_batch():
+    (case,) = workloads.parse_case("train,B=64,H=4,T=9,lengths")
+    assert case.lengths
+    assert str(case).endswith("lengths 1 ... T")
+    for x, labels, lengths in workloads.make_batches(case):
+        assert x.shape[0] == len(labels) == len(lengths)
+        assert (lengths.min(), lengths.max()) == (1, 9)
+    plain = Case("train", 64, 4, T=9)
+    assert all(len(batch) == 2 for batch in workloads.make_batches(plain))
+    assert case.flops == pytest.approx(plain.flops * 5 / 9)
