@@ -64,6 +64,8 @@ def make_parser() -> Parser:
     scaling = add("scaling", "cost against T and against H, with fitted exponents and pictures")
     scaling.add_argument("--pictures", help="folder for cost-t.png and cost-h.png (default docs/images)")
     add("ceilings", "what the machine can do (products, tanh, memory), and our share of that")
+    bounds = add("bounds", "the lower bound of every case of the race's result file, written there beside our time")
+    bounds.add_argument("--again", action="store_true", help="also of the cases that have one")
     profile = add("profile", "where the time of a training epoch goes")
     profile.add_argument("--steps", type=at_least_one, default=469, help="steps of the epoch (default 469, MNIST's)")
 

@@ -44,6 +44,7 @@ CONTESTANTS = {
     "gpu-torch-tf32": ("benchmarks.gpu.torch", "EagerTF32"),
     "gpu-torch-graph-tf32": ("benchmarks.gpu.torch", "GraphedTF32"),
     "gpu-jax": ("benchmarks.gpu.jax", "Jax"),
+    "bound": ("benchmarks.ceilings", "Bound"),
     "images-reference": ("benchmarks.gpu.checks", "OnImages"),
 }
 

@@ -166,6 +166,25 @@ def ceilings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def bounds(arguments: argparse.Namespace) -> int:
+    """The lower bound of every case of the race's result file that has none (with --again of all), written there."""
+    from benchmarks import cpu
+
+    document = results.read("cpu", arguments.out)
+    if document["machine"]["cpu"] != machine.header("cpu", document["threads"])["machine"]["cpu"]:
+        raise ValueError(f"the result file is from another processor, {document['machine']['cpu']}")
+    for record in document["cases"]:
+        if results.bound_of(record) is not None and not arguments.again:
+            continue
+        case = results.case_of(record)
+        record["lower_bound"] = cpu.bound_of(case, document["threads"], sys.executable)
+        results.write(document, arguments.out)
+        ours = results.time_of(record, "ours", "median")
+        bound = record["lower_bound"]["total"]
+        print(f"{case!s:<43} {in_words(bound):>10} of {in_words(ours):>10}: {bound / ours:.0%}", flush=True)
+    return 0
+
+
 def profile(arguments: argparse.Namespace) -> int:
     """A training epoch by parts."""
     from benchmarks import epoch_profile
@@ -185,5 +204,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "memory": memory,
     "scaling": scaling,
     "ceilings": ceilings,
+    "bounds": bounds,
     "profile": profile,
 }

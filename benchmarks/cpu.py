@@ -53,6 +53,12 @@ def race_once(
         return race_case(case, ours, others, pace, nearness)
 
 
+def bound_of(case: Case, threads: int, python: str) -> dict[str, float]:
+    """As `ceilings.lower_bound`, in a process of its own on the race's cores.  Raises ContestantError."""
+    with Racer("bound", threads, python) as racer:
+        return racer.ask("bound", case=case.as_dict())
+
+
 def describe(name: str, threads: int, python: str) -> dict[str, Any]:
     """What a contestant is, but for where it lies on this machine.  Raises ContestantError where it does not start."""
     with Racer(name, threads, python) as racer:
@@ -138,6 +144,8 @@ def run(
             try:
                 record = race_once(case, racing, threads, pace, pythons, nearness)
                 reason = record.get("left_out")
+                if reason is None:
+                    record["lower_bound"] = bound_of(case, threads, pythons.get("ours", sys.executable))
             except ContestantError as error:
                 reason = str(error)
             if reason is not None:
@@ -156,14 +164,20 @@ def run(
 
 def _heading(names: Sequence[str]) -> str:
     columns = "".join(f"  {name[:10]:>10} {'median':>6} {'best':>6} {'quartiles':>11}" for name in names)
-    about = "median time per step; ratios are theirs / ours, of the medians and of the best rounds; ~ disturbed"
-    return f"{'':<43} {'ours':>10}{columns}\n({about})"
+    about = (
+        "median time per step; bound: of the products and tanhs alone, and our share of that speed; ratios are "
+        "theirs / ours, of the medians and of the best rounds; ~ disturbed"
+    )
+    return f"{'':<43} {'ours':>10} {'bound':>10} {'share':>5}{columns}\n({about})"
 
 
 def line(record: dict[str, Any], names: Sequence[str]) -> str:
     """One line of the table."""
     ours = results.time_of(record, "ours", "median")
+    bound = results.bound_of(record)
+    limits = ("", "") if bound is None else (in_words(bound), f"{bound / ours:.0%}")
     text = f"{'~' if record['disturbed'] else ' '}{results.case_of(record)!s:<42} {in_words(ours):>10}"
+    text += f" {limits[0]:>10} {limits[1]:>5}"
     for name in names:
         result = record["results"].get(name)
         if result is None or "refused" in result:

@@ -62,6 +62,9 @@ def _check_case(number: int, record: Any) -> None:
             raise ResultError(f"case {number}: {name} must be an integer of at least 1, found {record.get(name)!r}")
     if not isinstance(record.get("disturbed"), list):
         raise ResultError(f"case {number}: disturbed must be a list, found {record.get('disturbed')!r}")
+    bound = bound_of(record)
+    if bound is not None and not (isinstance(bound, float) and 0 < bound < math.inf):
+        raise ResultError(f"case {number}: the lower bound must be a positive time, found {bound!r}")
     for name, result in record.get("results", {}).items():
         if "refused" in result:
             continue
@@ -83,6 +86,12 @@ def time_of(record: dict[str, Any], name: str, kind: str) -> float:
     result = record["results"][name]
     setting = result["better"][kind] if "better" in result else next(iter(result["settings"]))
     return result["settings"][setting][kind]
+
+
+def bound_of(record: dict[str, Any]) -> float | None:
+    """Seconds that a step cannot go below on that machine (`ceilings.lower_bound`); None where nobody measured it."""
+    bound = record.get("lower_bound")
+    return None if bound is None else bound.get("total", math.nan)
 
 
 def measured(document: dict[str, Any], peer: str, cases: Callable[[Case], bool]) -> list[tuple[Case, dict[str, float]]]:

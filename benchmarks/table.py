@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.figures import in_words
+from benchmarks.figures import geometric_mean, in_words
 from benchmarks.processes import ROOT
 from benchmarks.results import ResultError
 from benchmarks.workloads import FEATURES, MODES, Case
@@ -37,18 +37,22 @@ def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN) -> str:
     """Markdown: the cases `shown`, the geometric means, and a line or two about how, where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
     by_case = {results.case_of(record): record for record in document["cases"]}
-    head = ["", "ours", *(_title(name, document) for name in peers)]
-    lines = [_row(head), _row(["---", *["---:"] * (len(peers) + 1)])]
+    bounded = any(results.bound_of(record) is not None for record in document["cases"])
+    more = ["lower bound"] if bounded else []
+    head = ["", "ours", *more, *(_title(name, document) for name in peers)]
+    lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
     for case in shown:
         if case in by_case:
             record = by_case[case]
             ours = in_words(results.time_of(record, "ours", "median"))
-            lines.append(_row([_words(case), ours, *(_entry(record, name) for name in peers)]))
+            limits = [_bound(record)] if bounded else []
+            lines.append(_row([_words(case), ours, *limits, *(_entry(record, name) for name in peers)]))
     for of in results.GROUPS:
         summaries = [_summary_of(document, name, of) for name in peers]
         if known := [summary["cases"] for summary in summaries if summary is not None]:
             entries = [_summary(summary, max(known)) for summary in summaries]
-            lines.append(_row([f"geometric mean, {of}, {max(known)} cases (worst)", "", *entries]))
+            limits = [_mean_share(document, of)] if bounded else []
+            lines.append(_row([f"geometric mean, {of}, {max(known)} cases (worst)", "", *limits, *entries]))
     lines += ["", _caption(document)]
     for name in peers:
         if document["contestants"][name]["remark"]:
@@ -59,10 +63,14 @@ def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN) -> str:
 def _caption(document: dict[str, Any]) -> str:
     machine = document["machine"]
     disturbed = sum(bool(record["disturbed"]) for record in document["cases"])
+    bounded = any(results.bound_of(record) is not None for record in document["cases"])
+    bound = "Lower bound: the products and tanhs alone, at the speed measured for their shapes, and our share of it. "
+    bound = bound if bounded else ""
     return (
         "Time per step and, for the others, how many times ours that is (above 1 we are faster): **of the medians** / "
         "of the best rounds. Each system in processes of its own, taking turns; theirs is the better of its times with "
         "the C library's allocator as it comes and tuned, ours the one as it comes. Loss curves were compared first. "
+        f"{bound}"
         f"{document['date'][:10]}, {machine['cpu']}, {document['threads']} cores for each, float32, "
         f"commit {document['commit'][:9]}; {disturbed} of {len(document['cases'])} cases were disturbed."
     )
@@ -92,6 +100,21 @@ def _words(case: Case) -> str:
     both += ", lengths 1 ... T" if case.lengths else ""
     sizes = f"H={case.H}" if case.mode == "stream" else f"B={case.B}, T={case.T}, H={case.H}"
     return f"{MODES[case.mode]}, {CELLS[case.cell]}{sizes}{features}{layers}{both}"
+
+
+def _bound(record: dict[str, Any]) -> str:
+    """The lower bound, and our share of its speed."""
+    bound = results.bound_of(record)
+    return "-" if bound is None else f"{in_words(bound)} ({bound / results.time_of(record, 'ours', 'median'):.0%})"
+
+
+def _mean_share(document: dict[str, Any], of: str) -> str:
+    """The geometric mean of our share of the lower bound over a group of cases."""
+    chosen = results.of_mode_and_cells(*results.GROUPS[of])
+    pairs = [(results.bound_of(r), results.time_of(r, "ours", "median")) for r in document["cases"]
+             if chosen(results.case_of(r))]  # fmt: skip
+    shares = [bound / ours for bound, ours in pairs if bound is not None]
+    return f"{geometric_mean(shares):.0%}" if shares else "-"
 
 
 def _entry(record: dict[str, Any], name: str) -> str:

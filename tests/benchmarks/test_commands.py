@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import ceilings, costs, results
+from benchmarks import ceilings, costs, cpu, results
 from benchmarks.gpu import checks, parts
 from benchmarks.gpu.sizes import FULL, SMALL
 from benchmarks.processes import ROOT, environment
 from benchmarks.race import TOLERANCE, curve_gap
 from benchmarks.workloads import Case, as_images, batches_of_images, make_batches
+from tests.benchmarks.test_race import document
 from tests.gpu.host_cupy import COMPILER, make_backend, make_cupy
 
 SCRIPT = """
@@ -207,11 +208,85 @@ def test_the_gpu_peer_computes_the_same_and_is_at_its_best():
     assert np.isfinite(peer.loss(1))
 
 
-def test_ceilings_and_the_lower_bound(monkeypatch):
-    monkeypatch.setattr(ceilings, "SLOT", 0.001)
-    monkeypatch.setattr(ceilings, "ROUNDS", 2)
-    bound = ceilings.measure(Case("train", 4, 8, 3), 1)["lower_bound_seconds"]
+QUICK = ceilings.Effort(2, 0.0005)
+
+
+def test_ceilings_and_the_lower_bound():
+    bound = ceilings.measure(Case("train", 4, 8, 3), 1, QUICK)["lower_bound_seconds"]
     assert bound["total"] == bound["products"] + bound["tanh"] > 0
+
+
+def test_a_lower_bound_counts_all_products_and_tanhs(monkeypatch):
+    """By their multiply-adds, at a speed that is the same for all."""
+    made = []
+
+    def product(m, k, n, threads, **_):
+        made.append((m, k, n))
+        return {"seconds": m * k * n * 1e-12}
+
+    monkeypatch.setattr(ceilings, "product", product)
+    monkeypatch.setattr(ceilings, "tanh_seconds", lambda count, threads, effort: 1e-9)
+    for case in (
+        Case("train", 4, 8, 3), Case("infer", 4, 8, 3), Case("train", 3, 5, 4, 2, directions=2),
+        Case("infer", 3, 5, 4, 3, cell="gru"), Case("train", 2, 6, 5, cell="rnn"), Case("stream", 1, 7),
+    ):  # fmt: skip
+        found = ceilings.lower_bound(case, 2)
+        steps = 1 if case.mode == "stream" else case.T
+        gates, tanhs = {"lstm": (4, 5), "gru": (3, 3), "rnn": (1, 1)}[case.cell]
+        layers, expected = case.L * case.directions, case.flops / 2
+        for _ in range(layers):
+            biases = 2 if case.mode == "train" else 1  # a column of the product, and of its gradient
+            expected += gates * case.H * case.B * steps * biases
+            if case.mode == "train":
+                expected -= gates * case.H * case.B * case.H  # dh before the first step
+        assert found["products"] == pytest.approx(expected * 1e-12), case
+        assert found["tanh"] == pytest.approx(layers * tanhs * case.H * case.B * steps * 1e-9)
+        assert found["total"] == found["products"] + found["tanh"]
+
+
+def test_more_samples_than_are_measured_take_proportionally_longer(monkeypatch):
+    def product(m, k, n, threads, **_):
+        assert max(k, n) <= ceilings.MOST
+        return {"seconds": m * k * n * 1e-12}
+
+    monkeypatch.setattr(ceilings, "product", product)
+    case = Case("train", 512, 8, 16)
+    per_step = 4 * 8 * (28 + 1 + 8) * 512
+    expected = 16 * per_step + 15 * 8 * 32 * 512 + 16 * per_step
+    assert ceilings.lower_bound(case, 2, QUICK)["products"] == pytest.approx(expected * 1e-12)
+
+
+def test_every_way_of_a_product_makes_the_whole_of_it(monkeypatch):
+    def seconds(call, effort):
+        call()
+        return 1.0
+
+    monkeypatch.setattr(ceilings, "seconds_per_call", seconds)
+    monkeypatch.setattr(
+        ceilings, "on_every_core", lambda threads, make, effort: [make()() for _ in range(threads)] and 1.0
+    )
+    ways = ceilings.product(32, 10, 6, 2)["ways"]
+    assert set(ways) == {"whole", "columns", "columns in blocks", "inner", "inner in blocks", "rows"}
+    assert set(ceilings.product(32, 10, 1, 2, by_inner=False)["ways"]) == {"whole", "rows"}
+    assert ceilings.product(32, 10, 7, 2)["ways"]["columns"] == pytest.approx(7 / 6)
+
+
+def test_bounds_are_written_beside_the_times(tmp_path, monkeypatch, capsys):
+    made = document()
+    made["cases"][1]["lower_bound"] = {"total": 2e-4}
+    results.write(made, tmp_path)
+    bounds = {"products": 3e-4, "tanh": 1e-4, "total": 4e-4}
+    monkeypatch.setattr(cpu, "bound_of", lambda case, threads, python: bounds)
+    assert costs.bounds(SimpleNamespace(out=tmp_path, again=False, threads=2)) == 0
+    found = [results.bound_of(record) for record in results.read("cpu", tmp_path)["cases"]]
+    assert found == [4e-4, 2e-4]
+    assert "400 µs of    1.00 ms: 40%" in capsys.readouterr().out
+    assert costs.bounds(SimpleNamespace(out=tmp_path, again=True, threads=2)) == 0
+    assert results.bound_of(results.read("cpu", tmp_path)["cases"][1]) == 4e-4
+    made["machine"]["cpu"] = "another"
+    results.write(made, tmp_path)
+    with pytest.raises(ValueError, match="from another processor, another"):
+        costs.bounds(SimpleNamespace(out=tmp_path, again=False, threads=2))
 
 
 def test_the_profile_adds_up(tmp_path, capsys):

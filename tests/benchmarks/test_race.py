@@ -315,6 +315,8 @@ def test_means_are_taken_over_cells_apart():
         lambda d: d["cases"][0].pop("disturbed"),
         lambda d: d["cases"][0].update(cell="elman"),
         lambda d: d["cases"][0]["results"]["ours"]["settings"]["default"].pop("median"),
+        lambda d: d["cases"][0].update(lower_bound={"total": math.nan}),
+        lambda d: d["cases"][0].update(lower_bound={}),
         lambda d: d.pop("contestants"),
     ],
 )
@@ -400,6 +402,9 @@ def test_a_real_race_between_two_kernels(tmp_path, monkeypatch):
     (record,) = made["cases"]
     assert record["results"]["reference"]["loss_gap"] < race.TOLERANCE
     assert set(record["results"]["reference"]["settings"]) == {"default", "tuned"}
+    bound, ours = results.bound_of(record), results.time_of(record, "ours", "median")
+    assert 0 < bound < ours
+    assert f"{bound / ours:.0%}" in cpu.line(record, ["reference"])
     assert list(made["missing"]) == ["nobody"]
     assert any("geometric mean" in text for text in cpu.closing_lines(made))
     assert [document["cases"] for document in kept] == [[record]]

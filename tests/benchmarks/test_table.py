@@ -37,6 +37,16 @@ def test_a_table_has_ratios_means_machine_and_date():
     assert made["machine"]["cpu"] in rendered
 
 
+def test_a_table_has_the_lower_bounds_that_were_measured():
+    made = document()
+    made["cases"][1]["lower_bound"] = {"products": 6e-4, "tanh": 1e-4, "total": 7e-4}
+    rendered = table.render(made)
+    assert "| ours | lower bound |" in rendered.splitlines()[0]
+    assert "| training, B=128, T=28, H=128 | 1.00 ms | 700 µs (70%) | 500 µs (**0.50** / 0.50) |" in rendered
+    assert "2 cases (worst) |  | 70% | **1.00** / 1.00 (0.50) |" in rendered
+    assert "Lower bound: the products and tanhs alone" in rendered
+
+
 def test_refused_and_marked_entries_are_shown_as_such():
     made = document()
     made["cases"][1]["results"]["torch"]["wrong_gradients"] = True
