@@ -6,7 +6,7 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.cells import get_cell
 from lstm_np.kernels import Cut, LayerSpec
-from lstm_np.kernels.cpu import cut, fused, remote, rows
+from lstm_np.kernels.cpu import buffers, columns, cut, fused, remote, rows
 from lstm_np.kernels.cpu.columns import product_of
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.cpu.rows import block_of_units
@@ -22,6 +22,7 @@ KINKED = "rnn_relu"  # rounding an activation decides about a gradient: compared
 SIZES = [
     (5, 12, 9, 1, True),
     (28, 33, 500, 1, False),
+    (100, 20, 130, 1, True),
     (5, 12, 500, 1, True),
     (3, 64, 4, 2, True),
     (28, 64, 70, 7, True),
@@ -168,3 +169,23 @@ def test_one_block_is_multiplied_as_a_matrix_and_many_as_a_stack():
         out = np.empty((len(stack), 4, 2))
         product_of(stack)(z, out)
         np.testing.assert_allclose(out, stack @ z)
+
+
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+def test_operands_may_be_copied(kernel_type, monkeypatch):
+    """As with many units."""
+    sizes = (5, 20, 13, 50, True)
+    plain = results(kernel_type, sizes)
+    monkeypatch.setattr(columns, "MANY_UNITS", 20)
+    copied = results(kernel_type, sizes)
+    assert all(np.array_equal(copied[name], array) for name, array in plain.items())
+
+
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+@pytest.mark.parametrize(("limit", "parts"), [(8_000, 2), (4_000, 4), (1_000, 1)])
+def test_a_long_product_is_a_sum_of_shorter_ones(kernel_type, limit, parts, monkeypatch):
+    """Where BLAS would pack U^T for the whole, as with a thousand units."""
+    sizes = (5, 20, 13, 50, True)
+    monkeypatch.setattr(buffers, "unpacked_product_limit", lambda: limit)
+    assert buffers.inner_parts(20, 80, 50) == parts
+    assert_close(results(kernel_type, sizes), results(ReferenceKernel, sizes), 1e-12)

@@ -58,6 +58,16 @@ def block_rows(rows: int, inner: int, columns: int) -> int:
     return fitting[-1] if fitting and columns > 1 else rows
 
 
+def inner_parts(rows: int, inner: int, columns: int) -> int:
+    """Into how many parts to cut `inner`, for a sum of products with blocks of rows that BLAS need not pack; 1: none.
+
+    A block has at least 4 rows, since with fewer BLAS reads the other matrix too often.
+    """
+    limit = unpacked_product_limit()
+    fitting = [n for n in (1, 2, 4) if inner % n == 0 and 4 * (inner // n) * columns <= limit]
+    return fitting[0] if fitting and rows % 4 == 0 and columns > 1 else 1
+
+
 def in_blocks(matrix: Array, block: int) -> Array:
     """A view (rows / block, block, columns) of a matrix: `matmul` multiplies block after block in one call."""
     return matrix.reshape(-1, block, matrix.shape[-1])
@@ -99,9 +109,11 @@ def steps_together(job: Job, widest: int) -> tuple[int, int]:
     """(tau, chunk) for strips of at most `widest` samples: how many time steps `Scratch` takes together.
 
     Forward goes by `tau` time steps, whose gates stay in the cache (about 256 KB) until their derivatives are computed
-    together; backward by `chunk` time steps, which make one product of the weight gradient with about 384 samples.
+    together, more of one sample, where calls cost more than passes; backward by `chunk` time steps, which make one
+    product of the weight gradient with about 384 samples.
     """
-    return max(1, min(8, 65536 // (max(1, job.of.at_once) * job.H * widest))), max(1, 384 // widest)
+    together = 65536 // (max(1, job.of.at_once) * job.H * widest)
+    return max(1, min(8 if widest > 1 else 32, together)), max(1, 384 // widest)
 
 
 # ---- what a layout has

@@ -13,14 +13,24 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, block_rows, in_blocks, ring_length, round_up, rows_of_steps
+from lstm_np.kernels.cpu.buffers import (
+    TILE,
+    Job,
+    block_rows,
+    in_blocks,
+    inner_parts,
+    ring_length,
+    round_up,
+    rows_of_steps,
+)
 
+MANY_UNITS = 512  # from here on products take copies of operands whose rows are far apart, and narrow strips
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 
 
 def widest(H: int) -> int:
-    """How many samples to compute together at most: what fits the cache, or more where the weights do not either."""
-    return 256 if H >= 768 else 128
+    """How many samples to compute together at most: what fits the cache, and products with blocks of some rows."""
+    return 64 if H >= MANY_UNITS else 128
 
 
 def features(array: Array) -> Array:
@@ -74,6 +84,39 @@ def product_of(blocks: Array) -> Callable[[Array, Array], None]:
         return lambda z, products: matmul(blocks, z, products)
     dot, matrix = np.dot, blocks[0]
     return lambda z, products: dot(matrix, z, products[0])
+
+
+def sum_of_products(matrix: Array, parts: int, block: int, summands: Array, out: Array) -> Callable[[Array], None]:
+    """What multiplies a matrix by (columns, b), some of its columns at a time, to summands (parts, rows, b): their sum.
+
+    Each of these products goes by blocks of rows, as in `product_of`.
+    """
+    rows, b = out.shape
+    blocks = matrix.reshape(rows // block, block, parts, -1).transpose(2, 0, 1, 3)
+    matmul, add, products = np.matmul, np.add, summands.reshape(parts, -1, block, b)
+    first, second, *others = summands
+
+    def product(z: Array) -> None:
+        matmul(blocks, z.reshape(parts, 1, -1, b), products)
+        add(first, second, out)
+        for summand in others:
+            add(out, summand, out)
+
+    return product
+
+
+def of_copy(product: Callable[..., None], operand: Array) -> Callable[..., None]:
+    """The same product of a copy of what it is given.
+
+    A step's rows lie in as many pages of memory as there are rows, and every block of weights goes through all of them.
+    """
+    copyto = np.copyto
+
+    def product_of_copy(z: Array, *places: Array) -> None:
+        copyto(operand, z)
+        product(operand, *places)
+
+    return product_of_copy
 
 
 class Products(buffers.Products):
@@ -157,10 +200,15 @@ class Scratch(Products, buffers.Scratch):
         of, H, K, dtype = job.of, job.H, job.K, job.dtype
         self.allocate(job, (H, b), widest)
         self._reading, steps = of.reading * H, self.chunk * b
-        self._recurrent_block = block_rows(H, self._reading, b)
+        self._parts = inner_parts(H, self._reading, b)
+        self._recurrent_block = block_rows(H, self._reading // self._parts, b)
+        self._dh_parts = aligned((self._parts if self._parts > 1 else 0, H, b), dtype)  # of dh
         self._inner_recurrent_block = block_rows(H, H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
         self._ds_blocks = in_blocks(self.ds, self._inner_recurrent_block)
+        copies = H >= MANY_UNITS
+        self._z_copy = aligned((K if copies and of.inner != "h" else 0, b), dtype)
+        self._da_copy = aligned((self._reading if copies else 0, b), dtype)
         self.da = rows_of_steps(of.blocks * H, self.chunk, b, dtype)
         self.das = self.da.reshape(of.blocks, H, self.chunk, b).transpose(2, 0, 1, 3)
         self.operands = [self.da[: self._reading, t] for t in range(self.chunk)]
@@ -172,11 +220,22 @@ class Scratch(Products, buffers.Scratch):
         self._s = rows_of_steps(rows - job.inputs if of.inner == "s" else 0, self.chunk, b, dtype)
         self.s = self._s[:H].transpose(1, 0, 2)
 
+    def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
+        """As that of `Products`."""
+        product = super().forward_product(weights)
+        return of_copy(product, self._z_copy) if len(self._z_copy) else product
+
     def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
         """From da (G * H, b)."""
-        matrix = weights.backward[:, : self._reading]
-        product, dh = product_of(in_blocks(matrix, self._recurrent_block)), self._dh_blocks
-        return lambda da: product(da, dh)
+        product = self._backward_product(weights)
+        return of_copy(product, self._da_copy) if len(self._da_copy) else product
+
+    def _backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
+        matrix, parts, block = weights.backward[:, : self._reading], self._parts, self._recurrent_block
+        if parts == 1:
+            product, dh = product_of(in_blocks(matrix, block)), self._dh_blocks
+            return lambda da: product(da, dh)
+        return sum_of_products(matrix, parts, block, self._dh_parts, self.dh)
 
     def inner_backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
         """From da_n (H, b)."""
@@ -210,11 +269,11 @@ class Scratch(Products, buffers.Scratch):
                 np.matmul(da, right, target)
 
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """Step by step."""
-        gates, steps = len(W), dx.shape[1]
+        """All steps at once."""
+        gates, (D, steps, b) = len(W), dx.shape
         if self.job.of.inner == "h":
             self.da[gates - self.job.H : gates, :steps] = self.da[gates:, :steps]
-        np.matmul(W.T, self.da[:gates, :steps].transpose(1, 0, 2), dx.transpose(1, 0, 2))
+        dx[...] = (W.T @ self.da[:gates, :steps].reshape(gates, -1)).reshape(D, steps, b)
 
 
 def gradient_block(rows: int, steps: int, columns: int) -> int:

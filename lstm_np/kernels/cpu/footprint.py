@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lstm_np.kernels.cpu import rows
-from lstm_np.kernels.cpu.buffers import Job, ring_length, round_up, steps_together
+from lstm_np.kernels.cpu import columns, rows, sample
+from lstm_np.kernels.cpu.buffers import Job, inner_parts, ring_length, round_up, steps_together
 from lstm_np.kernels.cpu.part import LAYOUTS
 
 
@@ -38,8 +38,12 @@ def values_of_part(job: Job) -> int:
         return weights + sum(_values_of_ring(job, width) * width for width in widths)
     tau, chunk = steps_together(job, widest)
     step = of.at_once * tau + of.carried + of.blocks * chunk  # of `Passes` and `Scratch`, per unit
-    step += {"columns": 0, "rows": of.reading if of.reading > 1 else 0, "sample": of.blocks * tau}[job.layout]
+    parts = inner_parts(H, of.reading * H, widest)
+    summands = {"columns": parts if parts > 1 else 0, "rows": of.reading if of.reading > 1 else 0}
+    step += summands.get(job.layout, of.blocks * tau)
     scratch = sum(step * H * width for width in widths)
+    if job.layout == "columns" and H >= columns.MANY_UNITS:
+        scratch += sum((of.reading * H + (job.K if of.inner != "h" else 0)) * width for width in widths)
     if job.layout == "columns":
         scratch += sum(chunk * K * width for width in widths)  # z_T, where the product wants it
     if of.inner == "s":
@@ -62,4 +66,6 @@ def _values_of_ring(job: Job, width: int) -> int:
 def _values_of_weights(job: Job) -> int:
     if job.layout == "columns":
         return job.of.gates * job.H * (job.K + job.H)
-    return sum(map(math.prod, rows.room_for_weights(job).values())) if job.layout == "rows" else 0
+    if job.layout == "sample":
+        return job.of.gates * job.H * job.K if sample.packs(job) else 0
+    return sum(map(math.prod, rows.room_for_weights(job).values()))

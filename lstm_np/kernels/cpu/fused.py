@@ -20,7 +20,8 @@ Products that BLAS need not pack
     OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
     matrices for more.  Here the weights come back 2T times, so products are cut into blocks of rows below that limit,
     which one `matmul` of stacked blocks does in one call.  For the weight gradient Z is turned first, some steps at a
-    time, since only products of untransposed matrices gain.
+    time, since only products of untransposed matrices gain.  In large layers U^T da is a sum over parts of its columns,
+    since no block of the whole is small enough, and operands are copied where a step's rows lie far apart.
 
 Workers
     Columns (samples) are independent, so the batch is cut into one part per core, which goes from the first step to

@@ -34,6 +34,8 @@ class StepDerivatives:
     """p_i ... q of a step; i, f, o lie in the place of p_g, f, q until those come."""
 
     p_if: Array
+    p_i: Array
+    p_f: Array
     p_o: Array
     p_g: Array
     f: Array
@@ -55,7 +57,9 @@ class Derivatives(passes.Kept):
 
     def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None:
         self.array = aligned((steps, 6, *shape), dtype)
-        self.steps = [StepDerivatives(P[0:2], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array]
+        self.steps = [
+            StepDerivatives(P[:2], P[0], P[1], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array
+        ]
         self._blocks = [  # of tau steps
             BlockOfDerivatives(self.array[t : t + tau, :3], self.array[t : t + tau, 3::2]) for t in range(0, steps, tau)
         ]
@@ -98,6 +102,8 @@ class StepBackward:
     """da of a step, by gates, and `da` as its product takes it."""
 
     da_if: Array
+    da_i: Array
+    da_f: Array
     da_o: Array
     da_g: Array
     da: Any
@@ -123,8 +129,10 @@ class Passes(passes.Passes):
             for a, uvh in ((self._a[:n], uvh[:n]) for n in range(tau + 1))
         ]
         self._dc, self._product = (aligned(shape, job.dtype) for _ in range(2))
+        # one call for i and f costs more than two where those are calls over contiguous arrays of one shape
+        self._one_by_one = all(da.flags.c_contiguous for da in scratch.das[0])
         self._backward = [
-            StepBackward(da[0:2], da[2], da[3], operand)
+            StepBackward(da[:2], da[0], da[1], da[2], da[3], operand)
             for da, operand in zip(scratch.das, scratch.operands, strict=True)
         ]
 
@@ -176,14 +184,18 @@ class Passes(passes.Passes):
             self._product,
             self.scratch.backward_product(weights),
         )
-        derivatives = kept.steps[steps]
+        derivatives, one_by_one = kept.steps[steps], self._one_by_one
         for t in reversed(range(len(derivatives))):
             s, to = derivatives[t], self._backward[t]
             if dys is not None:
                 add(dh, dys[t], dh)
             multiply(dh, s.q, product)
             add(dc, product, dc)  # (5')
-            multiply(dc, s.p_if, to.da_if)  # (4'), (2')
+            if one_by_one:
+                multiply(dc, s.p_i, to.da_i)  # (4'), (2')
+                multiply(dc, s.p_f, to.da_f)
+            else:
+                multiply(dc, s.p_if, to.da_if)
             multiply(dh, s.p_o, to.da_o)  # (5'), (2')
             multiply(dc, s.p_g, to.da_g)  # (4'), (3')
             multiply(dc, s.f, dc)  # (4')
@@ -242,11 +254,14 @@ class Inference(passes.Inference):
 class OneSample(passes.OneSample):
     """As `Inference`, with the product written in."""
 
+    packs = True
+
     def __init__(self, job: Job, count: int) -> None:
         super().__init__(job, count)
         a = aligned((6, job.H), job.dtype)
         self._a, self._views = a[:4].reshape(-1), RingViews.of(a)
-        self._steps = [(self.hs[t], self.added[t], self.hs[t + 1]) for t in range(count)]
+        added: Sequence[Any] = [None] * count if self.joint else self.added
+        self._steps = [(self.zs[t], added[t], self.hs[t + 1]) for t in range(count)]
 
     @property
     def others(self) -> Sequence[Array]:
@@ -257,10 +272,13 @@ class OneSample(passes.OneSample):
         """(1) to (5)."""
         dot, tanh, multiply, add, half = np.dot, np.tanh, np.multiply, np.add, self.half
         a, (_, ifo, i_f, g_c, u, v, o, c, tanh_c) = self._a, self._views
-        for h_before, a_x_t, h in self._steps[:count]:
-            dot(U, h_before, a)
-            add(a, a_x_t, a)  # (1)
-            multiply(ifo, half, ifo)
+        apart, whole = not self.joint, not self.halved
+        for z, a_x_t, h in self._steps[:count]:
+            dot(U, z, a)
+            if apart:
+                add(a, a_x_t, a)  # (1), that of i, f and o halved if U is
+            if whole:
+                multiply(ifo, half, ifo)
             tanh(a, a)  # (3), and tanh(a/2) for (2)
             multiply(ifo, half, ifo)
             add(ifo, half, ifo)  # (2)

@@ -117,9 +117,12 @@ class Part:
 
     # ---- forward
 
-    def forward(self, params: Params, given: Inputs, wanted: Outputs) -> None:
-        """All steps; the state that is given may be the arrays that are wanted.  Raises Overtaken."""
-        if not self.job.packed:
+    def forward(self, params: Params, given: Inputs, wanted: Outputs, *, packed: bool = False) -> None:
+        """All steps; the state that is given may be the arrays that are wanted.  Raises Overtaken.
+
+        `packed`: the weights are those of these parameters already.
+        """
+        if not self.job.packed and not packed:
             self.weights.pack(params)
         for n, span in enumerate(self.spans):
             if self.job.keep == "nothing":

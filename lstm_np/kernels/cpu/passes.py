@@ -16,7 +16,10 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
-from lstm_np.kernels.cpu.sample import input_products
+from lstm_np.kernels.cpu.packed import PackedFrom
+from lstm_np.kernels.cpu.sample import input_products, joins, pack_transposed, packed_input_products
+
+FEW_WEIGHTS_PER_STEP = 2500  # to keep them packed: comparing them with the parameters at every call costs less
 
 Product = Callable[..., None]
 
@@ -109,18 +112,31 @@ class OneSample(ABC):
     """A cell's passes over one sample where nothing is kept, `count` steps of which have their W x + b made together.
 
     The product of a step is written into the loop: the calls that sharing one with the layouts needs at every step make
-    one sample slower (figures: docs/cpu-kernel.md).
+    one sample slower (figures: docs/cpu-kernel.md).  A cell that `packs` may be given its weights packed: transposed,
+    which is the faster product where they are few, and with the columns of sigmoids halved.  They are kept from call
+    to call; of many weights the comparison with the parameters would cost more than that gains.
 
     values  how many it takes of memory
-    added   (count, blocks * H): what steps add to their products
+    halved  whether the weights are packed
+    joint   whether they are, and W x + b is part of the product
+    added   (count, blocks * H): what steps add to their products; empty where it is part of them
+    zs      (count + 1, K or H): what steps multiply, [x; 1; h] or h
     hs      (count + 1, H): h before and after each step
     """
 
+    packs = False
+
     def __init__(self, job: Job, count: int) -> None:
-        self.job, self.half = job, np.array(0.5, job.dtype)
-        self.added = aligned((count, job.of.blocks * job.H), job.dtype)
-        self.hs = aligned((count + 1, job.H), job.dtype)
-        self.values = self.added.size + self.hs.size + job.of.at_once * job.H
+        of, H, K = job.of, job.H, job.K
+        self.job, self.half, self._count = job, np.array(0.5, job.dtype), count
+        self.halved = self.packs and of.gates * H * K <= FEW_WEIGHTS_PER_STEP * count
+        self.joint = self.halved and joins(job)
+        self._packed, self._packed_from = aligned((K if self.halved else 0, of.gates * H), job.dtype), PackedFrom()
+        self.added = aligned((0 if self.joint else count, of.blocks * H), job.dtype)
+        self.zs = aligned((count + 1, K if self.joint else H), job.dtype)
+        self.zs[:, :-H] = 1
+        self.hs = self.zs[:, -H:]
+        self.values = self.added.size + self.zs.size + of.at_once * H + 2 * self._packed.size
 
     @property
     def others(self) -> Sequence[Array]:
@@ -129,17 +145,36 @@ class OneSample(ABC):
 
     @abstractmethod
     def forward(self, U: Array, count: int) -> None:
-        """The equations over the first steps, from hs[0]."""
+        """The equations over the first steps, from hs[0]; U (G * H, H), or [W b U] where it is `joint`."""
+
+    def _weights(self, params: Params) -> Array:
+        """U as `forward` takes it."""
+        if not self.halved:
+            return np.ascontiguousarray(params["U"])
+        if not self._packed_from.same(params):
+            pack_transposed(self.job, self._packed_from.copy(params), self._packed)
+            self._packed_from.packed()
+        return (self._packed if self.joint else self._packed[-self.job.H :]).T
+
+    def _begin(self, params: Params, x: Array) -> None:
+        """What the product, or the sum beside it, takes of the input (count, D)."""
+        count, D = x.shape
+        if self.joint:
+            self.zs[:count, :D] = x
+        elif self.halved:
+            packed_input_products(self.job, self._packed, x, self.added[:count])
+        else:
+            input_products(self.job, params, x, self.added[:count])
 
     def run(self, params: Params, x: Array, state: Sequence[Array], y: Array | None) -> None:
         """x (D, T) to y (H, T); the state's parts (H,) are the initial ones and become the final ones."""
-        U, hs, T = np.ascontiguousarray(params["U"]), self.hs, x.shape[1]
+        U, hs, T = self._weights(params), self.hs, x.shape[1]
         hs[0] = state[0]
         for part, given in zip(self.others, state[1:], strict=True):
             part[...] = given
-        for start in range(0, T, len(self.added)):
-            n = min(len(self.added), T - start)
-            input_products(self.job, params, x[:, start : start + n].T, self.added[:n])
+        for start in range(0, T, self._count):
+            n = min(self._count, T - start)
+            self._begin(params, x[:, start : start + n].T)
             self.forward(U, n)
             if y is not None:
                 y[:, start : start + n] = hs[1 : n + 1].T

@@ -131,6 +131,7 @@ class RemotePart:
         self._first = False  # whether the request under way is the worker's first about this part
         self._worker: Worker | None = None  # who has been asked, and the number of the request
         self._number = 0
+        self._packed_in: Worker | None = None  # who has packed the parameters that were written last
         self._kept_by: Worker | Part | None = None  # who has what backward needs
         self._here: Part | None = None
         self._since_used_here = 0
@@ -138,14 +139,19 @@ class RemotePart:
 
     # ---- forward
 
-    def begin_forward(self, worker: Worker | None, params: Params, given: Inputs, sequence: bool) -> None:
-        """Ask a worker, if there is one that can be asked."""
+    def begin_forward(
+        self, worker: Worker | None, params: Params, given: Inputs, sequence: bool, *, same: bool = False
+    ) -> None:
+        """Ask a worker, if there is one that can be asked; `same`: the parameters are those of the pass before."""
         self._kept_by = None
         self._write(x=given.x, lengths=given.lengths)
         _copy(given.state, self._states.initial)
-        if worker is not None and not self.job.packed:
+        if not same:
+            self._packed_in = None
+        pack = worker is None or self._packed_in is not worker
+        if worker is not None and pack and not self.job.packed:
             self._write(**params)
-        self._ask(worker, "forward", {"sequence": sequence})
+        self._ask(worker, "forward", {"sequence": sequence, "pack": pack})
 
     def finish_forward(self, params: Params, wanted: Outputs, own_seconds: float) -> None:
         """Wait a little, and compute it here if need be."""
@@ -158,7 +164,7 @@ class RemotePart:
         else:
             self._read(y=wanted.y)
             _copy(self._states.final, wanted.state)
-            self._kept_by = self._worker
+            self._kept_by = self._packed_in = self._worker
 
     # ---- backward
 

@@ -1,6 +1,9 @@
-"""One sample: products of the weights as they are with a vector, since packing them would cost as much as a product.
+"""One sample, as a row, as in `rows.py`: the weights with a vector.
 
-U h_{t-1} is a product per step, W x_t + b of some steps is one product.  The sample is a row, as in `rows.py`.
+U h_{t-1} is a product per step of the weights as they are, since packing them costs as much as some products, and
+W x_t + b of some steps is one product.  Over many steps, or where they can be kept from call to call, few weights are
+packed all the same: transposed, which is the faster product then, and with the columns of sigmoids halved; W x_t + b is
+part of that product where it is small (figures: docs/cpu-kernel.md).
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from lstm_np.kernels.cpu import buffers, rows
 from lstm_np.kernels.cpu.buffers import Job, round_up
 
 INFER_STEPS = 64  # steps of inference whose input products are made together
+LONG = 128  # steps over which packing few weights gains more than it costs
+FEW_WEIGHTS = 1 << 17
+FEW_INPUTS = 1500  # multiply-adds of W x + b, a gate's, that cost less in the product of a step than as a sum beside it
 
 
 def widest(H: int) -> int:
@@ -24,15 +30,47 @@ def widest(H: int) -> int:
     return 1
 
 
+def packs(job: Job) -> bool:
+    """Whether the weights of a pass with this many steps are packed at its beginning."""
+    few = job.of.gates * job.H * job.K <= FEW_WEIGHTS
+    return job.T >= LONG and few and not job.of.inner and not job.ragged
+
+
+def joins(job: Job) -> bool:
+    """Whether packed weights are those of [x; 1; h], not of h alone."""
+    return (job.K - job.H) * job.H <= FEW_INPUTS
+
+
+def pack_transposed(job: Job, params: Params, packed: Array) -> None:
+    """[W b U]^T (K, G * H), the columns of sigmoids halved."""
+    D, H = job.D, job.H
+    packed[:D], packed[-H:] = params["W"].T, params["U"].T
+    if "b" in params:
+        packed[D] = params["b"]
+    sigmoids = packed[:, : job.of.sigmoids * H]
+    np.multiply(sigmoids, np.array(0.5, job.dtype), sigmoids)
+
+
+def packed_input_products(job: Job, packed: Array, x: Array, out: Array) -> None:
+    """W x + b of steps (count, D), from packed weights."""
+    affine(x, packed[: job.D].T, packed[job.D] if job.ones else None, out)
+
+
 class Weights(buffers.Weights):
-    """The parameters, and U, contiguous, for both passes."""
+    """The parameters, and U, contiguous, for both passes; packed for forward where this module `packs` them."""
 
     def __init__(self, job: Job, widest: int, shared: Params | None = None) -> None:
-        """There is nothing to make room for."""
+        self._job = job
+        self.packed = aligned((job.K if packs(job) else 0, job.of.gates * job.H), job.dtype)
 
     def pack(self, params: Params) -> None:
         """Before a forward pass."""
-        self.params, self.forward = params, np.ascontiguousarray(params["U"])
+        self.params = params
+        if len(self.packed):
+            pack_transposed(self._job, params, self.packed)
+            self.forward = self.packed if joins(self._job) else self.packed[-self._job.H :]
+        else:
+            self.forward = np.ascontiguousarray(params["U"])
 
     def pack_backward(self, params: Params) -> None:
         """Before a backward pass."""
@@ -60,11 +98,12 @@ def affine(x: Array, W: Array, b: Array | None, out: Array) -> None:
 
 
 class Strip(rows.Strip):
-    """`rows.Strip` for one sample: a step reads h_{t-1} (H,)."""
+    """`rows.Strip` for one sample: a step reads h_{t-1} (H,), or [x; 1; h] (K,)."""
 
     def __init__(self, job: Job, b: int) -> None:
         super().__init__(job, b)
-        self.steps = [(self.hs[t, 0], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
+        zs = self.Z[:, 0, : job.K] if packs(job) and joins(job) else self.hs[:, 0]
+        self.steps = [(zs[t], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
 
 
 @dataclass(slots=True)
@@ -94,7 +133,12 @@ class Scratch(buffers.Scratch):
 
     def inputs_of_steps(self, weights: buffers.Weights, strip: buffers.Strip, start: int, count: int) -> None:
         """W x_t + b of the steps from start on."""
-        input_products(self.job, weights.params, strip.Z[start : start + count, 0, : self.job.D], self._added[:count])
+        assert isinstance(weights, Weights)
+        x, out = strip.Z[start : start + count, 0, : self.job.D], self._added[:count]
+        if not packs(self.job):
+            input_products(self.job, weights.params, x, out)
+        elif not joins(self.job):
+            packed_input_products(self.job, weights.packed, x, out)
 
     def input_products(self, weights: buffers.Weights, inputs: Array) -> None:
         """`inputs_of_steps` does it."""
@@ -104,11 +148,19 @@ class Scratch(buffers.Scratch):
         return StepProduct(step, gates.reshape(-1), gates[: self.job.of.sigmoids])
 
     def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
-        """U h + (W x + b), from h (H,)."""
+        """U h + (W x + b), from h (H,) or, where they are one product, [x; 1; h]."""
         dot, add, multiply, half = np.dot, np.add, np.multiply, self._half
         reading = self.job.of.reading * self.job.H
         U, added = weights.forward[:reading], list(self._added[:, :reading])
-        sigmoids = self.job.of.sigmoids
+        sigmoids, packed = self.job.of.sigmoids, weights.forward
+
+        def packed_product(h: Array, place: StepProduct) -> None:
+            a = place.a
+            dot(h, packed, a)
+            add(a, added[place.step], a)
+
+        if packs(self.job):
+            return (lambda z, place: dot(z, packed, place.a)) if joins(self.job) else packed_product
 
         def product(h: Array, place: StepProduct) -> None:
             a = place.a

@@ -75,11 +75,12 @@ class PartServer:
         getattr(weights, request.arguments["do"])(arrays, their_gates(weights.job))
 
     def forward(self, request: Request) -> None:
-        """A forward pass; "sequence": whether y is wanted."""
+        """A forward pass; "sequence": whether y is wanted, "pack": whether the parameters may have changed."""
         part, arrays, states = self._open_part(request)
         y = arrays["y"] if request.arguments["sequence"] else None
         part.overtaken = request.overtaken
-        part.forward(arrays, Inputs(arrays["x"], states.initial, arrays.get("lengths")), Outputs(y, states.final))
+        given, pack = Inputs(arrays["x"], states.initial, arrays.get("lengths")), request.arguments["pack"]
+        part.forward(arrays, given, Outputs(y, states.final), packed=not pack)
 
     def backward(self, request: Request) -> None:
         """The backward pass after it; "dy": whether it is given, "dx" and "state": whether those are wanted."""

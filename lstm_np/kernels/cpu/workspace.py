@@ -15,6 +15,7 @@ from lstm_np.kernels.cpu import cut, rows
 from lstm_np.kernels.cpu.buffers import Job, Pool
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
+from lstm_np.kernels.cpu.packed import PackedFrom
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
 from lstm_np.kernels.cpu.ragged import part_of
 from lstm_np.kernels.protocol import Cut, LayerSpec
@@ -38,6 +39,9 @@ class Workspace:
     def __init__(self, spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False) -> None:
         jobs = jobs_of(spec, T, found, keep, ragged)
         self.cut, self.values = found, values_of_batch(jobs)
+        self._packed_from = PackedFrom() if keep == "nothing" else None  # in training they change at every step
+        if self._packed_from is not None:
+            self.values += jobs[0].of.gates * jobs[0].H * jobs[0].K
         columns = columns_of(found, ragged)
         self._own = columns[0]
         self._seconds = cut.seconds(
@@ -77,15 +81,25 @@ class Workspace:
 
     def forward(self, params: Params, given: Inputs, wanted: Outputs, workers: Workers) -> None:
         """All parts, of arrays of the whole batch; the given states may be the wanted ones; `workers_for` this cut."""
+        known = self._packed_from
+        same = known is not None and known.same(params)
+        if known is not None and not same:
+            params = known.copy(params)
+        self._forward(params, given, wanted, workers, same)
+        if known is not None and not same:
+            known.packed()
+
+    def _forward(self, params: Params, given: Inputs, wanted: Outputs, workers: Workers, same: bool) -> None:
+        """`same`: the weights have been packed from these parameters."""
         if not self._remotes:
-            self.local.forward(params, given, wanted)
+            self.local.forward(params, given, wanted, packed=same)
             return
         try:
-            workers = self._pack("pack", params, workers)
+            workers = workers if same else self._pack("pack", params, workers)
             for part, worker in zip(self._remotes, workers, strict=True):
-                part.begin_forward(worker, params, _inputs(given, part.columns), wanted.y is not None)
+                part.begin_forward(worker, params, _inputs(given, part.columns), wanted.y is not None, same=same)
             began = time.perf_counter()
-            self.local.forward(params, _inputs(given, self._own), _outputs(wanted, self._own))
+            self.local.forward(params, _inputs(given, self._own), _outputs(wanted, self._own), packed=same)
             seconds = time.perf_counter() - began
             for part in self._remotes:
                 part.finish_forward(params, _outputs(wanted, part.columns), seconds)
