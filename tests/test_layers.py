@@ -196,7 +196,7 @@ def test_bad_arguments_are_refused_in_one_line(message):
 
 def test_shapes_that_do_not_fit_are_refused():
     layer = lstm_np.LSTM(3, 4)
-    for x in (np.ones((2, 3)), np.ones((2, 5, 4)), np.ones((2, 0, 3)), np.ones((0, 5, 3))):
+    for x in (np.ones(3), np.ones((2, 5, 4)), np.ones((2, 0, 3)), np.ones((0, 5, 3))):
         with pytest.raises(ValueError, match=r"x must have shape \(B, T, 3\)"):
             layer.forward(x)
     x = np.ones((2, 5, 3))
