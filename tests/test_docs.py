@@ -13,6 +13,7 @@ import pytest
 import lstm_np
 from lstm_np.cells import CELLS
 from tests.commands.conftest import invoke, mnist  # noqa: F401  fixtures
+from tests.test_readme import WITHOUT
 
 ROOT = Path(lstm_np.__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,6 +58,8 @@ def test_the_learners_path_from_top_to_bottom(invoke, mnist, tmp_path, monkeypat
                     continue
                 python, option, module, *arguments = command.split()
                 assert (python, option) == ("python", "-m")
+                if "--without" in arguments:  # it trains twelve models
+                    arguments += WITHOUT.split()
                 result = invoke(module.removeprefix("lstm_np."), *arguments)
                 assert result.status == (1 if expected.startswith("FAIL") else 0), result
                 assert expected in result.out

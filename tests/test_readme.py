@@ -37,7 +37,9 @@ LIMITS = {
     "recipes": "",
     "explain": "",
 }
+WITHOUT = "--dataset digits --hidden-size 4 --epochs 1 --seeds 1 --limit-train 64 --memory-steps 14 --threads 1"
 MORE_LIMITS = {
+    "explain --without": WITHOUT,
     "explain --term --index 0 --value f": "--unit 3",  # the run that the tests train has four
     "gradcheck --configurations": "--configurations 1",
     "recipes compare": "torch-lstm128 --data-dir mnist --seeds 1 --max-steps 1 --threads 1",
