@@ -38,7 +38,8 @@ def refused(result, line):
         (("--clip-norm", -1), "--clip-norm must be above 0, found -1.0"),
         (("--forget-bias", "nan"), "--forget-bias must be finite, found nan"),
         (("--betas", 0.9, 1), "--betas must be at least 0 and below 1, found 1.0"),
-        (("--momentum", 0.9), "the optimizer adam has no momentum; it has: learning_rate, betas, eps, form, weight_decay"),
+        (("--momentum", 0.9), "the optimizer adam has no momentum; "
+         "it has: learning_rate, betas, eps, form, weight_decay"),
         (("--form", "torch"), "unknown form of Adam 'torch'; there are: paper, hat"),
         (("--optimizer", "sgd", "--nesterov"), "nesterov needs momentum > 0"),
         (("--threads", 0), "threads must be at least 1, found 0"),
