@@ -205,12 +205,21 @@ def test_probabilities_and_the_change_of_mind_in_words(make_case, open_page):
     assert strip == [run for k, run in enumerate(runs) if k == 0 or run != runs[k - 1]]
 
 
+# clicks on the three dots and on "table" of every panel in sight; how many rows each table then has
+OPEN_TABLES = """
+() => [...document.querySelectorAll(".panel")].filter((panel) => panel.checkVisibility()).map((panel) => {
+  panel.querySelector("summary").click();
+  [...panel.querySelectorAll("button")].find((button) => button.textContent.includes("table")).click();
+  return panel.querySelectorAll("tbody tr").length;
+})
+"""
+
+
 def test_tables_stand_behind_all_pictures(case, open_page):
     shown = open_page(case.path)
-    for panel in shown.tab.locator(".panel:visible").all():
-        panel.locator("summary").click()
-        panel.locator("button", has_text="table").click()
-        assert panel.locator("tbody tr").count() > 1
+    rows = shown.tab.evaluate(OPEN_TABLES)
+    assert len(rows) >= 5
+    assert min(rows) > 1
     assert shown.complaints == []
 
 

@@ -154,9 +154,13 @@ def test_evaluate_and_predict_draw_them(tmp_path, capsys):
     assert size_of((tmp_path / "confusion.png").read_bytes())
     assert size_of((tmp_path / "digits.png").read_bytes())
     capsys.readouterr()
-    for path, reason in ((tmp_path / "none" / "c.png", "No such file or directory"), (tmp_path, "Is a directory")):
+    missing = tmp_path / "none" / "c.png"
+    for path, line in (
+        (missing, f"{missing}: cannot be written (No such file or directory); name another file with --picture"),
+        (tmp_path, f"--picture {tmp_path}: a folder; expected the name of a PNG file"),
+    ):
         assert evaluate([run, "--threads", "1", "--picture", str(path)]) == 2
-        assert capsys.readouterr().err == f"evaluate: {path}: {reason}\n"
+        assert capsys.readouterr().err == f"evaluate: {line}\n"
 
 
 def test_without_matplotlib_there_is_no_picture(monkeypatch):
