@@ -28,5 +28,5 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Two processes more than cores, since many tests wait; few for quick tests, since each imports for a second."""
-    return 2 if _only_quick(config) else usable_cores().number + 2
+    """One process more than cores, since many tests wait; few for quick tests, since each imports for a second."""
+    return 2 if _only_quick(config) else usable_cores().number + 1
