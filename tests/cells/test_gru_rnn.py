@@ -14,8 +14,6 @@ from lstm_np.kernels import reference
 from lstm_np.layers import GRU, RNN
 from tests.faults import with_fault
 
-pytestmark = pytest.mark.quick
-
 OTHERS = [name for name in CELLS if name != "lstm"]
 
 

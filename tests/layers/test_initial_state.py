@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 import lstm_np
 from lstm_np.cells import CELLS
 
-pytestmark = pytest.mark.quick
-
 
 def filled(owner, seed=0):
     """The layer or model with no parameter at zero."""

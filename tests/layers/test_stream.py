@@ -14,8 +14,6 @@ from lstm_np.cells import CELLS
 from lstm_np.kernels.cpu.step import STEPPERS
 from lstm_np.kernels.steps import make_stepper
 
-pytestmark = pytest.mark.quick
-
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}  # relative to the norm, as kernels have against the reference
 CELL_NAMES = ("lstm", "gru", "gru_reset_before", "rnn", "rnn_relu")
 

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 import lstm_np
 from lstm_np.layers.truncation import segments_of, windows_of
 
-pytestmark = pytest.mark.quick
-
 STEP = 1e-30
 
 
