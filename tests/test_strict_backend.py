@@ -72,6 +72,6 @@ def test_training_on_the_strict_backend_equals_numpy_bit_for_bit(settings, optim
     assert strict_epoch.validation == numpy_epoch.validation
 
 
-def test_the_layer_and_the_certificate_run_on_the_strict_backend():
+def test_the_layer_and_the_gradient_check_run_on_the_strict_backend():
     report = lstm_np.gradcheck(lstm_np.LSTM(5, 4, num_layers=2, bidirectional=True, backend=STRICT))
     assert report.ok, str(report)

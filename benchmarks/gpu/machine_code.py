@@ -260,7 +260,7 @@ def table_of_the_others(architecture: int = 90) -> list[str]:
 
 def main() -> int:
     """Print the tables; exit status 2 without NVRTC and the disassembler."""
-    if nvrtc.library() is None or nvrtc.disassembler() is None:
+    if nvrtc.compiler() is None or nvrtc.disassembler() is None:
         print(f"benchmarks.gpu.machine_code: NVRTC or nvdisasm is not installed: {nvrtc.NEEDED}", file=sys.stderr)
         return 2
     print(f"sm_90, NVRTC {nvrtc.version()}, {date.today().isoformat()}; per thread and time step; B = 128\n")

@@ -51,7 +51,7 @@ def _in_wheels(pattern: str) -> Path | None:
 
 
 @lru_cache(maxsize=1)
-def library() -> Any:
+def compiler() -> Any:
     """NVRTC, from a wheel or a toolkit; None where it is not installed."""
     path = _in_wheels("*/lib/libnvrtc.so.*[0-9]")
     toolkits = sorted(Path("/usr/local").glob("cuda*/lib64/libnvrtc.so.*[0-9]")) if path is None else [path]
@@ -69,16 +69,16 @@ def disassembler() -> str | None:
 def version() -> str:
     """NVRTC's version, such as "13.0"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
-    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    compiler().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
 
 
 def architectures() -> list[int]:
     """The compute capabilities that this NVRTC knows, e.g. 90."""
     count = ctypes.c_int()
-    library().nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    compiler().nvrtcGetNumSupportedArchs(ctypes.byref(count))
     known = (ctypes.c_int * count.value)()
-    library().nvrtcGetSupportedArchs(known)
+    compiler().nvrtcGetSupportedArchs(known)
     return list(known)
 
 
@@ -87,7 +87,7 @@ def compile_for(architecture: int, source: str, options: tuple[str, ...]) -> Com
 
     Raises RuntimeError with the compiler's output.
     """
-    nvrtc = library()
+    nvrtc = compiler()
     flags = [*options, *CUPY_OPTIONS, f"-arch=sm_{architecture}", "--ptxas-options=-v"]
     encoded = [flag.encode() for flag in flags]
     program = ctypes.c_void_p()

@@ -40,5 +40,5 @@ def _as_graph(stream: Any, work: Callable[[], None], repeats: int) -> Callable[[
         finally:
             graph = stream.end_capture()
     except (RuntimeError, NotImplementedError):
-        return one_by_one
+        return one_by_one  # work that cannot be captured: the time of its launches is then counted too, never left out
     return lambda: graph.launch(stream)

@@ -74,6 +74,6 @@ def _met(out: Any, fault: Fault) -> str:
             go_on(out, "2")
     except (LstmNpError, OSError) as error:
         return "one line" if "\n" not in str(error) else "several lines"
-    except Exception:
+    except Exception:  # whatever it is: a user would see a traceback, and the campaign fails
         return "another exception"
     return "went on"

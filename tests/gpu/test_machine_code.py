@@ -18,9 +18,9 @@ from tests.gpu import test_inserted_faults, test_large_arrays
 from tests.gpu.host_kernels import cache
 from tests.gpu.test_inserted_faults import changed
 
-needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason=f"NVRTC is not installed: {nvrtc.NEEDED}")
+needs_nvrtc = pytest.mark.skipif(nvrtc.compiler() is None, reason=f"NVRTC is not installed: {nvrtc.NEEDED}")
 needs_both = pytest.mark.skipif(
-    nvrtc.library() is None or nvrtc.disassembler() is None, reason=f"nvdisasm is not installed: {nvrtc.NEEDED}"
+    nvrtc.compiler() is None or nvrtc.disassembler() is None, reason=f"nvdisasm is not installed: {nvrtc.NEEDED}"
 )
 
 FILES = ("steps", "products", "classifier", "training")

@@ -21,7 +21,7 @@ CELLS = tuple(LAYERS)
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("case", range(8))
-def test_certificate_of_random_layers(cell, case):
+def test_gradient_check_of_random_layers(cell, case):
     rng = np.random.default_rng([case, len(cell)])
     D, H = rng.choice(np.arange(1, 7), 2, replace=False).tolist()
     settings = {
@@ -55,7 +55,7 @@ MODELS = {
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", list(MODELS))
-def test_certificate_of_models(cell, name):
+def test_gradient_check_of_models(cell, name):
     given = MODELS[name] if cell == "lstm" else {k: v for k, v in MODELS[name].items() if k != "forget_bias_at"}
     model = SequenceClassifier(4, 3, 5, cell=cell, **given)
     report = lstm_np.gradcheck(model, batch_size=3, steps=3, entries=10, dropout_key=(1,))

@@ -28,7 +28,6 @@ class Value(NamedTuple):
 
 
 STATE_KINDS = ("x", "h", "c")
-WEIGHT_KINDS = ("W", "U", "WU")
 
 _WHEN = r"(?:prev|previous|last|old|init|initial|start|past|before|next|new|cur|curr|current|out|now|in|tm1|t1|t|0|1|n)"
 _STATES = {

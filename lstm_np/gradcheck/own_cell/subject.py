@@ -81,7 +81,6 @@ class Subject:
                 'order, by upstream="dh dc cache" (--upstream)'
             )
         self.gradient_names = list(gradients or naming.returned_names(backward))
-        self.gradients_declared = gradients is not None
 
     @staticmethod
     def title(function: Callable[..., Any]) -> str:

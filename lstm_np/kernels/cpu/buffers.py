@@ -68,6 +68,16 @@ def inner_parts(rows: int, inner: int, columns: int) -> int:
     return fitting[0] if fitting and rows % 4 == 0 and columns > 1 else 1
 
 
+def in_pairs(joint: Callable[[Any, Any], None], inner: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Two products as one, of pairs of operands and places: that of most gates, and that inside the candidate."""
+
+    def product(operands: Any, places: Any) -> None:
+        joint(operands[0], places[0])
+        inner(operands[1], places[1])
+
+    return product
+
+
 def in_blocks(matrix: Array, block: int) -> Array:
     """A view (rows / block, block, columns) of a matrix: `matmul` multiplies block after block in one call."""
     return matrix.reshape(-1, block, matrix.shape[-1])

@@ -113,15 +113,9 @@ class Passes(passes.Passes):
 
     def derive(self, kept: Derivatives, start: int, count: int) -> None:
         """p_r to p_n."""
-        subtract, multiply = np.subtract, np.multiply
-        a, p = self._a[:count], kept.block(start, count)
-        n, square = a[:, 4], a[:, 0]
-        subtract(self.half, a[:, :2], a[:, :2])  # 1 - r, 1 - z
-        multiply(a[:, :2], a[:, 2:4], p.p_rz)
-        multiply(n, n, square)
-        subtract(self.one, square, square)  # 1 - n^2
-        multiply(square, a[:, 1], p.p_n)
-        multiply(p.p_rm, p.p_n[:, None], p.p_rm)
+        p = kept.block(start, count)
+        derive_gates(self.half, self.one, self._a[:count], p.p_rz, p.p_n)
+        np.multiply(p.p_rm, p.p_n[:, None], p.p_rm)
 
     def backward(
         self, weights: Weights, hs: Array, kept: Derivatives, steps: slice, dys: Array | None, undo_first: bool
@@ -139,6 +133,16 @@ class Passes(passes.Passes):
                 multiply(dh, s.z, z_dh)  # (5')
                 product_to_dh(to.operand)  # (3'), (1')
                 add(dh, z_dh, dh)
+
+
+def derive_gates(half: Array, one: Array, a: Array, p_rz: Array, p_n: Array) -> None:
+    """p_r, p_z and p_n of some steps, from their a, which is used up; the same wherever the reset gate stands."""
+    n, square = a[:, 4], a[:, 0]
+    np.subtract(half, a[:, :2], a[:, :2])  # 1 - r, 1 - z
+    np.multiply(a[:, :2], a[:, 2:4], p_rz)
+    np.multiply(n, n, square)
+    np.subtract(one, square, square)  # 1 - n^2
+    np.multiply(square, a[:, 1], p_n)
 
 
 def place_of(products: Products, a: Array, step: int) -> Any:

@@ -24,6 +24,7 @@ from lstm_np.arrays import Array
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import passes
 from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
+from lstm_np.kernels.cpu.gru import derive_gates
 from lstm_np.kernels.cpu.passes import Product
 
 
@@ -121,14 +122,8 @@ class Passes(passes.Passes):
 
     def derive(self, kept: Derivatives, start: int, count: int) -> None:
         """p_r to p_n."""
-        subtract, multiply = np.subtract, np.multiply
-        a, p = self._a[:count], kept.block(start, count)
-        n, square = a[:, 4], a[:, 0]
-        subtract(self.half, a[:, :2], a[:, :2])  # 1 - r, 1 - z
-        multiply(a[:, :2], a[:, 2:4], p.p_rz)
-        multiply(n, n, square)
-        subtract(self.one, square, square)  # 1 - n^2
-        multiply(square, a[:, 1], p.p_n)
+        p = kept.block(start, count)
+        derive_gates(self.half, self.one, self._a[:count], p.p_rz, p.p_n)
 
     def backward(
         self, weights: Weights, hs: Array, kept: Derivatives, steps: slice, dys: Array | None, undo_first: bool

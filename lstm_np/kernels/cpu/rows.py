@@ -124,15 +124,7 @@ class Products(buffers.Products):
     def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
         """From Z_t (b, K)."""
         joint_product = product_of(weights.forward[: self._joint])
-        if self._inner != "h":
-            return joint_product
-        inner_product = self.inner_product(weights)
-
-        def product(operands: Any, places: Any) -> None:
-            joint_product(operands[0], places[0])
-            inner_product(operands[1], places[1])
-
-        return product
+        return joint_product if self._inner != "h" else buffers.in_pairs(joint_product, self.inner_product(weights))
 
     def inner_place(self, m: Array) -> Any:
         """As that of `buffers.Products`."""
