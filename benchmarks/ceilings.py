@@ -68,9 +68,11 @@ def on_every_core(threads: int, make: Callable[[], Callable[[], Any]], effort: E
 
 
 def product(
-    m: int, k: int, n: int, threads: int, *, by_inner: bool = True, effort: Effort = THOROUGH
+    m: int, k: int, n: int, threads: int, *, by_inner: bool = True, effort: Effort = THOROUGH, alone: bool = False
 ) -> dict[str, Any]:
     """The speed of (m, k) @ (k, n) in float32, made in every way that we know; `seconds` is the fastest's.
+
+    `alone`: a core makes its part while the others do nothing, so that neither they nor Python's lock slow it down.
 
     whole            one call with all threads
     columns          each core a part of n, one thread
@@ -92,7 +94,7 @@ def product(
         out = np.empty((rows, m), np.float32).reshape(rows, m // block, block).swapaxes(0, 1)
         return lambda: np.matmul(a, b, out)
 
-    seconds = {}
+    seconds, together = {}, 1 if alone else threads
     with blas_threads(threads):
         seconds["whole"] = seconds_per_call(make(k, n, m), effort)
     ways = [("columns", k, n // threads), ("inner", k // threads, n)]
@@ -101,18 +103,19 @@ def product(
             if inner == 0 or columns == 0:
                 continue
             scale = k * n / (inner * columns * threads)  # where the parts leave something over
-            seconds[way] = scale * on_every_core(threads, partial(make, inner, columns, m), effort)
+            seconds[way] = scale * on_every_core(together, partial(make, inner, columns, m), effort)
             rows = max((r for r in range(8, m) if m % r == 0 and r * inner * columns <= SMALL), default=0)
             if rows:
                 blocks = partial(make, inner, columns, rows)
-                seconds[f"{way} in blocks"] = scale * on_every_core(threads, blocks, effort)
+                seconds[f"{way} in blocks"] = scale * on_every_core(together, blocks, effort)
         users = min(threads, n)
         rows = n // users
         widths = range(8, WIDEST_BLOCK + 1, 8)
         block = max((w for w in widths if m % w == 0 and rows * k * w <= SMALL), default=0)
         if block:
             scale = n / (rows * users)
-            seconds["rows"] = scale * on_every_core(users, partial(make_transposed, rows, block), effort)
+            transposed = partial(make_transposed, rows, block)
+            seconds["rows"] = scale * on_every_core(min(users, together), transposed, effort)
     fastest = min(seconds, key=lambda way: seconds[way])
     return {
         "shape": [m, k, n],
@@ -123,15 +126,15 @@ def product(
     }
 
 
-def tanh_seconds(count: int, threads: int, effort: Effort = THOROUGH) -> float:
-    """Seconds of a tanh, where each of `threads` cores computes `count` at a time."""
+def tanh_seconds(count: int, threads: int, effort: Effort = THOROUGH, *, alone: bool = False) -> float:
+    """Seconds of a tanh, where each of `threads` cores computes `count` at a time; `alone` as in `product`."""
 
     def make() -> Callable[[], Any]:
         values = np.linspace(-3, 3, count, dtype=np.float32)
         out = np.empty_like(values)
         return lambda: np.tanh(values, out)
 
-    return on_every_core(threads, make, effort) / (count * threads)
+    return on_every_core(1 if alone else threads, make, effort) / (count * threads)
 
 
 def lower_bound(case: Case, threads: int, effort: Effort = BRIEF) -> dict[str, float]:
@@ -144,18 +147,18 @@ def lower_bound(case: Case, threads: int, effort: Effort = BRIEF) -> dict[str, f
 
     @cache
     def at_a_step(m: int, k: int) -> float:
-        return product(m, k, case.B, threads, by_inner=False, effort=effort)["seconds"]
+        return product(m, k, case.B, threads, by_inner=False, effort=effort, alone=True)["seconds"]
 
     @cache
     def at_once(m: int, k: int) -> float:
         """(m, k) times the samples of all steps, or as much work: (m, samples) times (samples, k)."""
         samples = min(steps * case.B, MOST)
-        return steps * case.B / samples * product(m, k, samples, threads, effort=effort)["seconds"]
+        return steps * case.B / samples * product(m, k, samples, threads, effort=effort, alone=True)["seconds"]
 
     @cache
     def over_samples(m: int, k: int) -> float:
         samples = min(steps * case.B, MOST)
-        return steps * case.B / samples * product(m, samples, k, threads, effort=effort)["seconds"]
+        return steps * case.B / samples * product(m, samples, k, threads, effort=effort, alone=True)["seconds"]
 
     steps, H, rows, products = 1 if case.mode == "stream" else case.T, case.H, GATES[case.cell] * case.H, 0.0
     for layer, _, _ in case.layers():
@@ -166,7 +169,7 @@ def lower_bound(case: Case, threads: int, effort: Effort = BRIEF) -> dict[str, f
             products += at_once(D, rows) if layer else 0.0
     users = min(threads, case.B)
     count = len(case.layers()) * steps * case.B * H * TANHS[case.cell]
-    tanh = count * tanh_seconds(rows * -(-case.B // users), users, effort)
+    tanh = count * tanh_seconds(rows * -(-case.B // users), users, effort, alone=True)
     return {"products": products, "tanh": tanh, "total": products + tanh}
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/race.md, rendered from the committed results: no figure there is typed by hand."""
+"""The tables of README.md and the documents, rendered from the committed results: no figure there is typed by hand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from benchmarks.workloads import FEATURES, MODES, Case
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
 README, RACE = ROOT / "README.md", ROOT / "docs" / "race.md"
 MORE_PEERS = results.FOLDER / "more-peers"
+# folder with a race of chosen cases -> the document that shows all of them
+CHOSEN = {
+    results.FOLDER / "raced-again": ROOT / "docs" / "cpu-kernel.md",
+    results.FOLDER / "lengths": ROOT / "docs" / "lengths.md",
+}
 FIRST = [Case("train", 128, 128), Case("infer", 128, 128)]  # on the README's page, with the means of all cases
 SHOWN = [
     *(Case("train", 128, H) for H in (64, 128, 256, 512, 1024)),
@@ -33,7 +38,7 @@ TITLES = {
 CELLS = {"lstm": "", "gru": "GRU, ", "rnn": "RNN, "}
 
 
-def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN) -> str:
+def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN, *, means: bool = True) -> str:
     """Markdown: the cases `shown`, the geometric means, and a line or two about how, where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
     by_case = {results.case_of(record): record for record in document["cases"]}
@@ -47,7 +52,7 @@ def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN) -> str:
             ours = in_words(results.time_of(record, "ours", "median"))
             limits = [_bound(record)] if bounded else []
             lines.append(_row([_words(case), ours, *limits, *(_entry(record, name) for name in peers)]))
-    for of in results.GROUPS:
+    for of in results.GROUPS if means else ():
         summaries = [_summary_of(document, name, of) for name in peers]
         if known := [summary["cases"] for summary in summaries if summary is not None]:
             entries = [_summary(summary, max(known)) for summary in summaries]
@@ -79,13 +84,18 @@ def _caption(document: dict[str, Any]) -> str:
 def rendered_results() -> dict[Path, str]:
     """What belongs into each document: two cases and the means into README.md, all shown cases into docs/race.md.
 
-    Where more peers were raced in some cases, docs/race.md has a second table.
+    Where more peers were raced in some cases, docs/race.md has a second table; races of CHOSEN have theirs elsewhere,
+    without means.
     """
     document = results.read("cpu")
     tables = [render(document)]
     if (MORE_PEERS / "cpu.json").exists():
         tables.append(render(results.read("cpu", MORE_PEERS)))
-    return {README: render(document, FIRST), RACE: "\n\n".join(tables)}
+    rendered = {README: render(document, FIRST), RACE: "\n\n".join(tables)}
+    for folder, path in CHOSEN.items():
+        chosen = results.read("cpu", folder)
+        rendered[path] = render(chosen, [results.case_of(record) for record in chosen["cases"]], means=False)
+    return rendered
 
 
 def _title(name: str, document: dict[str, Any]) -> str:
@@ -144,7 +154,7 @@ def _row(entries: list[str]) -> str:
 def shown_in(text: str) -> str:
     """What stands between a document's markers.  Raises ResultError where they are not there once, in order."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ResultError(f"README.md and docs/race.md need the markers {BEGIN} and {END}, once each, in this order")
+        raise ResultError(f"a document with a table needs the markers {BEGIN} and {END}, once each, in this order")
     return text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip("\n")
 
 
@@ -156,7 +166,7 @@ def insert(text: str, rendered: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the whole table, or write both; the exit status."""
+    """Print the whole table, or write all; the exit status."""
     rendered = rendered_results()
     if not arguments.write:
         print(rendered[RACE])

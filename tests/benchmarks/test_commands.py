@@ -225,7 +225,7 @@ def test_a_lower_bound_counts_all_products_and_tanhs(monkeypatch):
         return {"seconds": m * k * n * 1e-12}
 
     monkeypatch.setattr(ceilings, "product", product)
-    monkeypatch.setattr(ceilings, "tanh_seconds", lambda count, threads, effort: 1e-9)
+    monkeypatch.setattr(ceilings, "tanh_seconds", lambda count, threads, effort, **_: 1e-9)
     for case in (
         Case("train", 4, 8, 3), Case("infer", 4, 8, 3), Case("train", 3, 5, 4, 2, directions=2),
         Case("infer", 3, 5, 4, 3, cell="gru"), Case("train", 2, 6, 5, cell="rnn"), Case("stream", 1, 7),

@@ -58,15 +58,19 @@ def test_refused_and_marked_entries_are_shown_as_such():
 
 
 def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
-    readme, race_page = tmp_path / "README.md", tmp_path / "race.md"
-    for path in (readme, race_page):
+    readme, race_page, chosen = tmp_path / "README.md", tmp_path / "race.md", tmp_path / "chosen.md"
+    for path in (readme, race_page, chosen):
         path.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
     results.write(document(), tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(table, "MORE_PEERS", tmp_path / "more")
     monkeypatch.setattr(table, "README", readme)
     monkeypatch.setattr(table, "RACE", race_page)
+    monkeypatch.setattr(table, "CHOSEN", {tmp_path / "chosen": chosen})
+    results.write(document(), tmp_path / "chosen")
     assert table.run(argparse.Namespace(write=True)) == 0
+    assert "geometric mean" not in chosen.read_text()
+    assert "| training, B=4, T=3, H=8 | " in chosen.read_text()
     for path, shown in ((readme, table.FIRST), (race_page, table.SHOWN)):
         text = path.read_text()
         assert text.startswith("before\n")
