@@ -7,6 +7,7 @@ from lstm_np.data.download import DownloadError, fetch
 from lstm_np.data.idx import IDXError, read_idx
 from lstm_np.data.load import load_dataset
 from lstm_np.data.mnist import load_mnist
+from lstm_np.data.scaling import SequenceScaler
 
 __all__ = [
     "Batches",
@@ -14,6 +15,7 @@ __all__ = [
     "DatasetError",
     "DownloadError",
     "IDXError",
+    "SequenceScaler",
     "Split",
     "fetch",
     "load_dataset",
