@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
+from lstm_np.backends import Backend
 from lstm_np.backends.cores import cpu_name
 from lstm_np.backends.memory import available_memory
 from lstm_np.cells import get_cell
 from lstm_np.kernels.cpu import cut
 from lstm_np.model import SequenceClassifier
-from lstm_np.training.recipes import Recipe
+from lstm_np.training.recipes.settings import ModelSettings
 
 COPIES = 5  # copies of the parameters: themselves, gradients, two optimizer slots, and one for saving
 BETWEEN = 3  # outputs of a layer that are alive together, or their gradients
@@ -51,6 +53,27 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_backend(backend: Backend, kernels: Sequence[str]) -> dict[str, Any]:
+    """By what a model with such kernels computes, as plain values."""
+    return {
+        "backend": backend.name,
+        "kernels": list(kernels),
+        "cores": backend.cores,
+        "cores_decided_by": backend.decided_by,
+        "processes": backend.processes,
+        "device": backend.device(),
+    }
+
+
+def describe_cut(model: SequenceClassifier, steps: int, batch_size: int, *, save: bool) -> dict[str, Any]:
+    """How a batch of sequences of so many steps is cut over the cores, in each layer; `save`: in training."""
+    layers = {
+        name: {"samples": [stop - start for start, stop in cut.parts], "blas_threads": cut.blas_threads}
+        for name, cut in model.recurrent.cuts(steps, batch_size, save=save).items()
+    }
+    return {"batch": batch_size, "layers": layers}
+
+
 @functools.cache
 def commit() -> dict[str, Any]:
     """{"commit": the revision of the git checkout that lstm_np runs from, "changed": whether its files differ from it}.
@@ -77,9 +100,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def refuse_oversize_model(recipe: Recipe, features: int, num_classes: int) -> None:
+def refuse_oversize_model(model: ModelSettings, features: int, num_classes: int) -> None:
     """Refuse, in words and before it is made, a model that does not fit the memory that is free.  Raises ValueError."""
-    model, D = recipe.model, features
+    D = features
     H, gates, directions = model.hidden_size, len(get_cell(model.cell).gates), 2 if model.bidirectional else 1
     P = D if model.input_projection is None else model.input_projection
     inputs = P + (model.num_layers - 1) * directions * H  # of all layers together

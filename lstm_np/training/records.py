@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Metrics, Position
 from lstm_np.training.recipes import Recipe
+from lstm_np.training.recipes.settings import TrainSettings
 
 HOPELESS = 10.0  # times the loss of uniform predictions: worse than any initialization, so the run has learnt nothing
 
@@ -47,15 +48,25 @@ class Plan:
         return steps_of(self.recipe, self.steps_per_epoch)
 
 
-def steps_of(recipe: Recipe, steps_per_epoch: int) -> int:
+class HasLength(Protocol):
+    """Settings that say how long to train."""
+
+    @property
+    def train(self) -> TrainSettings:
+        """Epochs and steps."""
+        ...
+
+
+def steps_of(settings: HasLength, steps_per_epoch: int) -> int:
     """How many steps a run makes in all."""
-    everything, limit = recipe.train.epochs * steps_per_epoch, recipe.train.max_steps
+    everything, limit = settings.train.epochs * steps_per_epoch, settings.train.max_steps
     return everything if limit is None else min(everything, limit)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch whose weights are kept apart: by "validation accuracy", or "training loss" where none is measured."""
+    """The epoch whose weights are kept apart: by "validation accuracy" or "validation loss", or by "training loss"
+    where nothing is held out."""
 
     epoch: int
     by: str
@@ -68,21 +79,32 @@ class Best:
             return cls(record.number, "validation accuracy", record.validation.accuracy)
         return cls(record.number, "training loss", -record.train.loss)
 
+    @classmethod
+    def by_loss(cls, record: Epoch, held_out: str) -> Best:
+        """The same, but by the loss."""
+        if held_out == "validation" and record.validation is not None and record.validation.count:
+            return cls(record.number, "validation loss", -record.validation.loss)
+        return cls.candidate(record, "")
+
     def beats(self, other: Best | None) -> bool:
         """Whether this one is better than the other; on a tie the earlier one is kept."""
         return other is None or (self.by == other.by and self.score > other.score)
 
 
 class BestSoFar:
-    """The best epoch of a run so far (`kept`; None before the first), judged by what is held out."""
+    """The best epoch of a run so far (`kept`; None before the first), judged by what is held out.
 
-    def __init__(self, held_out: str) -> None:
-        self._held_out = held_out
+    held_out   "validation", or what is looked at only
+    candidate  what an epoch offers, `Best.candidate` or `Best.by_loss`
+    """
+
+    def __init__(self, held_out: str, candidate: Callable[[Epoch, str], Best] = Best.candidate) -> None:
+        self._held_out, self._candidate = held_out, candidate
         self.kept: Best | None = None
 
     def offer(self, record: Epoch) -> bool:
         """Whether this epoch is the best so far; it is kept then."""
-        candidate = Best.candidate(record, self._held_out)
+        candidate = self._candidate(record, self._held_out)
         if candidate.beats(self.kept):
             self.kept = candidate
             return True

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 from lstm_np.cells import CELLS, FILES
-from lstm_np.checkpoints import Checkpoint, CheckpointError, Checkpoints
+from lstm_np.checkpoints import Checkpoint, CheckpointError, Checkpoints, Keeper
 from lstm_np.files import quoted, remove_temporary
+from lstm_np.loop import Position
 from lstm_np.training import run_folder
-from lstm_np.training.recipes import Recipe, Tables
-from lstm_np.training.recipes.settings import TABLES
-from lstm_np.training.records import steps_of
-from lstm_np.training.run_folder import CHECKPOINTS, RunFolder
+from lstm_np.training.interruption import Interrupted
+from lstm_np.training.recipes import Recipe
+from lstm_np.training.records import HasLength, steps_of
+from lstm_np.training.run_folder import CHECKPOINTS, NotWrittenError, RunFolder
 from lstm_np.training.schedules import depends_on_all_steps
 
 # settings that do not change what was learnt so far; epochs and max_steps unless the learning rate depends on them
@@ -53,38 +54,68 @@ def stopped_run(run: str | os.PathLike[str] | None, say: Callable[[str], None]) 
     Raises RunFolderError where there is none, CheckpointError where none of its checkpoints can be used or another
     process is training in the folder, or nothing can be written there.
     """
+    with newest_checkpoint(run, say) as (folder, checkpoints, checkpoint):
+        kept = checkpoint.run
+        with of_a_run(folder, "train"):
+            check_own_cell(folder, kept["recipe"]["model"]["cell"])
+            recipe = Recipe.from_state(kept["recipe"])
+            stopped = Stopped(folder, checkpoints, checkpoint, recipe, kept["config"], kept["place"], kept["care"])
+        yield stopped
+
+
+@contextmanager
+def newest_checkpoint(
+    run: str | os.PathLike[str] | None, say: Callable[[str], None]
+) -> Iterator[tuple[RunFolder, Checkpoints, Checkpoint]]:
+    """A run's folder, its checkpoints, entered, and the newest that verifies; see `stopped_run`."""
     folder = run_folder.resumable(run)
     if not os.access(folder / CHECKPOINTS, os.W_OK | os.X_OK):
         raise CheckpointError(f"{folder}: no permission to write there; to go on, copy it to where you can write")
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         remove_temporary(folder.path)
-        checkpoint = checkpoints.newest(say)
-        kept = checkpoint.run
-        try:
-            cell = kept["recipe"]["model"]["cell"]
-            if isinstance(cell, str) and cell not in CELLS:
-                raise CheckpointError(
-                    f"{folder}: its cell {cell!r} is one of your own; name the file: --cell {cell}.py"
-                )
-            recipe = Recipe.from_state(kept["recipe"])
-            stopped = Stopped(folder, checkpoints, checkpoint, recipe, kept["config"], kept["place"], kept["care"])
-        except CheckpointError:
-            raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise CheckpointError(f"{folder}: its checkpoints are not those of a run of train ({reason})") from error
-        _check_own_cell(stopped)
-        yield stopped
+        yield folder, checkpoints, checkpoints.newest(say)
 
 
-def _check_own_cell(stopped: Stopped) -> None:
-    """Refuse a user's cell that has changed since the run was trained with it."""
-    file = FILES.get(stopped.recipe.model.cell)
-    kept = None if file is None else stopped.folder / file.name
+@contextmanager
+def of_a_run(folder: RunFolder, name: str) -> Iterator[None]:
+    """Where what a checkpoint keeps is not what the command `name` has written: CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"{folder}: its checkpoints are not those of a run of {name} ({reason})") from error
+
+
+def check_own_cell(folder: RunFolder, cell: Any) -> None:
+    """Refuse a user's cell that is not registered, or has changed since the run was trained with it."""
+    if isinstance(cell, str) and cell not in CELLS:
+        raise CheckpointError(f"{folder}: its cell {cell!r} is one of your own; name the file: --cell {cell}.py")
+    file = FILES.get(cell)
+    kept = None if file is None else folder / file.name
     if file is not None and kept is not None and kept.is_file() and kept.read_bytes() != file.read_bytes():
         raise CheckpointError(
             f"--cell {file}: not the cell that this run was trained with, {kept}; go on with that one"
         )
+
+
+@contextmanager
+def going_on(folder: RunFolder, keeper: Keeper, line: str) -> Iterator[None]:
+    """Where a run is cut short at once, or its folder cannot be written: errors that say how to go on, by `line`."""
+    try:
+        yield
+    except Interrupted as error:
+        step = 0 if keeper.kept is None else keeper.kept.step
+        raise Interrupted(error.number, f"at once; to go on from step {step:,}: {line}") from None
+    except NotWrittenError as error:
+        if not folder.path.is_dir():
+            advice = "the run folder was moved or removed while it was trained; where it was moved, go on: --resume"
+        elif keeper.kept is not None:
+            advice = f"make it writable, or make room, and go on from step {keeper.kept.step:,}: {line}"
+        else:
+            raise
+        raise NotWrittenError(error.found, advice) from None
 
 
 def changed(stopped: Stopped, changes: Mapping[str, Mapping[str, Any]], called: Callable[[str, str], str]) -> Recipe:
@@ -92,40 +123,59 @@ def changed(stopped: Stopped, changes: Mapping[str, Mapping[str, Any]], called: 
 
     `called` says what the user calls a setting.  Raises CheckpointError for any that would change what has been learnt.
     """
-    recipe = stopped.recipe
-    for table in TABLES:
-        for name, value in changes.get(table, {}).items():
-            had = getattr(getattr(recipe, table), name)
-            if value != had and name not in FREE.get(table, ()):
+    per_epoch = int(stopped.config["steps_per_epoch"])
+    return changed_settings(stopped.recipe, stopped.checkpoint.position, per_epoch, changes, called, FREE)
+
+
+class Settings(HasLength, Protocol):
+    """What `changed_settings` needs of a recipe, whose tables are attributes of their names."""
+
+    def changed(self, changes: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The same with other settings."""
+        ...
+
+
+Settled = TypeVar("Settled", bound=Settings)
+
+
+def changed_settings(
+    settings: Settled,
+    made: Position,
+    steps_per_epoch: int,
+    changes: Mapping[str, Mapping[str, Any]],
+    called: Callable[[str, str], str],
+    free: Mapping[str, Sequence[str]],
+) -> Settled:
+    """`settings` of a run that stands at `made`, with those of `changes` (table -> name -> value) that are `free`.
+
+    `called` says what the user calls a setting.  Raises CheckpointError for any that would change what has been learnt.
+    """
+    for table, values in changes.items():
+        for name, value in values.items():
+            had = getattr(getattr(settings, table), name)
+            if value != had and name not in free.get(table, ()):
                 raise CheckpointError(
                     f"{called(table, name)} {_shown(value)}: this run has {_shown(had)}, and would have learnt "
                     "something else with it; leave it out, or train a new run"
                 )
-    made = stopped.checkpoint.position
-    longer, per_epoch = _with(recipe, changes), int(stopped.config["steps_per_epoch"])
-    if depends_on_all_steps(recipe.train.schedule) and steps_of(longer, per_epoch) != steps_of(recipe, per_epoch):
+    longer = settings.changed(
+        {
+            table: {name: value for name, value in changes.get(table, {}).items() if name in free[table]}
+            for table in free
+        }
+    )
+    schedule, train = settings.train.schedule, longer.train
+    if depends_on_all_steps(schedule) and steps_of(longer, steps_per_epoch) != steps_of(settings, steps_per_epoch):
         which = [called("train", name) for name in ("epochs", "max_steps") if name in changes.get("train", {})]
         raise CheckpointError(
-            f"{' and '.join(which)}: the learning rate of this run's schedule, {recipe.train.schedule}, depends on the "
+            f"{' and '.join(which)}: the learning rate of this run's schedule, {schedule}, depends on the "
             "number of all steps, so it would have learnt something else; train a new run"
         )
-    if longer.train.epochs < made.epoch:
-        raise CheckpointError(
-            f"{called('train', 'epochs')} {longer.train.epochs}: the run has made {made.epoch} already"
-        )
-    if longer.train.max_steps is not None and longer.train.max_steps < made.step:
-        raise CheckpointError(
-            f"{called('train', 'max_steps')} {longer.train.max_steps}: the run has made {made.step} already"
-        )
+    if train.epochs < made.epoch:
+        raise CheckpointError(f"{called('train', 'epochs')} {train.epochs}: the run has made {made.epoch} already")
+    if train.max_steps is not None and train.max_steps < made.step:
+        raise CheckpointError(f"{called('train', 'max_steps')} {train.max_steps}: the run has made {made.step} already")
     return longer
-
-
-def _with(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    free: Tables = {
-        table: {name: value for name, value in changes.get(table, {}).items() if name in names}
-        for table, names in FREE.items()
-    }
-    return recipe.changed(free)
 
 
 def _shown(value: Any) -> str:
@@ -181,7 +231,7 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def command(folder: Path, cell: str) -> str:
-    """The command that resumes a run, quoted for a shell."""
+def command(folder: Path, cell: str, name: str = "train") -> str:
+    """The command that resumes a run of the command `name`, quoted for a shell."""
     own = f" --cell {quoted(FILES[cell])}" if cell in FILES else ""  # which is run only where somebody names it
-    return f"python -m lstm_np.train --resume {quoted(folder)}{own}"
+    return f"python -m lstm_np.{name} --resume {quoted(folder)}{own}"

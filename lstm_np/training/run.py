@@ -25,16 +25,22 @@ from lstm_np.files import expand
 from lstm_np.loop import Epoch, History, Metrics, Position, Step, Steps, TrainingDivergedError
 from lstm_np.model import SequenceClassifier
 from lstm_np.training import between_epochs, curves, run_folder
-from lstm_np.training.environment import describe_machine, refuse_oversize_model, refuse_oversize_training
+from lstm_np.training.environment import (
+    describe_backend,
+    describe_cut,
+    describe_machine,
+    refuse_oversize_model,
+    refuse_oversize_training,
+)
 from lstm_np.training.gate_health import SEQUENCES, LayerHealth, gate_health
-from lstm_np.training.interruption import Interrupted, Interruption
+from lstm_np.training.interruption import Interruption
 from lstm_np.training.material import Material, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row, steps_of
 from lstm_np.training.reporters import Reporter
-from lstm_np.training.resuming import Stopped, command, differences
-from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, NotWrittenError, RunFolder
+from lstm_np.training.resuming import Stopped, command, differences, going_on
+from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
 from lstm_np.training.schedules import rate_of
 from lstm_np.weights import write_weights
 
@@ -129,7 +135,7 @@ def run(
         recipe = on_digits
     material = prepare(dataset, recipe)
     batch_size = min(recipe.train.batch_size, material.train.samples)
-    refuse_oversize_model(recipe, material.sequence[1], dataset.num_classes)
+    refuse_oversize_model(recipe.model, material.sequence[1], dataset.num_classes)
     model = SequenceClassifier(
         material.sequence[1],
         num_classes=dataset.num_classes,
@@ -186,20 +192,8 @@ def run(
         if recipe.model.cell in FILES:  # the weights cannot be used without it
             own = FILES[recipe.model.cell]
             folder.write(own.name, own.read_bytes())
-        try:
+        with going_on(folder, one.keeper, command(folder.path, recipe.model.cell)):
             return one.train()
-        except Interrupted as error:
-            line = command(folder.path, recipe.model.cell)
-            raise Interrupted(error.number, f"at once; to go on from step {one.step_kept:,}: {line}") from None
-        except NotWrittenError as error:
-            if not folder.path.is_dir():
-                advice = "the run folder was moved or removed while it was trained; where it was moved, go on: --resume"
-            elif one.keeper.kept is not None:
-                line = command(folder.path, recipe.model.cell)
-                advice = f"make it writable, or make room, and go on from step {one.step_kept:,}: {line}"
-            else:
-                raise
-            raise NotWrittenError(error.found, advice) from None
 
 
 class _Run:
@@ -292,11 +286,6 @@ class _Run:
     def seconds(self) -> float:
         """Since the run began, without the time in which it was stopped."""
         return self._seconds + time.perf_counter() - self._began
-
-    @property
-    def step_kept(self) -> int:
-        """The step after which the last checkpoint was written."""
-        return 0 if self.keeper.kept is None else self.keeper.kept.step
 
     # ---- training
 
@@ -556,20 +545,14 @@ def _where(plan: Plan, place: Place) -> dict[str, Any]:
 
 def _cuts(model: SequenceClassifier, material: Material) -> dict[str, list[dict[str, Any]]]:
     """How batches of each size are cut over the cores, in training and where nothing is learnt; as plain values."""
-    T, stack = material.sequence[0], model.recurrent
+    T = material.sequence[0]
     sizes: dict[str, Iterable[int]] = {
         "training": material.train.sizes,
         "measuring": {*material.measured.sizes, *material.test.sizes},
     }
 
-    def layers(B: int, save: bool) -> dict[str, Any]:
-        return {
-            name: {"samples": [stop - start for start, stop in cut.parts], "blas_threads": cut.blas_threads}
-            for name, cut in stack.cuts(T, B, save=save).items()
-        }
-
     return {
-        purpose: [{"batch": B, "layers": layers(B, purpose == "training")} for B in sorted(found, reverse=True)]
+        purpose: [describe_cut(model, T, B, save=purpose == "training") for B in sorted(found, reverse=True)]
         for purpose, found in sizes.items()
     }
 
@@ -600,15 +583,7 @@ def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped 
         "sequence": {"steps": plan.sequence[0], "features": plan.sequence[1]},
         "parameters": plan.parameters,
         "steps_per_epoch": plan.steps_per_epoch,
-        "machine": {
-            "backend": plan.backend,
-            "kernels": list(plan.kernels),
-            "cores": place.backend.cores,
-            "cores_decided_by": place.backend.decided_by,
-            "processes": place.backend.processes,
-            "device": plan.device,
-            **plan.made_by,
-        },
+        "machine": {**describe_backend(place.backend, plan.kernels), **plan.made_by},
         "cut": cuts,
         "environment": describe_machine(),
     }

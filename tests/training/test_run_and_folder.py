@@ -285,11 +285,11 @@ def test_the_machine_is_described_in_plain_values():
 
 def test_what_does_not_fit_is_refused(recipe, monkeypatch):
     monkeypatch.setattr(environment, "available_memory", lambda: 2**30)
-    environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}), 1, 10)
+    environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 512, "num_layers": 3}}).model, 1, 10)
     with pytest.raises(
         ValueError, match=r"^4,[\d,]+ parameters need about [\d,.]+ GiB, what is free here is 1.0 GiB; low"
     ):
-        environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 10**6}}), 28, 10)
+        environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 10**6}}).model, 28, 10)
     model = SequenceClassifier(1, 512, 10, num_layers=3)
     environment.refuse_oversize_training(model, 28, 128)
     words = (

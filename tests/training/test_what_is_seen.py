@@ -21,6 +21,7 @@ from lstm_np.display import text
 from lstm_np.display.tables import loss_in_words
 from lstm_np.loop import Epoch, History, Metrics, Position, Step
 from lstm_np.training import curves, reporters
+from lstm_np.training.lines import clock
 from lstm_np.training.recipes import load_recipe, recipe_names
 from lstm_np.training.records import Best, Outcome, Plan
 
@@ -223,7 +224,7 @@ def test_the_head_says_what_is_not_as_usual(plan):
     ("seconds", "text"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1:00"), (3599.6, "1:00:00"), (3727, "1:02:07")]
 )
 def test_clock(seconds, text):
-    assert reporters._clock(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_the_best_epoch():
