@@ -528,6 +528,13 @@ def test_small_work_is_not_shared_out():
     assert len(cut.share_out(4, 28, 32, 28, 16, 8, False).parts) == 1
 
 
+def test_small_products_have_one_thread():
+    """Those of a few samples of a small layer; of one sample, and of a large layer, BLAS may use all cores."""
+    assert cut.share_out(4, 1, 32, 30, 15, 2, True) == cut.Cut(((0, 15),), 1)
+    assert cut.share_out(4, 1, 32, 30, 1, 2, True).blas_threads == 2
+    assert cut.share_out(4, 28, 512, 28, 8, 2, True).blas_threads == 2
+
+
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(512, 157, 64), (7, 3, 2), (388, 541, 300), (64, 10**6, 64)])
 def test_blocks_divide_the_rows(rows, inner, columns):
     assert rows % block_rows(rows, inner, columns) == 0
