@@ -96,6 +96,11 @@ class Page:
         """What the card says at an address, every sum unfolded."""
         return self.tab.evaluate(READ_CARD, "#" + "&".join(f"{key}={value}" for key, value in where.items()))
 
+    def go(self, **where: Any) -> None:
+        """Show an address, and wait until it is drawn."""
+        self.card(**where)
+        self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def map(self, name: str) -> dict[str, Any]:
         """The pixels of a map and of its legend."""
         return self.tab.evaluate(READ_MAP, name)

@@ -100,6 +100,32 @@ def open_page(browser):
         one.close()
 
 
+@pytest.fixture(scope="session")
+def shared_pages(browser):
+    """The page that was opened last, for `shared_page`."""
+    kept: list[Page] = []
+    yield kept
+    for one in kept:
+        one.close()
+
+
+@pytest.fixture
+def shared_page(browser, shared_pages):
+    """shared_page(path) -> Page, as tests before have left it: opened once for all tests in a row that ask for it.
+
+    For tests that say by an address what they look at, or look at what no test changes: opening takes a second.
+    """
+
+    def call(path: Path) -> Page:
+        if not shared_pages or shared_pages[0].path != path:
+            while shared_pages:
+                shared_pages.pop().close()
+            shared_pages.append(Page(browser, path))
+        return shared_pages[0]
+
+    return call
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--explain-values", type=int, default=40, help="random values of each page that are compared [40]")
 

@@ -16,6 +16,12 @@ from .test_page import RUNS
 COMPUTED = [name for name in RUNS if name != "columns"]
 
 
+@pytest.fixture(params=COMPUTED, scope="module")
+def computed(request, make_case):
+    """A case that the page computes itself; of this scope, since pytest then runs all tests of a case in a row."""
+    return make_case(**RUNS[request.param])
+
+
 def drawn_pixels(shown):
     """What the model reads of the drawing, (T, D), from the table behind the image."""
     shown.tab.evaluate("document.querySelector('#panel-image details').open = true")
@@ -54,15 +60,13 @@ def draw(shown, strokes):
 SEVEN = [[(0.2, 0.2), (0.5, 0.2), (0.8, 0.22), (0.6, 0.5), (0.45, 0.85)], [(0.35, 0.5), (0.7, 0.52)]]
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-def test_a_drawn_digit_is_read_as_the_engine_reads_it(name, make_case, open_page):
-    case = make_case(**RUNS[name])
-    shown = open_page(case.path)
+def test_a_drawn_digit_is_read_as_the_engine_reads_it(computed, shared_page):
+    shown = shared_page(computed.path)
     shown.tab.locator("#draw").click()
     draw(shown, SEVEN)
     x, printed = drawn_pixels(shown), printed_probabilities(shown)
     assert x.max() == 1
-    trace = lstm_np.trace(case.trained.model, x[np.newaxis])
+    trace = lstm_np.trace(computed.trained.model, x[np.newaxis])
     np.testing.assert_allclose(printed, trace.probabilities[0], atol=1e-5)
     assert "computed in the page" in shown.text("#about")
     assert shown.complaints == []
@@ -96,12 +100,11 @@ def test_a_digit_is_drawn_by_keyboard(make_case, open_page):
     assert "your digit" in shown.text("#about")
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-def test_held_values_are_those_of_the_engine(name, make_case, open_page):
-    case = make_case(**RUNS[name])
+def test_held_values_are_those_of_the_engine(computed, shared_page):
+    case = computed
     model, rng = case.trained.model, np.random.default_rng(5)
     stack = model.recurrent
-    shown = open_page(case.path)
+    shown = shared_page(case.path)
     for _ in range(4):
         single = stack.singles[rng.integers(len(stack.singles))]
         value = stack.cell.values[rng.integers(len(stack.cell.values))]

@@ -35,8 +35,9 @@ RUNS = {
 }
 
 
-@pytest.fixture(params=list(RUNS))
+@pytest.fixture(params=list(RUNS), scope="module")
 def case(request, make_case):
+    """A model of each kind; of this scope, since pytest then runs all tests of a case in a row."""
     return make_case(**RUNS[request.param])
 
 
@@ -85,16 +86,16 @@ def check_sum(table, total, dtype):
         assert math.isclose(product, float(term), rel_tol=2e-7, abs_tol=1e-300), name
 
 
-def test_it_opens_from_disk_without_a_network(case, open_page):
-    shown = open_page(case.path)
+def test_it_opens_from_disk_without_a_network(case, shared_page):
+    shown = shared_page(case.path)
     assert shown.requests == []
     assert shown.complaints == []
     assert shown.text("#title").startswith(("An ", "A "))
     assert shown.text("#verdict").startswith("Its answer: ")
 
 
-def test_every_number_of_a_card_is_the_engines(case, open_page, how_many):
-    shown, traces, rng = open_page(case.path), traces_of(case), np.random.default_rng(1)
+def test_every_number_of_a_card_is_the_engines(case, shared_page, how_many):
+    shown, traces, rng = shared_page(case.path), traces_of(case), np.random.default_rng(1)
     dtype, values = case.trained.model.dtype, case.trained.model.recurrent.cell.values
     count = how_many if case.trained.model.config["cell"] == "lstm" else max(how_many // 3, 8)
     for sample, layer, reverse, t, unit, value in places(case, rng, count):
@@ -112,8 +113,8 @@ def test_every_number_of_a_card_is_the_engines(case, open_page, how_many):
         assert eval(card["python"], {"trace": trace}) == trace.value(value, **where)[0, t, unit]
 
 
-def test_every_gradient_of_a_card_is_the_engines(case, open_page, how_many):
-    shown, traces, rng = open_page(case.path), traces_of(case), np.random.default_rng(2)
+def test_every_gradient_of_a_card_is_the_engines(case, shared_page, how_many):
+    shown, traces, rng = shared_page(case.path), traces_of(case), np.random.default_rng(2)
     dtype, values = case.trained.model.dtype, case.trained.model.recurrent.cell.values
     for sample, layer, reverse, t, unit, value in places(case, rng, max(how_many // 3, 8)):
         trace, where = traces[sample], {"layer": layer, "reverse": reverse}
@@ -128,9 +129,9 @@ def test_every_gradient_of_a_card_is_the_engines(case, open_page, how_many):
         assert eval(card["python"], {"trace": trace}) == trace.gradient(value, **where)[0, t, unit]
 
 
-def test_the_terms_are_the_weights_times_what_they_multiply(make_case, open_page):
+def test_the_terms_are_the_weights_times_what_they_multiply(make_case, shared_page):
     case = make_case()
-    shown, (trace, *_), params = open_page(case.path), traces_of(case), case.trained.model.params
+    shown, (trace, *_), params = shared_page(case.path), traces_of(case), case.trained.model.params
     card = shown.card(**address(0, False, 9, 5, "f", 0, "forward"))
     found = {name.replace(" ", ""): (left, right) for name, left, right, _ in card["sums"][0]["terms"]}
     H, row = 30, 30 + 5
@@ -145,18 +146,19 @@ def test_the_terms_are_the_weights_times_what_they_multiply(make_case, open_page
     assert np.float32(found[f"b[{row}]"][0]) == params["layer0.b"][row]
 
 
-def test_before_the_first_step_the_state_is_zero(make_case, open_page):
+def test_before_the_first_step_the_state_is_zero(make_case, shared_page):
     case = make_case()
-    card = open_page(case.path).card(**address(0, False, 0, 5, "f", 0, "forward"))
+    card = shared_page(case.path).card(**address(0, False, 0, 5, "f", 0, "forward"))
     recurrent = [term for term in card["sums"][0]["terms"] if term[0].startswith("U")]
     assert len(recurrent) == 30
     assert all(float(term[3]) == 0 for term in recurrent)
 
 
-def test_the_colours_of_maps_are_the_values(case, open_page, how_many):
-    shown, traces, rng = open_page(case.path, color_scheme="light"), traces_of(case), np.random.default_rng(3)
+def test_the_colours_of_maps_are_the_values(case, shared_page, how_many):
+    shown, traces, rng = shared_page(case.path), traces_of(case), np.random.default_rng(3)
     model = case.trained.model
     top = {"layer": model.recurrent.num_layers - 1}
+    shown.go(s=0, layer=f"layer{top['layer']}")
     for name in model.recurrent.cell.values:
         seen = shown.map(name)
         pixels = np.array(seen["pixels"], float).reshape(seen["height"], seen["width"], 4)
@@ -177,9 +179,11 @@ def test_the_colours_of_maps_are_the_values(case, open_page, how_many):
             assert abs(255 * place - index) <= 0.5 + 1e-4, (name, units[row], t)
 
 
-def test_the_image_lies_on_its_side(make_case, open_page):
+def test_the_image_lies_on_its_side(make_case, shared_page):
     case = make_case()
-    seen = open_page(case.path, color_scheme="light").map("image")
+    shown = shared_page(case.path)
+    shown.go(s=0)
+    seen = shown.map("image")
     pixels = np.array(seen["pixels"]).reshape(28, 28, 4)[:, :, 0]
     ink = case.samples[0].image
     for t, k in ((3, 4), (12, 9), (20, 25)):
@@ -215,8 +219,8 @@ OPEN_TABLES = """
 """
 
 
-def test_tables_stand_behind_all_pictures(case, open_page):
-    shown = open_page(case.path)
+def test_tables_stand_behind_all_pictures(case, shared_page):
+    shown = shared_page(case.path)
     rows = shown.tab.evaluate(OPEN_TABLES)
     assert len(rows) >= 5
     assert min(rows) > 1
