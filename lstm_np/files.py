@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import os
 import shlex
 import stat
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import TextIO
 
 TEMPORARY = ".part"  # what the name of a file ends in until it is whole
@@ -150,3 +154,26 @@ def discard_buffered(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+class UncachedSource(importlib.machinery.SourceFileLoader):
+    """Loads a Python file as it stands: bytecode is neither read nor written.
+
+    Python takes cached bytecode for that of a file with the same size and the same second of its last change, so an
+    edit such as - for + right after a run would change nothing.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file.  Raises OSError and SyntaxError."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def module_of(name: str, path: Path) -> tuple[ModuleType, Callable[[], None]]:
+    """A module of a Python file, and what runs the file in it, as it stands now (`UncachedSource`)."""
+    absolute = os.path.abspath(path)  # it stands in tracebacks, whatever the current folder is by then
+    loader = UncachedSource(name, absolute)
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=absolute)
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    return module, lambda: loader.exec_module(module)

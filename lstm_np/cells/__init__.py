@@ -6,7 +6,6 @@ Read `lstm_np.cells.lstm` first.  `lstm_np.cells.declaration` says what a cell i
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from lstm_np.cells import gru, gru_reset_before, lstm, rnn, rnn_relu
 from lstm_np.cells.declaration import Cell, CellError, Parameter, Product, read_cell
 from lstm_np.cells.trial import try_step
+from lstm_np.files import module_of
 
 __all__ = [
     "BUILT_IN",
@@ -97,16 +97,15 @@ def register_cell_file(path: str | os.PathLike[str]) -> Cell:
     """
     path = Path(path).expanduser()
     name = path.stem
-    spec = importlib.util.spec_from_file_location(f"lstm_np_cell_{name}", path)
-    if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
+    if path.suffix != ".py" or not path.is_file():
         raise CellError(f"{path}: no such Python file; a cell is one like lstm_np/cells/lstm.py")
     _check_name(name)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as an import does: some definitions look their own module up there
+    module, run = module_of(f"lstm_np_cell_{name}", path)
+    sys.modules[module.__name__] = module  # as an import does: some definitions look their own module up there
     try:
-        spec.loader.exec_module(module)
+        run()
     except (Exception, SystemExit) as error:
-        del sys.modules[spec.name]
+        del sys.modules[module.__name__]
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CellError(f"{path}: the file does not run ({reason})") from error
     cell = register_cell(name, module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 
 import lstm_np
 from lstm_np.cells import BUILT_IN, CELLS, FILES, get_cell, register_cell_file
+from lstm_np.gradcheck.own_cell.user_code import load_file
 from tests.cells.own_cells import CIFG, PEEPHOLE, TWO_PRODUCTS, changed
 from tests.kernels.test_named_values import LIMIT, make_case, worst_error
 
@@ -223,6 +226,20 @@ def test_a_file_is_registered_under_its_name(tmp_path):
     assert get_cell("cifg").gates == ("f", "o", "g")
     lstm_np.register_cell("cifg", module_of(CIFG))
     assert "cifg" not in FILES
+
+
+@pytest.mark.parametrize(("load", "module"), [(register_cell_file, "lstm_np_cell_cifg"), (load_file, "checked_cifg")])
+def test_an_edit_of_the_same_second_and_size_is_seen(tmp_path, monkeypatch, load, module):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path, found = tmp_path / "cifg.py", []
+    for number in (1, 2):
+        path.write_text(f"NUMBER = {number}\n" + CIFG, encoding="utf-8")
+        os.utime(path, (1e9, 1e9))
+        if number == 1:  # as an import of the file leaves it
+            py_compile.compile(os.fspath(path))
+        load(path)
+        found.append(sys.modules[module].NUMBER)
+    assert found == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -98,19 +98,24 @@ def test_the_run_folder(invoke, tmp_path, curves):
 
 
 def test_weights_are_those_of_the_end_and_best_those_of_the_best_epoch(invoke, tmp_path):
-    # the second half of the training is spoilt by a learning rate that only Adam's first steps survive
+    # a learning rate that only Adam's first steps survive; by chance, which the BLAS decides, the last epoch is best
     flags = ("--dataset", "digits", "--hidden-size", 16, "--batch-size", 16, "--validation", 200)
-    result = invoke("train", *flags, "--epochs", 6, "--learning-rate", 0.08, "--json", "--out", "run")
-    summary = json.loads(result.out)
-    with open("run/metrics.csv") as file:
-        accuracies = [float(row["validation_accuracy"]) for row in csv.DictReader(file)]
-    assert summary["best_by"] == "validation accuracy"
-    assert summary["best_epoch"] == int(np.argmax(accuracies)) + 1
-    assert summary["best_epoch"] < 6, "the best epoch must not be the last one for this test to mean anything"
+    for seed in range(6):
+        run = f"run{seed}"
+        result = invoke("train", *flags, "--epochs", 6, "--learning-rate", 0.08, "--json", "--seed", seed, "--out", run)
+        summary = json.loads(result.out)
+        with open(f"{run}/metrics.csv") as file:
+            accuracies = [float(row["validation_accuracy"]) for row in csv.DictReader(file)]
+        assert summary["best_by"] == "validation accuracy"
+        assert summary["best_epoch"] == int(np.argmax(accuracies)) + 1
+        if summary["best_epoch"] < 6:
+            break
+    else:
+        pytest.fail("the last epoch was the best of every run, so none shows what is kept")
     digits = lstm_np.data.load_digits()
     split = digits.split(200)
     for name, epoch in (("weights", 6), ("best", summary["best_epoch"])):
-        model = lstm_np.SequenceClassifier.load(f"run/{name}.safetensors")
+        model = lstm_np.SequenceClassifier.load(f"{run}/{name}.safetensors")
         metrics = model.evaluate(split.validation_images * np.float32(digits.scale), split.validation_labels)
         assert metrics.accuracy == pytest.approx(accuracies[epoch - 1])
         assert model.notes["epoch"] == epoch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import inspect
 import linecache
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.errors import LstmNpError
+from lstm_np.files import module_of
 
 
 class CheckError(LstmNpError, ValueError):
@@ -44,18 +44,15 @@ def load_file(path: str | os.PathLike[str]) -> ModuleType:
         raise CheckError(f"{path}: a Python file is expected, one whose name ends in .py")
     with path.open("rb"):
         pass  # a file that is not there or cannot be read is an OSError that says so
-    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise CheckError(f"{path}: cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as an import does: some definitions look their own module up there
+    module, run = module_of(f"checked_{path.stem}", path)
+    sys.modules[module.__name__] = module  # as an import does: some definitions look their own module up there
     folder, no_bytecode = str(path.resolve().parent), sys.dont_write_bytecode
     sys.path.insert(0, folder)  # its neighbours can be imported, as when it is run
     sys.dont_write_bytecode = True
     try:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            spec.loader.exec_module(module)
+            run()
     except SyntaxError as error:
         raise CheckError(f"{Path(error.filename or path).name} line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
