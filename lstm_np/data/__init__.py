@@ -1,4 +1,4 @@
-"""Data: IDX files, MNIST, the embedded digits, download, and batches in the layout of the engine."""
+"""Data: IDX files, MNIST, the embedded digits, download, sequences of one's own, and batches for the engine."""
 
 from lstm_np.data.batches import Batches
 from lstm_np.data.dataset import Dataset, DatasetError, Split, sequence_view
@@ -8,6 +8,7 @@ from lstm_np.data.idx import IDXError, read_idx
 from lstm_np.data.load import load_dataset
 from lstm_np.data.mnist import load_mnist
 from lstm_np.data.scaling import SequenceScaler
+from lstm_np.data.sequences import SequenceImputer, Sequences, read_sequences
 
 __all__ = [
     "Batches",
@@ -15,12 +16,15 @@ __all__ = [
     "DatasetError",
     "DownloadError",
     "IDXError",
+    "SequenceImputer",
     "SequenceScaler",
+    "Sequences",
     "Split",
     "fetch",
     "load_dataset",
     "load_digits",
     "load_mnist",
     "read_idx",
+    "read_sequences",
     "sequence_view",
 ]

@@ -7,7 +7,8 @@ the model's file (`state`), so that whatever the model is given later is scaled 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ KINDS = ("standard", "minmax", "robust")
 VALUES_AT_ONCE = 1 << 20  # that are converted together, so that arrays on disk may be larger than memory
 
 Sequences = npt.ArrayLike | Sequence[npt.ArrayLike]  # (N, T, D), or a list of (T_i, D)
+Before = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # (n, T, D) and lengths (n,) -> (n, T, D)
 
 
 class SequenceScaler:
@@ -65,8 +67,18 @@ class SequenceScaler:
 
     __hash__ = None  # type: ignore[assignment]  # it changes with fit
 
-    def fit(self, x: Sequences, lengths: npt.ArrayLike | None = None, *, samples: npt.ArrayLike | None = None) -> Self:
-        """Learn offset and scale from sequences (N, T, D) or a list of (T_i, D); of `samples` (indices) alone if given.
+    def fit(
+        self,
+        x: Sequences,
+        lengths: npt.ArrayLike | None = None,
+        *,
+        samples: npt.ArrayLike | None = None,
+        before: Before | None = None,
+    ) -> Self:
+        """Learn offset and scale from sequences (N, T, D) or a list of (T_i, D).
+
+        samples  the indices of those that count; None: all
+        before   what is done with some sequences of an array, and their lengths, before they are looked at
 
         Raises ValueError as the class.
         """
@@ -74,7 +86,8 @@ class SequenceScaler:
         chosen = np.arange(len(sequences)) if samples is None else np.asarray(samples, dtype=np.int64)
         features = _features(sequences)
         low, high, total, count = np.full(features, np.inf), np.full(features, -np.inf), np.zeros(features), 0
-        for block in _blocks(sequences, counts, chosen):
+        blocks = partial(_blocks, sequences, counts, chosen, before)
+        for block in blocks():
             if not np.isfinite(block).all():
                 raise ValueError(
                     "x has values that are not finite (NaN or infinity); fill them or leave them out first"
@@ -86,7 +99,7 @@ class SequenceScaler:
         if count == 0:
             raise ValueError("found no step of any sequence to fit a scaler on, expected at least 1")
         with np.errstate(over="ignore", invalid="ignore"):
-            offset, scale = self._fitted(sequences, counts, chosen, low, high, total / count, count)
+            offset, scale = self._fitted(blocks, low, high, total / count, count)
         if not (np.isfinite(offset).all() and np.isfinite(scale).all()):
             raise ValueError("x has values too large to be scaled (their sums or squares are infinite in float64)")
         constant = (high == low) | (scale == 0)
@@ -96,9 +109,7 @@ class SequenceScaler:
 
     def _fitted(
         self,
-        sequences: np.ndarray | list[np.ndarray],
-        counts: np.ndarray | None,
-        chosen: np.ndarray,
+        blocks: Callable[[], Iterator[np.ndarray]],
         low: np.ndarray,
         high: np.ndarray,
         mean: np.ndarray,
@@ -109,12 +120,12 @@ class SequenceScaler:
             return low, high - low
         if self.kind == "standard":  # a second pass: squares of values would lose what squares of deviations keep
             squares = np.zeros_like(mean)
-            for block in _blocks(sequences, counts, chosen):
+            for block in blocks():
                 squares += np.square(block - mean).sum(axis=0)
             return mean, np.sqrt(squares / count)
         quartiles = np.empty((3, len(mean)))
         for feature in range(len(mean)):
-            parts = [block[:, feature].copy() for block in _blocks(sequences, counts, chosen)]
+            parts = [block[:, feature].copy() for block in blocks()]
             quartiles[:, feature] = np.percentile(np.concatenate(parts), (25, 50, 75))
         return quartiles[1], quartiles[2] - quartiles[0]
 
@@ -199,7 +210,10 @@ def _features(sequences: np.ndarray | list[np.ndarray]) -> int:
 
 
 def _blocks(
-    sequences: np.ndarray | list[np.ndarray], counts: np.ndarray | None, chosen: np.ndarray
+    sequences: np.ndarray | list[np.ndarray],
+    counts: np.ndarray | None,
+    chosen: np.ndarray,
+    before: Before | None,
 ) -> Iterator[np.ndarray]:
     """The steps of the chosen sequences, (n, D) float64, some sequences at a time."""
     if isinstance(sequences, list):
@@ -221,6 +235,8 @@ def _blocks(
     for start in range(0, len(chosen), rows):
         which = chosen[start : start + rows]
         part = sequences[which].astype(np.float64, copy=False)
+        if before is not None:
+            part = before(part, None if counts is None else counts[which])
         if counts is None:
             yield part.reshape(-1, D)
         elif (real := as_mask(counts[which], T)).any():
