@@ -252,8 +252,9 @@ class SequenceClassifier:
         there is after each sequence's own last step; with an input projection x must be 0 at steps that it does not
         have.
         """
-        flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
-        logits, h, cache, _ = self.run_on(x, None, packing=packing, **flags)
+        logits, h, cache, _ = self.run_on(
+            x, None, packing=packing, save=save, dropout_key=dropout_key, holds=holds, trace=trace
+        )
         return logits, h, cache
 
     def run_on(
@@ -278,9 +279,18 @@ class SequenceClassifier:
             x = self.project(x)
         # of layers that all read forwards the last output is the final state, and a truncated pass has no other window
         sequence = self.read_out == "last_output" and truncation is None
-        flags: dict[str, Any] = {"save": save, "dropout_key": dropout_key, "holds": holds, "trace": trace}
-        flags |= {"resets": resets, "truncation": truncation}
-        y, final, cache = stack.run(x, state, packing=packing, sequence=sequence, **flags)
+        y, final, cache = stack.run(
+            x,
+            state,
+            packing=packing,
+            sequence=sequence,
+            save=save,
+            dropout_key=dropout_key,
+            holds=holds,
+            trace=trace,
+            resets=resets,
+            truncation=truncation,
+        )
         if y is not None:
             h = y[:, -1, :] if packing is None else packing.at_last(y)
         else:
@@ -481,7 +491,7 @@ class SequenceClassifier:
         `lengths`, `mask` and `hold` as for `loss_and_gradients`.  Raises ValueError for a bad x, lengths or hold.
         """
         x, packing = self._enter(x, lengths, mask)
-        return self.run(x, packing=packing, save=False, dropout_key=None, holds=self.read_holds(hold))[0].T
+        return self.run_on(x, None, packing=packing, save=False, holds=self.read_holds(hold))[0].T
 
     def predict_proba(
         self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512, resets: Array | None = None
@@ -1145,7 +1155,8 @@ class SequenceClassifier:
         """x (B, T, D) -> (D, T, B) on the backend, in the model's dtype, and finite in it where steps are real."""
         x = as_numbers(self.backend, x, "x")
         entered, packing = self._convert(x, real)
-        entered = entered if packing is None else packing.cleaned(entered)
+        if packing is not None:
+            entered = packing.cleaned(entered)
         if x.dtype.kind in "fc" and not self._is_finite(entered):
             self._refuse_values(self._is_finite(x if packing is None else packing.cleaned(x.transpose(2, 1, 0))))
         return entered, packing

@@ -40,6 +40,7 @@ class Parameters(dict[str, Any]):
         if start != flat.shape[0]:
             raise ValueError(f"the shapes name {start} values, the vector has {flat.shape[0]}")
         super().__init__(views)
+        self._sections: dict[str, dict[str, Array]] = {}
 
     @classmethod
     def from_host(cls, backend: Backend, arrays: Mapping[str, Array], dtype: str) -> Parameters:
@@ -110,8 +111,12 @@ class Parameters(dict[str, Any]):
         >>> list(lstm_np.LSTM(2, 3).params.section("layer0"))
         ['W', 'U', 'b']
         """
-        start = prefix + "."
-        return {name[len(start) :]: array for name, array in self.items() if name.startswith(start)}
+        found = self._sections.get(prefix)
+        if found is None:
+            start = prefix + "."
+            found = {name[len(start) :]: array for name, array in self.items() if name.startswith(start)}
+            self._sections[prefix] = found
+        return found.copy()
 
     def leading(self, count: int) -> Parameters:
         """The first `count` parameters, sharing the vector.

@@ -115,7 +115,10 @@ class blas_threads:
 
     def __exit__(self, *_: object) -> None:
         with _lock:
-            _in_force[:] = [entry for entry in _in_force if entry[0] is not self]
+            if _in_force[-1][0] is self:
+                _in_force.pop()
+            else:
+                _in_force[:] = [entry for entry in _in_force if entry[0] is not self]
             _set([_in_force[-1][1]] * len(_found) if _in_force else _found)
 
 

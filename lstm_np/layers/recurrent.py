@@ -579,7 +579,7 @@ class Recurrent:
         given, recorded = x, self._new_trace(bool(holds or self.config["hold"]), packing) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
-            dropping = self._drops(layer) and dropout_key is not None and (sequence or not top)
+            dropping = dropout_key is not None and self._drops(layer) and (sequence or not top)
             outputs = []
             for single in self.singles_of(layer):
                 wanted = sequence or not top or trace

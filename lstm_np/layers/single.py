@@ -61,8 +61,8 @@ class Single:
 
     def initial_state(self, B: int) -> State:
         """The initial state of B samples where none is given, parts (H, B): zeros, or what was trained."""
-        xp, shape = self.backend.xp, (self.spec.hidden_size, B)
-        zeros = tuple(xp.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.state)
+        new, shape, dtype = self.backend.xp.zeros, (self.spec.hidden_size, B), self.spec.dtype
+        zeros = tuple([new(shape, dtype=dtype) for _ in self.spec.cell.state])
         if not self.learned:
             return zeros
         return tuple(zero + self.params[name][:, None] for zero, name in zip(zeros, self.learned, strict=True))
@@ -75,13 +75,14 @@ class Single:
 
         Where a part is the initial state is True, False, or (B,) booleans.
         """
-        if resets is None and all(part is not None for part in state):
-            return tuple(part for part in state if part is not None), (False,) * len(state)
+        given = [part for part in state if part is not None]
+        if resets is None and len(given) in (0, len(state)):
+            return (tuple(given), (False,) * len(state)) if given else (self.initial_state(B), (True,) * len(state))
         xp, begun, where = self.backend.xp, [], []
         for part, own in zip(state, self.initial_state(B), strict=True):
-            given = part is not None and resets is not None
-            begun.append(xp.where(resets, own, part) if given else own if part is None else part)
-            where.append(True if part is None else resets if given else False)
+            reset = part is not None and resets is not None
+            begun.append(xp.where(resets, own, part) if reset else own if part is None else part)
+            where.append(True if part is None else resets if reset else False)
         return tuple(begun), tuple(where)
 
     def forward(
@@ -196,6 +197,8 @@ class Single:
     @property
     def step_params(self) -> dict[str, Array]:
         """`params` without a trained initial state: what the steps compute with."""
+        if not self.learned:
+            return dict(self.params)
         return {name: array for name, array in self.params.items() if name not in self.learned}
 
     def _initial_gradients(

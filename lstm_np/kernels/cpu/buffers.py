@@ -397,6 +397,8 @@ class Pool(Generic[Item]):
             return
         while not self._given.empty():
             self._free.append(self._given.get())
+        if len(self._free) == 1:
+            return
         sizes = [self._bytes_of(item) for _, item in reversed(self._free)]
         limit = max(max(sizes), min(SMALL, TIMES_THE_LARGEST * max(sizes)))
         kept = sum(total <= limit for total in itertools.accumulate(sizes[:FREE_LIMIT]))

@@ -130,19 +130,14 @@ class NumpyFusedKernel:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
         params = _contiguous(params)
-        state = tuple([np.array(part, self.spec.dtype, order="C") for part in state])
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
         found = self.cut(T, B, save)
+        if B == 1 and not save and packing is None:
+            return y, self._infer_one(params, x, state, y, found.blas_threads), None
+        state = tuple([np.array(part, self.spec.dtype, order="C") for part in state])
         ragged, lengths = packing is not None, None
         if packing is not None:
             found, lengths = dealt(found), packing.lengths[packing.order].astype(self.spec.dtype)
-        elif B == 1 and not save:
-            with blas_threads(found.blas_threads):
-                count = min(T, sample.INFER_STEPS)
-                one = self._one_sample.take(count, partial(self._new_one, count))
-                one.run(params, x[:, :, 0], [part[:, 0] for part in state], None if y is None else y[:, :, 0])
-                self._one_sample.give(count, one)
-            return y, state, None
         key = T, found, save, ragged
         with workers_for(found, self.backend) as workers, blas_threads(found.blas_threads):
             workspace = self._take(key)
@@ -194,6 +189,15 @@ class NumpyFusedKernel:
             self._totals.give(None, room)
         saved.release()
         return dx, gradients if state_gradient else None, {name: grads[name] for name in params}
+
+    def _infer_one(self, params: Params, x: Array, state: State, y: Array | None, threads: int) -> State:
+        """The final state of one sample without a backward pass, whose outputs go to y, if they are wanted."""
+        count = min(x.shape[1], sample.INFER_STEPS)
+        with blas_threads(threads):
+            one = self._one_sample.take(count, partial(self._new_one, count))
+            final = one.run(params, x[:, :, 0], state, None if y is None else y[:, :, 0])
+            self._one_sample.give(count, one)
+        return final
 
     def _new_one(self, count: int) -> OneSample:
         """Buffers for one sample without a backward pass, `count` steps at a time."""

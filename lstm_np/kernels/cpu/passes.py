@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_np.arrays import Array, Params
+from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
 from lstm_np.kernels.cpu.packed import PackedFrom
@@ -166,12 +166,11 @@ class OneSample(ABC):
         else:
             input_products(self.job, params, x, self.added[:count])
 
-    def run(self, params: Params, x: Array, state: Sequence[Array], y: Array | None) -> None:
-        """x (D, T) to y (H, T); the state's parts (H,) are the initial ones and become the final ones."""
-        U, hs, T = self._weights(params), self.hs, x.shape[1]
-        hs[0] = state[0]
-        for part, given in zip(self.others, state[1:], strict=True):
-            part[...] = given
+    def run(self, params: Params, x: Array, state: State, y: Array | None) -> State:
+        """x (D, T) to y (H, T), and the final state from the initial one, parts (H, 1)."""
+        U, hs, others, T = self._weights(params), self.hs, self.others, x.shape[1]
+        for part, given in zip((hs[0], *others), state, strict=True):
+            part[...] = given[:, 0]
         for start in range(0, T, self._count):
             n = min(self._count, T - start)
             self._begin(params, x[:, start : start + n].T)
@@ -179,5 +178,4 @@ class OneSample(ABC):
             if y is not None:
                 y[:, start : start + n] = hs[1 : n + 1].T
             hs[0] = hs[n]
-        for part, found in zip(state, (hs[0], *self.others), strict=True):
-            part[...] = found
+        return tuple([part[:, None].copy() for part in (hs[0], *others)])
