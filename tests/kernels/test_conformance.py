@@ -54,6 +54,34 @@ def make_params(rng: np.random.Generator, cell: Cell, D: int, H: int, bias: bool
     return params
 
 
+def sizes_of_terms(expected: dict, params: dict, alone: Callable[[int], dict], B: int) -> Callable[[str], np.ndarray]:
+    """What gives, by name, the sum of the sizes of what each sample adds to a result that is a parameter's gradient.
+
+    alone  the results for one sample, by its number
+    """
+
+    def sizes(what: str) -> np.ndarray:
+        if what[1:] not in params:  # no sum over samples: nothing that cancels
+            return expected[what]
+        return sum(abs(alone(n)[what]) for n in range(B))
+
+    return sizes
+
+
+def check_agreement(
+    what: str, found: np.ndarray, expected: np.ndarray, dtype: str, sizes: Callable[[str], np.ndarray]
+) -> None:
+    """Compare relative to the norm; `sizes`: as `sizes_of_terms` gives it.
+
+    Where the sum over samples that is a parameter's gradient cancels, as that of a single unit may, what is left holds
+    little but the rounding of its terms: it is then compared relative to a hundredth of the sum of their sizes.
+    """
+    error, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
+    if error > TOLERANCE[dtype] * norm:
+        norm = max(norm, CANCELS * np.linalg.norm(sizes(what)))
+    assert error <= TOLERANCE[dtype] * norm, f"{what}: off by {error} of {norm}"
+
+
 def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
     """The same values as a contiguous (D, T, B), a view of (B, T, D), or every second column of a wider array."""
     if layout == "contiguous":
@@ -126,14 +154,9 @@ def both(
     reference = ReferenceKernel(LayerSpec(cell, D, H, ask["bias"], "float64"), HOST)
     expected = run(reference, exact, exact(x), None if dy is None else exact(dy))
 
-    def sizes(what: str) -> np.ndarray:
-        if what[1:] not in params:  # no sum over samples: nothing that cancels
-            return expected[what]
-        samples = [slice(n, n + 1) for n in range(B)]
-        return sum(
-            abs(run(reference, exact, exact(x[:, :, s]), None if dy is None else exact(dy[:, :, s]), s)[what])
-            for s in samples
-        )
+    def alone(n: int) -> dict:
+        own = slice(n, n + 1)
+        return run(reference, exact, exact(x[:, :, own]), None if dy is None else exact(dy[:, :, own]), own)
 
     found = run(
         kernel_class(name)(LayerSpec(cell, D, H, ask["bias"], dtype), backend),
@@ -142,15 +165,11 @@ def both(
         None if dy is None else backend.from_host(lay_out(dy, ask["dy"])),
     )
     pairs = [(what, None if found[what] is None else backend.to_host(found[what]), expected[what]) for what in expected]
-    return pairs, sizes
+    return pairs, sizes_of_terms(expected, params, alone, B)
 
 
 def check(name: str, backend: Backend, cell: str, dtype: str, ask: dict) -> None:
-    """Compare all of it.
-
-    Where the sum over samples that is a parameter's gradient cancels, as that of a single unit may, what is left holds
-    little but the rounding of its terms: it is then compared relative to a hundredth of the sum of their sizes.
-    """
+    """Compare all of it."""
     pairs, sizes = both(name, backend, get_cell(cell), dtype, ask)
     for what, found, expected in pairs:
         if expected is None:
@@ -158,10 +177,7 @@ def check(name: str, backend: Backend, cell: str, dtype: str, ask: dict) -> None
             continue
         assert found.shape == expected.shape, what
         assert found.dtype == dtype, what
-        error, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
-        if error > TOLERANCE[dtype] * norm:
-            norm = max(norm, CANCELS * np.linalg.norm(sizes(what)))
-        assert error <= TOLERANCE[dtype] * norm, f"{what}: off by {error} of {norm}"
+        check_agreement(what, found, expected, dtype, sizes)
 
 
 @pytest.mark.parametrize(("name", "backend", "cell", "dtype"), table())
