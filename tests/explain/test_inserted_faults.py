@@ -54,19 +54,23 @@ PAGE = {
 def compare(shown, case):
     """What the tests of the page compare, at a few places."""
     (trace, *_), rng = traces_of(case), np.random.default_rng(0)
-    for _ in range(6):
-        t, unit, value = int(rng.integers(2, 28)), int(rng.integers(30)), "ifog"[rng.integers(4)]
-        card = shown.card(**address(0, False, t, unit, value, 0, "forward"))
+    places = [(int(rng.integers(2, 28)), int(rng.integers(30)), "ifog"[rng.integers(4)]) for _ in range(6)]
+    wanted = [
+        address(0, False, row, unit, value, 0, tab)
+        for t, unit, value in places
+        for row, tab in ((t, "forward"), (t, "backward"), (27, "backward"))
+    ]
+    cards = iter(shown.cards(wanted))
+    for t, unit, value in places:
+        forward, backward, last = next(cards), next(cards), next(cards)
         for name in trace.values:
-            assert np.float32(card["chips"][name]) == trace.value(name)[0, t, unit]
-        assert np.float32(card["engine"][f"a.{value}"]) == trace.pre_activation(value)[0, t, unit]
-        check_sum(card["sums"][0], trace.pre_activation(value)[0, t, unit], "float32")
-        card = shown.card(**address(0, False, t, unit, value, 0, "backward"))
+            assert np.float32(forward["chips"][name]) == trace.value(name)[0, t, unit]
+        assert np.float32(forward["engine"][f"a.{value}"]) == trace.pre_activation(value)[0, t, unit]
+        check_sum(forward["sums"][0], trace.pre_activation(value)[0, t, unit], "float32")
         for name in trace.values:
-            assert np.float32(card["engine"][f"d.{name}"]) == trace.gradient(name)[0, t, unit]
-        assert np.float32(card["engine"][f"d.a.{value}"]) == trace.pre_activation_gradient(value)[0, t, unit]
-        card = shown.card(**address(0, False, 27, unit, value, 0, "backward"))
-        check_sum(card["sums"][0], trace.gradient("h")[0, 27, unit], "float32")
+            assert np.float32(backward["engine"][f"d.{name}"]) == trace.gradient(name)[0, t, unit]
+        assert np.float32(backward["engine"][f"d.a.{value}"]) == trace.pre_activation_gradient(value)[0, t, unit]
+        check_sum(last["sums"][0], trace.gradient("h")[0, 27, unit], "float32")
     np.testing.assert_array_equal(printed_probabilities(shown).astype(np.float32), trace.probabilities[0])
 
 

@@ -74,6 +74,14 @@ def address(layer, reverse, t, unit, value, sample, tab):
     return {"s": sample, "t": t + 1, "u": unit, "v": value, "layer": name, "tab": tab}
 
 
+def with_cards(shown, found, tab):
+    """Each of `places` with its card; the page shows them in one go."""
+    addresses = [
+        address(layer, reverse, t, unit, value, sample, tab) for sample, layer, reverse, t, unit, value in found
+    ]
+    return zip(found, shown.cards(addresses), strict=True)
+
+
 def check_sum(table, total, dtype):
     """The printed terms add up to the printed total, and each term is the product of its printed factors."""
     terms = [float(term) for *_, term in table["terms"]]
@@ -98,9 +106,8 @@ def test_every_number_of_a_card_is_the_engines(case, shared_page, how_many):
     shown, traces, rng = shared_page(case.path), traces_of(case), np.random.default_rng(1)
     dtype, values = case.trained.model.dtype, case.trained.model.recurrent.cell.values
     count = how_many if case.trained.model.config["cell"] == "lstm" else max(how_many // 3, 8)
-    for sample, layer, reverse, t, unit, value in places(case, rng, count):
+    for (sample, layer, reverse, t, unit, value), card in with_cards(shown, places(case, rng, count), "forward"):
         trace, where = traces[sample], {"layer": layer, "reverse": reverse}
-        card = shown.card(**address(layer, reverse, t, unit, value, sample, "forward"))
         for name in values:
             assert number(card["chips"][name], dtype) == trace.value(name, **where)[0, t, unit], (name, card["title"])
         if value in trace.gates:
@@ -116,9 +123,9 @@ def test_every_number_of_a_card_is_the_engines(case, shared_page, how_many):
 def test_every_gradient_of_a_card_is_the_engines(case, shared_page, how_many):
     shown, traces, rng = shared_page(case.path), traces_of(case), np.random.default_rng(2)
     dtype, values = case.trained.model.dtype, case.trained.model.recurrent.cell.values
-    for sample, layer, reverse, t, unit, value in places(case, rng, max(how_many // 3, 8)):
+    found = places(case, rng, max(how_many // 3, 8))
+    for (sample, layer, reverse, t, unit, value), card in with_cards(shown, found, "backward"):
         trace, where = traces[sample], {"layer": layer, "reverse": reverse}
-        card = shown.card(**address(layer, reverse, t, unit, value, sample, "backward"))
         for name in values:
             expected = trace.gradient(name, **where)[0, t, unit]
             assert number(card["engine"][f"d.{name}"], dtype) == expected, (name, card["title"])
@@ -377,12 +384,12 @@ TRIMMED = {
 def test_a_file_with_some_units_alone_is_exact_about_them(name, make_case, open_page, how_many):
     case = make_case(**TRIMMED[name])
     shown, traces, rng = open_page(case.path), traces_of(case), np.random.default_rng(4)
-    ids = data_of(case.path)["ids"]
+    ids, found = data_of(case.path)["ids"], []
     for sample, layer, reverse, t, _, value in places(case, rng, max(how_many // 3, 8)):
         kept = ids[f"layer{layer}" + ("_reverse" if reverse else "")]
-        unit = int(kept[rng.integers(len(kept))])
+        found.append((sample, layer, reverse, t, int(kept[rng.integers(len(kept))]), value))
+    for (sample, layer, reverse, t, unit, value), card in with_cards(shown, found, "forward"):
         trace, where = traces[sample], {"layer": layer, "reverse": reverse}
-        card = shown.card(**address(layer, reverse, t, unit, value, sample, "forward"))
         assert f"unit {unit} " in card["title"]
         assert np.float32(card["chips"][value]) == trace.value(value, **where)[0, t, unit]
         if value in trace.gates:
@@ -390,7 +397,8 @@ def test_a_file_with_some_units_alone_is_exact_about_them(name, make_case, open_
             assert any("the other" in term[0] for term in card["sums"][0]["terms"])
         elif value == "m":
             check_sum(card["sums"][0], trace.value("m", **where)[0, t, unit], "float32")
-        card = shown.card(**address(layer, reverse, t, unit, value, sample, "backward"))
+    for (sample, layer, reverse, t, unit, _), card in with_cards(shown, found, "backward"):
+        trace, where = traces[sample], {"layer": layer, "reverse": reverse}
         check_sum(card["sums"][0], trace.gradient("h", **where)[0, t, unit], "float32")
         if 'gradient("s' in card["python"]:
             check_sum(card["sums"][1], trace.gradient("s", **where)[0, t, unit], "float32")
