@@ -47,15 +47,16 @@ from lstm_np.gradcheck.own_cell.check import CellReport, CheckError, check_cell
 from lstm_np.holds import Hold, HoldError
 from lstm_np.kernels import KernelWarning
 from lstm_np.layers import GRU, LSTM, RNN, Parameters, Recurrent, Stream
-from lstm_np.loop import Epoch, History, Metrics, NonFiniteLossError, Position, TrainingDivergedError
-from lstm_np.model import SequenceClassifier
+from lstm_np.loop import Epoch, History, NonFiniteLossError, Position, TrainingDivergedError
+from lstm_np.metrics import Metrics, RegressionMetrics
+from lstm_np.model import SequenceClassifier, SequenceModel, SequenceRegressor
 from lstm_np.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from lstm_np.options import OptionError, OptionWarning
 from lstm_np.packing import Packed, pack, pad, unpad
 from lstm_np.trace import Trace, TraceError, trace
 from lstm_np.weights import WeightsError
 
-load = SequenceClassifier.load
+load = SequenceModel.load
 
 try:
     __version__ = version("lstm_np")
@@ -95,7 +96,9 @@ __all__ = [
     "RMSProp",
     "Recurrent",
     "ReduceLROnPlateau",
+    "RegressionMetrics",
     "SequenceClassifier",
+    "SequenceRegressor",
     "Stream",
     "Trace",
     "TraceError",

@@ -16,7 +16,7 @@ argument.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_np.loop import Epoch
@@ -25,7 +25,8 @@ from lstm_np.options import Option, check_bool, check_count
 from lstm_np.parameters import Parameters
 
 AUTO = "auto"  # the validation's loss where there is one, else that of training
-MONITORS = (AUTO, "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+CLASSIFICATION, REGRESSION = ("loss", "accuracy"), ("mean_squared_error", "mean_absolute_error", "r2")
+MONITORS = (AUTO, *(f"{part}_{name}" for part in ("train", "validation") for name in (*CLASSIFICATION, *REGRESSION)))
 THRESHOLDS = ("rel", "abs")
 
 
@@ -54,6 +55,12 @@ class Callback:
         """Before training: by which optimizer, and whether each epoch is measured on validation data.
 
         Raises ValueError where the callback does not fit.
+        """
+
+    def check_metrics(self, names: Sequence[str]) -> None:
+        """Before training: the names of the numbers that each epoch is measured by.
+
+        Raises ValueError where the callback looks at another.
         """
 
     def finish(self) -> None:
@@ -94,6 +101,14 @@ class _Monitoring(Callback):
                 "some out, or monitor train_loss"
             )
 
+    def check_metrics(self, names: Sequence[str]) -> None:
+        """As `Callback.check_metrics`."""
+        name = self._watched.partition("_")[2]
+        if name not in names:
+            raise ValueError(
+                f"{type(self).__name__} monitors {self._watched}, but the metrics of this model are {', '.join(names)}"
+            )
+
     def value(self, epoch: Epoch) -> float:
         """The monitored number of an epoch; nan where it was not measured."""
         part, _, name = self._watched.partition("_")
@@ -104,7 +119,7 @@ class _Monitoring(Callback):
         """Whether a value beats the best by a margin, absolute or a share of it; nan never does."""
         if self.best is None:
             return math.isfinite(value)
-        if self._watched.endswith("loss"):
+        if self._watched.endswith(("loss", "error")):
             return value < (self.best * (1.0 - margin) if relative else self.best - margin)
         return value > (self.best * (1.0 + margin) if relative else self.best + margin)
 
@@ -115,8 +130,8 @@ class EarlyStopping(_Monitoring):
     params        those of the model, `model.params`
     patience      epochs in a row that are not better, after which training ends
     min_delta     by how much a value must beat the best to be better
-    monitor       "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", or "auto": the loss of
-                  validation where there is one, else of training
+    monitor       "train_" or "validation_" and a number of the model's metrics, such as "validation_accuracy" or
+                  "train_r2", or "auto": the loss of validation where there is one, else of training
     restore_best  whether `params` are those of the best epoch when training has ended, by this or by itself.
                   Checkpoints hold the last epoch's: `resume` and the same call again restore the best
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lstm_np.arrays import Array
@@ -21,6 +21,7 @@ from lstm_np.backends import Backend
 from lstm_np.display.curves import draw_learning_curves
 from lstm_np.display.tables import EpochRow, epoch_columns, epoch_head, html_table
 from lstm_np.errors import LstmNpError
+from lstm_np.metrics import AnyMetrics, Metrics, from_dict
 from lstm_np.options import check_count
 from lstm_np.parameters import Parameters
 
@@ -98,34 +99,13 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """Mean loss and accuracy over `count` samples, of which `correct` were classified correctly.
-
-    >>> lstm_np.Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
-    Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
-    """
-
-    loss: float
-    accuracy: float
-    count: int
-    correct: int
-
-
-def mean_of(loss_sum: float, correct: int, count: int) -> Metrics:
-    """Metrics from sums over `count` samples; nan for none."""
-    if count == 0:
-        return Metrics(math.nan, math.nan, 0, 0)
-    return Metrics(loss_sum / count, correct / count, count, correct)
-
-
-@dataclass(frozen=True)
 class Step:
     """One completed training step.  Converting loss and correct to numbers may wait for a device."""
 
     position: Position  # after it
     samples: int
     loss: Array
-    correct: Array
+    correct: Array  # right answers; of a regressor the sum of the absolute errors
     running: Sums  # over this epoch so far
 
     @property
@@ -151,11 +131,11 @@ class Epoch:
 
     number: int  # over the whole run, from 1
     steps: int  # over the whole run so far
-    train: Metrics
-    validation: Metrics | None
+    train: Any  # `Metrics` of a classifier, `RegressionMetrics` of a regressor
+    validation: Any  # likewise, or None
     seconds: float = field(compare=False)  # training only
     share: float = 1.0  # of its batches that were trained on; below 1 where it was cut short
-    # mean loss and accuracy of the stretches between two looks, in order
+    # mean loss and accuracy (or absolute error) of the stretches between two looks, in order
     looks: tuple[tuple[float, float], ...] = field(default=(), repr=False)
 
     @property
@@ -171,7 +151,7 @@ class Epoch:
         '    1    0.5000    80.00%        10      0.10'
         """
         pairs = (_pair(self.train), _pair(self.validation))
-        return EpochRow(self.number, *pairs, self.steps, self.seconds, self.share)
+        return EpochRow(self.number, *pairs, self.steps, self.seconds, self.share, self.train.second)
 
 
 class History(Sequence[Epoch]):
@@ -210,18 +190,25 @@ class History(Sequence[Epoch]):
     def __repr__(self) -> str:
         if not self._epochs:
             return "no epochs"
-        return "\n".join([*epoch_head(self._held), *(epoch.row().line(self._held) for epoch in self)])
+        return "\n".join([*epoch_head(self._held, self._second), *(epoch.row().line(self._held) for epoch in self)])
 
     def _repr_html_(self) -> str:
         rows = [epoch.row().entries(self._held) for epoch in self]
-        return html_table("", epoch_columns(self._held), rows, "train, then validation" if self._held else "")
+        return html_table(
+            "", epoch_columns(self._held, self._second), rows, "train, then validation" if self._held else ""
+        )
 
     @property
     def _held(self) -> bool:
         return any(epoch.validation is not None for epoch in self)
 
+    @property
+    def _second(self) -> str:
+        return self._epochs[0].train.second if self._epochs else Metrics.second
+
     def plot(self, *, held_out: str = "validation", title: str = "") -> Figure:
-        """Loss and accuracy over the epochs, in training and on what was held out: a matplotlib Figure.
+        """Loss and accuracy (of a regressor the mean absolute error) over the epochs, in training and on what was held
+        out: a matplotlib Figure.
 
         held_out  what to call the data of `Epoch.validation`
         title     over both curves
@@ -238,7 +225,7 @@ class History(Sequence[Epoch]):
         xs: list[float] = []
         means: list[tuple[float, float]] = []
         for epoch in self:
-            looks = epoch.looks or ((epoch.train.loss, epoch.train.accuracy),)
+            looks = epoch.looks or ((epoch.train.loss, epoch.train.score),)
             stretches = min(len(looks), -(-STRETCHES // len(self)))
             for k in range(stretches):
                 part = looks[k * len(looks) // stretches : (k + 1) * len(looks) // stretches]
@@ -247,10 +234,11 @@ class History(Sequence[Epoch]):
         held = [(end, epoch.validation) for end, epoch in zip(ends, self, strict=True)]
         return draw_learning_curves(
             within=[(x, loss, accuracy) for x, (loss, accuracy) in zip(xs, means, strict=True)],
-            train=[(end, epoch.train.accuracy) for end, epoch in zip(ends, self, strict=True)],
-            held=[(end, metrics.loss, metrics.accuracy) for end, metrics in held if metrics and metrics.count],
+            train=[(end, epoch.train.score) for end, epoch in zip(ends, self, strict=True)],
+            held=[(end, metrics.loss, metrics.score) for end, metrics in held if metrics and metrics.count],
             held_out=held_out,
             title=title,
+            second=self._second,
         )
 
     def state(self) -> list[dict[str, Any]]:
@@ -260,7 +248,14 @@ class History(Sequence[Epoch]):
         >>> history.state()[0]["train"]
         {'loss': 0.5, 'accuracy': 0.8, 'count': 10, 'correct': 8}
         """
-        return [asdict(epoch) for epoch in self]
+        return [
+            {
+                **{item.name: getattr(epoch, item.name) for item in fields(epoch)},
+                "train": epoch.train.as_dict(),
+                "validation": None if epoch.validation is None else epoch.validation.as_dict(),
+            }
+            for epoch in self
+        ]
 
     @classmethod
     def from_state(cls, state: Iterable[Mapping[str, Any]]) -> History:
@@ -274,27 +269,27 @@ class History(Sequence[Epoch]):
         for values in state:
             validation = values["validation"]
             own = {
-                "train": Metrics(**values["train"]),
-                "validation": None if validation is None else Metrics(**validation),
+                "train": from_dict(values["train"]),
+                "validation": None if validation is None else from_dict(validation),
                 "looks": tuple((loss, accuracy) for loss, accuracy in values["looks"]),
             }
             epochs.append(Epoch(**{**values, **own}))
         return cls(epochs)
 
 
-def _pair(metrics: Metrics | None) -> tuple[float, float] | None:
-    return (metrics.loss, metrics.accuracy) if metrics is not None and metrics.count else None
+def _pair(metrics: AnyMetrics | None) -> tuple[float, float] | None:
+    return (metrics.loss, metrics.score) if metrics is not None and metrics.count else None
 
 
 # ---- the epoch under way
 
 
 class Sums(Protocol):
-    """Sums of loss and correct answers over the epoch under way: `Running`, or something that a device fills."""
+    """Sums of what metrics are made of over the epoch under way: those of `lstm_np.metrics`, or what a device fills."""
 
-    count: int  # samples
+    count: int  # answers: samples, or their steps
 
-    def read(self) -> Metrics:
+    def read(self) -> Any:
         """The means so far; may wait for a device.  nan before the first batch."""
         ...
 
@@ -303,7 +298,7 @@ class Sums(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """{"loss": float, "correct": int, "count": int}."""
+        """Plain values by name; of a classifier {"loss": float, "correct": int, "count": int}."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -319,7 +314,7 @@ class Glance(Protocol):
         """Whether `read` will not wait."""
         ...
 
-    def read(self) -> Metrics:
+    def read(self) -> Any:
         """The means.  Raises TrainingDivergedError where they are not finite."""
         ...
 
@@ -328,52 +323,18 @@ class Glance(Protocol):
 class Seen:
     """A `Glance` at what is known already."""
 
-    metrics: Metrics
+    metrics: AnyMetrics
     ready: bool = True
 
-    def read(self) -> Metrics:
+    def read(self) -> AnyMetrics:
         """The means."""
         return self.metrics
-
-
-class Running:
-    """`Sums` as arrays of a backend."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._loss: Array = 0.0
-        self._correct: Array = 0
-        self.count = 0
-
-    def add(self, loss: Array, correct: Array, count: int) -> None:
-        """Add a batch of `count` samples: its mean loss and its number of correct answers, both 0-dimensional."""
-        self._loss = self._loss + loss.astype("float64") * float(count)
-        self._correct = self._correct + correct
-        self.count += count
-
-    def read(self) -> Metrics:
-        """As `Sums.read`."""
-        state = self.state()
-        return mean_of(state["loss"], state["correct"], state["count"])
-
-    def reset(self) -> None:
-        """As `Sums.reset`."""
-        self.restore({"loss": 0.0, "correct": 0, "count": 0})
-
-    def state(self) -> dict[str, Any]:
-        """As `Sums.state`."""
-        loss, correct = self._backend.to_host(self._loss), self._backend.to_host(self._correct)
-        return {"loss": float(loss), "correct": int(correct), "count": self.count}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """As `Sums.restore`."""
-        self._loss, self._correct, self.count = state["loss"], state["correct"], state["count"]
 
 
 class Progress:
     """How the epoch under way went so far.
 
-    looks    mean loss and accuracy of the samples between two looks at the sums, in order
+    looks    mean loss and accuracy (or absolute error) of the samples between two looks at the sums, in order
     seconds  spent in training
     """
 
@@ -384,7 +345,7 @@ class Progress:
         """An epoch begins."""
         self.looks: list[tuple[float, float]] = []
         self._coming: list[Glance] = []
-        self._seen = Metrics(0.0, 0.0, 0, 0)  # at the last look
+        self._seen: AnyMetrics = Metrics(0.0, 0.0, 0, 0)  # at the last look
         self._spent, self._began = 0.0, math.nan
 
     def expect(self, glance: Glance) -> None:
@@ -398,22 +359,18 @@ class Progress:
         while self._coming:
             self.look(self._coming.pop(0).read())
 
-    def look(self, now: Metrics) -> None:
+    def look(self, now: AnyMetrics) -> None:
         """Keep the means of the samples since the last look, if there were any."""
         if now.count > self._seen.count:
             self.looks, self._seen = list(self._with(now)), now
 
-    def until(self, now: Metrics) -> tuple[tuple[float, float], ...]:
+    def until(self, now: AnyMetrics) -> tuple[tuple[float, float], ...]:
         """The looks, and behind them one at `now` if there were samples since the last; waits for those expected."""
         self.settle()
         return self._with(now)
 
-    def _with(self, now: Metrics) -> tuple[tuple[float, float], ...]:
-        count = now.count - self._seen.count
-        if not count:
-            return tuple(self.looks)
-        loss = now.loss * now.count - self._seen.loss * self._seen.count
-        return (*self.looks, (loss / count, (now.correct - self._seen.correct) / count))
+    def _with(self, now: AnyMetrics) -> tuple[tuple[float, float], ...]:
+        return (*self.looks, now.since(self._seen)) if now.count > self._seen.count else tuple(self.looks)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -432,12 +389,12 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """Everything as plain values; waits for the glances that are expected."""
         self.settle()
-        return {"looks": [list(look) for look in self.looks], "seen": asdict(self._seen), "seconds": self.seconds}
+        return {"looks": [list(look) for look in self.looks], "seen": self._seen.as_dict(), "seconds": self.seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.looks, self._coming = [(loss, accuracy) for loss, accuracy in state["looks"]], []
-        self._seen, self._spent = Metrics(**state["seen"]), state["seconds"]
+        self._seen, self._spent = from_dict(state["seen"]), state["seconds"]
 
 
 # ---- what the loop runs
@@ -484,7 +441,7 @@ class Steps(Protocol):
 
     model      what is trained; the loop keeps its `position` true after every step
     optimizer  what gathers from step to step
-    sums       of loss and correct answers over the epoch under way; `step` adds to them
+    sums       of what the metrics are made of over the epoch under way; `step` adds to them
     progress   of the epoch under way; the loop looks LOOKS_PER_EPOCH times at the sums
 
     There are two: `lstm_np.steps.ModelSteps`, gradients -> reduce -> check -> apply on any backend, and
@@ -508,11 +465,13 @@ class Steps(Protocol):
     def step(self, batch: Any, number: int) -> tuple[Array, Array, int]:
         """Make step `number` (from 1) and add to the sums: (mean loss, correct answers, samples) of the batch.
 
+        Of a regressor the second is the sum of the absolute errors.
+
         Raises TrainingDivergedError before anything changes, where loss and gradient can be read without waiting.
         """
         ...
 
-    def look(self) -> Metrics:
+    def look(self) -> Any:
         """The means of the epoch so far; waits for a device, and asks there whether training has diverged.
 
         Raises TrainingDivergedError where the backend's reads are not free, so that steps cannot look themselves, and
@@ -569,7 +528,7 @@ def train(
     *,
     epochs: int,
     max_steps: int | None = None,
-    validate: Callable[[], Metrics | None] | None = None,
+    validate: Callable[[], Any] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
     stop: Callable[[], bool] | None = None,

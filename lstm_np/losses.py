@@ -245,6 +245,9 @@ def binary_cross_entropy(
     return _weighted(xp, losses, gradient, weights, reduction)
 
 
+ERRORS = {"squared": squared_error, "absolute": absolute_error, "huber": huber}
+
+
 def _difference(xp: Namespace, outputs: Array, targets: Array) -> Array:
     _check_shape("targets", targets, tuple(outputs.shape))
     return outputs - targets.astype(xp.real(outputs).dtype)

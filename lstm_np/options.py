@@ -56,8 +56,8 @@ class Option:
     """One option; the settings of a recipe that are no options of a model are described and checked in the same way.
 
     name, help     what it is called, and the sentence that explains it
-    kind           bool, int, float, str, tuple (two numbers), dict (numbers by name), np.dtype, or object for what is
-                   checked elsewhere
+    kind           bool, int, float, str, tuple (two numbers), list (numbers), dict (numbers by name), np.dtype, or
+                   object for what is checked elsewhere
     default        REQUIRED where there is none
     optional       whether it may be None
     choices        the texts it may be; with kind bool: those that it may be besides true and false
@@ -85,7 +85,7 @@ class Option:
     flag: str | None = None
 
     def check(self, value: Any, called: str | None = None, none: str = "None") -> Any:
-        """`value` as Python's own bool, int, float, str, pair or dict of floats; a dtype as its name.
+        """`value` as Python's own bool, int, float, str, pair, list or dict of floats; a dtype as its name.
 
         NumPy's scalars are numbers like any other.  `called` is what the user calls the option, `none` how no value is
         written there.  Raises OptionError.
@@ -137,7 +137,7 @@ def _numbers_of(kind: type, plain: Any) -> Iterable[float]:
     """The numbers in a value of that kind, whose range is checked."""
     if kind is dict:
         return plain.values()
-    return plain if kind is tuple else (plain,) if kind in (int, float) else ()
+    return plain if kind in (tuple, list) else (plain,) if kind in (int, float) else ()
 
 
 def _short(value: object) -> str:
@@ -175,6 +175,13 @@ def _pair(value: object) -> tuple[float, ...] | None:
     return tuple(part for part in parts if part is not None) if parts and None not in parts else None
 
 
+def _list(value: Any) -> list[float] | None:
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    numbers = [_float(part) for part in plain] if isinstance(plain, (list, tuple)) else []
+    found = [number for number in numbers if number is not None]
+    return found if found and len(found) == len(numbers) else None
+
+
 def _mapping(value: Any) -> dict[str, float] | None:
     named = {_str(name): _float(number) for name, number in value.items()} if isinstance(value, Mapping) else {}
     plain = {name: number for name, number in named.items() if name is not None and number is not None}
@@ -190,11 +197,11 @@ def _dtype(value: Any) -> str | None:
 
 # kind -> what makes a value Python's own, or None where it is not of that kind; and what that kind is called
 _PLAIN: dict[type, Callable[[Any], object]] = {
-    bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, dict: _mapping, np.dtype: _dtype,
+    bool: _bool, int: _int, float: _float, str: _str, tuple: _pair, list: _list, dict: _mapping, np.dtype: _dtype,
     object: lambda value: value,
 }  # fmt: skip
-_WORDS = {int: "a whole number", float: "a number", str: "text", tuple: "two numbers", np.dtype: "a dtype or its name",
-          dict: 'numbers by name, like {"f": 1.0},', object: "something"}  # fmt: skip
+_WORDS = {int: "a whole number", float: "a number", str: "text", tuple: "two numbers", list: "a list of numbers",
+          np.dtype: "a dtype or its name", dict: 'numbers by name, like {"f": 1.0},', object: "something"}  # fmt: skip
 
 
 def check_bool(name: str, value: Any) -> bool:
@@ -221,7 +228,8 @@ OPTIONS: tuple[Option, ...] = (
            recipe=False),
     Option("hidden_size", "units per layer (H); a list has those of each layer, and so their number", int, at_least=1,
            several=True),
-    Option("num_classes", "classes (K)", int, at_least=2, recipe=False),
+    Option("num_classes", "classes (K); with loss=\"binary\" labels, each 0 or 1", int, at_least=1, recipe=False),
+    Option("num_targets", "numbers that are predicted (M)", int, 1, at_least=1, recipe=False),
     Option("num_layers", "recurrent layers (L)", int, 1, at_least=1, flag="layers"),
     Option("bias", "one bias vector per layer and direction (true), none (false), or two that are added, both trained, "
            "as PyTorch has them (double)", bool, True, choices=("double",)),
@@ -261,10 +269,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("readout_initializer", "initial weights of the read-out (the output layer); none: as initializer", str, None,
            optional=True, choices=DENSE_INITIALIZERS),
     Option("readout_bias", "initial biases of the read-out; none: the initializer's own", float, None, optional=True),
-    Option("read_out", "what the classifier reads: the state after the last step of each direction, or the output at "
-           "step T", str, "final_state", choices=("final_state", "last_output")),
-    Option("loss", "loss function; softmax_twice is a published mistake, to study it", str, "softmax",
-           choices=("softmax", "softmax_twice")),
+    Option("read_out", "what is read of the top layer: the state after the last step of each direction, the output at "
+           "the last step, the mean or the maximum of the outputs over the steps that a sequence has, or the output at "
+           "each of them, for a prediction at each", str, "final_state",
+           choices=("final_state", "last_output", "mean", "max", "each_step"), private=("each_step",)),
+    Option("loss", "loss function: cross-entropy of one of K classes (softmax), or of K labels that are 0 or 1 each "
+           "(binary); softmax_twice is a published mistake, to study it", str, "softmax",
+           choices=("softmax", "softmax_twice", "binary"), private=("binary",)),
+    Option("class_weights", "what each of the K classes counts in the loss, at least 0; of binary labels: what their "
+           "ones count; none: 1 each", list, None, optional=True, at_least=0, recipe=False),
+    Option("label_smoothing", "share of each target that is spread evenly over all classes", float, 0.0, at_least=0,
+           below=1),
+    Option("ignored_label", "labels of this value count nothing; none: all count", int, None, optional=True,
+           recipe=False),
+    Option("huber_delta", "error up to which the Huber loss is squared; beyond it, it is absolute", float, 1.0, above=0,
+           recipe=False),
     Option("stateful", "each batch goes on from the state in which the one before ended, sequence by sequence, within "
            "an epoch and within a call of predict or evaluate", bool, False, recipe=False),
     Option("dtype", "floating-point type of the parameters", np.dtype, "float32",
@@ -275,18 +294,32 @@ OPTIONS: tuple[Option, ...] = (
 )  # fmt: skip
 BY_NAME = {option.name: option for option in OPTIONS}
 
+# options that are another thing for regressors than for classifiers
+OF_REGRESSORS = {
+    option.name: option
+    for option in (
+        Option("loss", "loss function of the difference between output and target: its square, its size, or Huber's",
+               str, "squared", choices=("squared", "absolute", "huber"), recipe=False),
+    )
+}  # fmt: skip
+
+
+def of(constructor: Any) -> dict[str, Option]:
+    """The options by name, as they are for a layer's or model's class: `own_options` of it take precedence."""
+    return {**BY_NAME, **getattr(constructor, "own_options", {})}
+
 
 def given(local_variables: Mapping[str, Any]) -> dict[str, Any]:
     """The options among the `locals()` of a constructor that has just been called, by name."""
     return {name: local_variables[name] for name in BY_NAME if name in local_variables}
 
 
-def check(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name, each as Python's own value, in the order of the list.
+def check(values: Mapping[str, Any], table: Mapping[str, Option] = BY_NAME) -> dict[str, Any]:
+    """Options by name, each as Python's own value, in the order of the list; `table` as `of` gives it.
 
     Raises OptionError.
     """
-    checked = {name: option.check(values[name]) for name, option in BY_NAME.items() if name in values}
+    checked = {name: option.check(values[name]) for name, option in table.items() if name in values}
     if checked.get("bias") is False:
         if checked.get("forget_bias_at") == "run":
             raise OptionError("a forget bias added at run time needs a layer with a bias")
@@ -298,6 +331,8 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
             raise OptionError(f"hidden_size is {sizes}, for {len(sizes)} layers; num_layers is {checked['num_layers']}")
         checked |= {"hidden_size": sizes if len(set(sizes)) > 1 else sizes[0], "num_layers": len(sizes)}
     _check_directions(checked)
+    if checked.get("num_classes") == 1 and checked.get("loss") != "binary":
+        raise OptionError('num_classes must be at least 2, found 1; a single label of 0 or 1 is loss="binary"')
     return checked
 
 
@@ -327,9 +362,9 @@ def taken_by(constructor: Callable[..., object]) -> tuple[str, ...]:
     return tuple(name for name in BY_NAME if name in parameters)
 
 
-def changed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `values` that are options and not at their defaults."""
-    return {name: value for name, value in values.items() if name in BY_NAME and value != BY_NAME[name].default}
+def changed(values: Mapping[str, Any], table: Mapping[str, Option] = BY_NAME) -> dict[str, Any]:
+    """Those of `values` that are options and not at their defaults; `table` as `of` gives it."""
+    return {name: value for name, value in values.items() if name in table and value != table[name].default}
 
 
 def of_kernel(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,11 +372,11 @@ def of_kernel(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changed(values).items() if BY_NAME[name].kernel}
 
 
-def as_call(name: str, values: Mapping[str, Any]) -> str:
+def as_call(name: str, values: Mapping[str, Any], table: Mapping[str, Option] = BY_NAME) -> str:
     """The call of `name` with these options, `LSTM(28, 128, num_layers=2)`; what is at its default is left out."""
-    said = changed(values)
-    sizes = [repr(value) for key, value in said.items() if BY_NAME[key].default is REQUIRED]
-    others = [f"{key}={value!r}" for key, value in said.items() if BY_NAME[key].default is not REQUIRED]
+    said = changed(values, table)
+    sizes = [repr(value) for key, value in said.items() if table[key].default is REQUIRED]
+    others = [f"{key}={value!r}" for key, value in said.items() if table[key].default is not REQUIRED]
     return f"{name}({', '.join(sizes + others)})"
 
 
@@ -383,7 +418,7 @@ def documented(cls: Class) -> Class:
     with_hints(cls)
     lines = []
     for name in taken_by(cls):
-        option = BY_NAME[name]
+        option = of(cls)[name]
         default = "" if option.default is REQUIRED else f" [{option.default}]"
         lines.append(
             textwrap.fill(option.help + default, 116, initial_indent=f"{name:<16} ", subsequent_indent=" " * 17)

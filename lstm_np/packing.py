@@ -312,6 +312,37 @@ def _pad(
     return x, lengths
 
 
+def pad_targets(targets: Any, steps: int) -> Any:
+    """Targets of each step that are a list of arrays (T_i, ...) as one array (B, `steps`, ...), 0 behind their ends.
+
+    Anything else comes back as it is.
+
+    >>> from lstm_np.packing import pad_targets
+    >>> pad_targets([[1, 2], [3]], 3).tolist()
+    [[1, 2, 0], [3, 0, 0]]
+
+    Raises ValueError for arrays that differ in more than the number of their steps, or have more of them.
+    """
+    if not isinstance(targets, (list, tuple)) or not targets or not all(hasattr(one, "__len__") for one in targets):
+        return targets
+    if len({len(one) for one in targets} | {steps}) == 1:
+        return targets
+    arrays = [np.asarray(as_array(one, f"the targets of sequence {k}")) for k, one in enumerate(targets)]
+    inner = {array.shape[1:] for array in arrays}
+    if len({len(array) for array in arrays}) == 1 and len(arrays[0]) != steps and len(inner) == 1:
+        return targets  # of one length, which is another: no steps, or the wrong number of them
+    for k, array in enumerate(arrays):
+        if array.shape[1:] != arrays[0].shape[1:] or len(array) > steps:
+            raise ValueError(
+                f"the targets of sequence {k} have shape {array.shape}; expected at most {steps} steps, and otherwise "
+                f"the shape of sequence 0, {arrays[0].shape}"
+            )
+    padded = np.zeros((len(arrays), steps, *arrays[0].shape[1:]), np.result_type(*arrays))
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
+
+
 def unpad(x: Any, lengths: Any = None, *, mask: Any = None) -> list[Any]:
     """The sequences of an array (B, T, ...), each with its own steps alone: arrays (T_i, ...), which are copies.
 

@@ -11,8 +11,9 @@ Each stage is a method, to be replaced one by one in a class of one's own; `Mode
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from lstm_np.arrays import Array, State
 from lstm_np.divergence import NotFinite
-from lstm_np.loop import BatchSource, Position, Progress, Running, Steps, Trainable, TrainingDivergedError
+from lstm_np.loop import BatchSource, Position, Progress, Steps, Trainable, TrainingDivergedError
 from lstm_np.optimizers import Optimizer, check_clip_norm, check_optimizer, clip_by_global_norm, global_norm
 from lstm_np.parameters import Parameters
 
@@ -31,6 +32,8 @@ class BatchGradients:
 
     grads  names and shapes of the model's parameters; `grads.flat` is all of them as one vector
     final  the state after the batch, as that of a `TrainingBatch`; None where nobody may ask for it
+    of     what sums of metrics are made of besides (`lstm_np.metrics`); None where each sequence counts 1
+    parts  of a step that is made of several batches: what each of them gave, without gradients of its own
     """
 
     loss: Array
@@ -38,24 +41,35 @@ class BatchGradients:
     samples: int
     grads: Parameters
     final: Sequence[State] | None = None
+    of: Any = None
+    parts: Sequence[BatchGradients] = ()
+
+    @property
+    def weight(self) -> float:
+        """What the mean loss was divided by."""
+        return float(self.samples if self.of is None else self.of.weight)
 
 
 class TrainingBatch(NamedTuple):
     """A batch of which more is said than x and labels.
 
-    x, labels   as `SequenceClassifier.loss_and_gradients` takes them
+    x, labels   as `SequenceClassifier.loss_and_gradients` takes x and y
     real        lengths (B,) or a mask (B, T): the steps that the sequences have; None: all
+    weights     (B,), what each sequence counts; None: 1 each
     state       where its sequences begin, per layer and direction, parts (H, B); None: the initial state
     resets      (B,) booleans: sequences that begin from the initial state all the same; None: none does
     truncation  (k1, k2) of truncated backpropagation, see `lstm_np.layers.truncation`; None: all steps
+    part        what its dropout masks are keyed by besides the number of the step
     """
 
     x: Array
     labels: Array
     real: Any = None
+    weights: Any = None
     state: Sequence[State] | None = None
     resets: Array | None = None
     truncation: tuple[int, int] | None = None
+    part: tuple[int | str, ...] = ()
 
 
 class Differentiable(Trainable, Protocol):
@@ -66,6 +80,10 @@ class Differentiable(Trainable, Protocol):
 
         Raises ValueError for a batch that does not fit.
         """
+        ...
+
+    def new_sums(self) -> Any:
+        """Sums of what its metrics are made of, before the first batch: `lstm_np.metrics.Running`, or another."""
         ...
 
     def not_finite_before(self, batch: Any) -> NotFinite | None:
@@ -91,12 +109,15 @@ class ModelSteps(Steps):
     rate       what the learning rate is multiplied with at a step (its number, from 1); None: `optimizer.lr` stays as
                it is.  The full rate is what `optimizer.lr` is now
     truncation  (k1, k2) of truncated backpropagation; None: all steps
+    accumulate  k: a step is made of k batches, whose gradients are added, each with the weight that its mean loss has;
+                what `step` takes is a list of them, and an epoch has a k-th of the steps
 
     Loss and gradient norm are looked at in every step, before a parameter changes, where the backend's reads are free
     (NumPy).  On a GPU that would wait for the device in every step: there `look` asks whether the mean loss and all
     parameters are still finite.
 
-    Raises ValueError when the optimizer was made over other parameters, or for a `clip_norm` that is not above 0.
+    Raises ValueError when the optimizer was made over other parameters, for a `clip_norm` that is not above 0, and for
+    `Batches` whose next batch overwrites the last (reuse) where a step is made of several.
     """
 
     def __init__(
@@ -108,23 +129,31 @@ class ModelSteps(Steps):
         clip_norm: float | None = None,
         rate: Callable[[int], float] | None = None,
         truncation: tuple[int, int] | None = None,
+        accumulate: int = 1,
     ) -> None:
         check_optimizer(optimizer, model.params)
         check_clip_norm(clip_norm)
         self.model: Differentiable = model
         self.optimizer: Optimizer = optimizer
-        self.sums, self.progress = Running(model.backend), Progress()
+        self.sums, self.progress = model.new_sums(), Progress()
         self.clip_norm = clip_norm
         self._batches, self._rate, self._full_rate, self._truncation = batches, rate, optimizer.lr, truncation
-        self._grads = model.params.empty_like()
+        self._grads, self._accumulate = model.params.empty_like(), accumulate
+        if accumulate > 1:
+            self._part = model.params.empty_like()  # the gradients of one of the batches of a step
+            if getattr(batches, "reuse", False):
+                raise ValueError("a step of several batches needs arrays of their own for each: Batches(reuse=False)")
 
     def __len__(self) -> int:
-        """Batches per epoch; 0 where there are none."""
-        return 0 if self._batches is None else len(self._batches)
+        """Steps per epoch; 0 where there are no batches."""
+        return 0 if self._batches is None else -(-len(self._batches) // self._accumulate)
 
     def batches(self, start: Position) -> Iterable[Any]:
-        """The batches of the epoch of `start` from there on."""
-        return () if self._batches is None else self._batches.epoch(start.epoch, start.batch, step=start.step)
+        """What the steps of the epoch of `start` are made on, from there on: batches, or lists of them."""
+        if self._batches is None:
+            return ()
+        found = self._batches.epoch(start.epoch, start.batch * self._accumulate, step=start.step)
+        return found if self._accumulate == 1 else _in_lists(found, self._accumulate)
 
     def step(self, batch: Any, number: int) -> tuple[Array, Array, int]:
         """Make step `number` (from 1) on a batch: (mean loss, correct answers, samples); both are in `sums` then.
@@ -137,16 +166,36 @@ class ModelSteps(Steps):
         with np.errstate(over="ignore", invalid="ignore"):  # `check` finds what overflows, and says it once
             made = self.check(self.reduce(self.gradients(batch, number)), batch, number)
             self.apply(made)
-        self.sums.add(made.loss, made.correct, made.samples)
+        for part in made.parts or (made,):
+            self.sums.add(part.loss, part.correct, part.samples, part.of)
         return made.loss, made.correct, made.samples
 
     # ---- the four stages
 
     def gradients(self, batch: Any, number: int) -> BatchGradients:
         """Loss, correct answers and gradients of a batch; number: of the step, which dropout masks are keyed by."""
-        if self._truncation is not None:
-            batch = TrainingBatch(*batch)._replace(truncation=self._truncation)
-        return self.model.batch_gradients(batch, number, self._grads)
+        if self._accumulate > 1:
+            return self._added(batch, number)
+        return self.model.batch_gradients(self._truncated(batch), number, self._grads)
+
+    def _truncated(self, batch: Any) -> Any:
+        """The batch, told how far gradients are followed back in it."""
+        return batch if self._truncation is None else TrainingBatch(*batch)._replace(truncation=self._truncation)
+
+    def _added(self, batches: Sequence[Any], number: int) -> BatchGradients:
+        """As `gradients`, of several batches as if they were one."""
+        parts, total = [], 0.0
+        self._grads.flat[...] = 0
+        for k, batch in enumerate(batches):
+            made = self.model.batch_gradients(_keyed(self._truncated(batch), k), number, self._part)
+            self._grads.flat[...] += self._part.flat * made.weight
+            total += made.weight
+            parts.append(made)
+        total = total or 1.0  # nothing counts: loss and gradients are 0
+        self._grads.flat[...] /= total
+        loss = sum(made.loss * made.weight for made in parts) / total
+        correct, samples = sum(made.correct for made in parts), sum(made.samples for made in parts)
+        return BatchGradients(loss, correct, samples, self._grads, parts=parts)
 
     def reduce(self, made: BatchGradients) -> BatchGradients:
         """The same over all machines that share a batch.  Here there is one, and nothing to do."""
@@ -209,15 +258,17 @@ class ModelSteps(Steps):
 
     def _diverged(self, made: BatchGradients, batch: Any, number: int, found: str) -> TrainingDivergedError:
         """The error that names the first value that is not finite: of what was there before, else on the way."""
-        cause, cure = self.model.not_finite_before(batch) or self._not_finite_kept(), ""
+        batches, cure = batch if self._accumulate > 1 else (batch,), ""
+        cause, at = _first(self.model.not_finite_before(one) for one in batches)
+        cause = cause or self._not_finite_kept()
         if cause is not None:
-            found += f" since {cause.told(self._samples())}"
+            found += f" since {cause.told(self._samples(at))}"
         else:
             cure = f"; lower the learning rate (now {self.optimizer.lr:g}) or clip gradients (clip_norm)"
-            within = self.model.not_finite_within(batch, number)
+            within, at = _first(self.model.not_finite_within(_keyed(one, k), number) for k, one in enumerate(batches))
             given = self.model.not_finite_in(made.grads, "the gradient of {name} is not finite")
             if within is not None:
-                found += f"; the first value that is not finite is {within.told(self._samples())}"
+                found += f"; the first value that is not finite is {within.told(self._samples(at))}"
             elif given is not None:
                 found += f"; {given.told()}, though all is finite when it is computed again"
             elif not math.isfinite(made.loss):
@@ -225,13 +276,30 @@ class ModelSteps(Steps):
         kept = "parameters and optimizer are as before this step"
         return TrainingDivergedError(f"training diverged at step {number}: {found}; {kept}{cure}")
 
-    def _samples(self) -> Sequence[int] | None:
-        """Which samples the batch at the model's position holds, where the source of the batches can tell."""
-        indices, position = getattr(self._batches, "indices", None), self.model.position
-        if indices is None or position.batch >= len(self):
+    def _samples(self, k: int = 0) -> Sequence[int] | None:
+        """Which samples the batch at the model's position holds, or the k-th of them, where the source can tell."""
+        indices, position, source = getattr(self._batches, "indices", None), self.model.position, self._batches
+        if indices is None or source is None or position.batch >= len(self):
             return None
-        found = indices(position.epoch * len(self) + position.batch)
+        found = indices(position.epoch * len(source) + position.batch * self._accumulate + k)
         return range(found.start, found.stop) if isinstance(found, slice) else found
+
+
+def _keyed(batch: Any, k: int) -> Any:
+    """The k-th batch of a step, whose dropout masks are keyed by that too."""
+    return TrainingBatch(*batch)._replace(part=("accumulated", k)) if k else batch
+
+
+def _first(found: Iterable[NotFinite | None]) -> tuple[NotFinite | None, int]:
+    """The first that is something, and which it is; nothing after it is asked for."""
+    return next(((one, k) for k, one in enumerate(found) if one is not None), (None, 0))
+
+
+def _in_lists(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` batches; the last one may be shorter."""
+    iterator = iter(batches)
+    while found := list(itertools.islice(iterator, size)):
+        yield found
 
 
 class StatefulSteps(ModelSteps):

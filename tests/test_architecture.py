@@ -27,7 +27,7 @@ LEVELS = {
         (
             ("arrays", "errors", "other_names", "startup"),
             ("options", "old_names", "extras", "streams", "files", "backends", "workers"),
-            ("display", "parameters", "cells", "weights", "packing"),
+            ("display", "metrics", "parameters", "cells", "weights", "packing"),
             ("data", "kernels", "initializers", "losses", "optimizers", "loop"),
             ("callbacks", "divergence", "holds", "trace", "device", "checkpoints", "distributed"),
             ("steps",),

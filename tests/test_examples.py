@@ -15,17 +15,17 @@ from lstm_np.cells import BUILT_IN, CELLS
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # of these classes every public method has an example, too; of the others the class
-WITH_METHODS = {"LSTM", "GRU", "RNN", "Recurrent", "SequenceClassifier", "Parameters", "Optimizer", "SGD", "Adam",
-                "RMSProp", "Stream", "History", "Epoch", "Position", "Batches", "Dataset"}  # fmt: skip
+WITH_METHODS = {"LSTM", "GRU", "RNN", "Recurrent", "SequenceClassifier", "SequenceRegressor", "Parameters", "Optimizer",
+                "SGD", "Adam", "RMSProp", "Stream", "History", "Epoch", "Position", "Batches", "Dataset"}  # fmt: skip
 # what serves other packages of lstm_np, or classes of one's own that take the place of ours
 INSIDE = {
     "Recurrent.enter", "Recurrent.enter_state", "Recurrent.leave_state", "Recurrent.run", "Recurrent.run_backward",
     "Recurrent.singles_of", "Recurrent.last_mask", "Recurrent.cuts", "Recurrent.enter_resets",
     "Recurrent.packing",
-    "SequenceClassifier.run", "SequenceClassifier.run_on", "SequenceClassifier.backpropagate",
-    "SequenceClassifier.project",
-    "SequenceClassifier.batch_gradients", "SequenceClassifier.read_holds", "SequenceClassifier.not_finite_before",
-    "SequenceClassifier.not_finite_in", "SequenceClassifier.not_finite_within",
+    *(f"{model}.{method}" for model in ("SequenceClassifier", "SequenceRegressor") for method in (
+        "run", "run_on", "backpropagate", "loss", "project", "batch_gradients", "new_sums", "read_holds",
+        "not_finite_before", "not_finite_in", "not_finite_within",
+    )),
 }  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def public():
                 continue
             yield name, thing
             if name in WITH_METHODS:
-                for method, member in vars(thing).items():
+                own = [part for part in thing.__mro__ if part.__module__.startswith("lstm_np.model")] or [thing]
+                for method, member in [item for part in own for item in vars(part).items()]:
                     function = getattr(member, "__func__", member)
                     if inspect.isfunction(function) and function.__name__ == method and not method.startswith("_"):
                         yield f"{thing.__name__}.{method}", function

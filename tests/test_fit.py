@@ -191,15 +191,15 @@ BAD = {
     "clip_norm must be a finite number above 0, or None for no clipping; found -1": {"clip_norm": -1},
     "clip_norm must be a finite number above 0, or None for no clipping; found 0": {"clip_norm": 0},
     "clip_norm must be a finite number above 0, or None for no clipping; found nan": {"clip_norm": float("nan")},
-    r"x must have shape \(B, T, 3\) with B, T >= 1, found \(0, 4, 3\)": {"x": X[:0], "labels": LABELS[:0]},
-    r"validation_data must be a pair \(x, labels\), found ndarray": {"validation_data": X},
+    r"x must have shape \(B, T, 3\) with B, T >= 1, found \(0, 4, 3\)": {"x": X[:0], "y": LABELS[:0]},
+    r"validation_data must be a pair \(x, y\), found ndarray": {"validation_data": X},
     r"validation_data: x must have shape \(B, T, 3\) .*, found \(20, 4, 2\)": {"validation_data": (X[..., :2], LABELS)},
     r"validation_data: labels must be 0 ... 2, found . ... 7": {"validation_data": (X, LABELS + 5)},
     r"validation_data: labels must be integers \(20,\) .*, found int64 \(19,\)": {"validation_data": (X, LABELS[1:])},
     r"validation_data: x has values that are not finite": {"validation_data": (X * np.inf, LABELS)},
-    r"labels must be integers \(20,\) or one-hot \(20, 3\), found float64 \(20,\)": {"labels": LABELS * 1.0},
-    r"labels must be integers \(20,\) or one-hot \(20, 3\), found int64 \(21,\)": {"labels": np.zeros(21, int)},
-    "labels must be 0 ... 2, found . ... 3": {"labels": LABELS + 1},
+    r"labels must be integers \(20,\) or one-hot \(20, 3\), found float64 \(20,\)": {"y": LABELS * 1.0},
+    r"labels must be integers \(20,\) or one-hot \(20, 3\), found int64 \(21,\)": {"y": np.zeros(21, int)},
+    "labels must be 0 ... 2, found . ... 3": {"y": LABELS + 1},
     "x has values beyond the range of float32, the model's dtype": {"x": np.where(X[3, 1, 2] == X, -1.7e308, X)},
     "found sequences complex128": {"x": X * 1j},
 }
@@ -210,13 +210,13 @@ def test_a_bad_argument_of_fit_is_refused_before_any_work(message, monkeypatch):
     model = made()
     monkeypatch.setattr(model, "backpropagate", lambda *_: pytest.fail("work was done"))
     with pytest.raises(ValueError, match=message) as refused:
-        model.fit(**{"x": X, "labels": LABELS, **BAD[message]})
+        model.fit(**{"x": X, "y": LABELS, **BAD[message]})
     assert "\n" not in str(refused.value)
     assert model.position == Position()
 
 
 def test_a_mark_for_missing_data_is_found_wherever_it_is(monkeypatch):
-    monkeypatch.setattr(lstm_np.model, "CHECKED_AT_ONCE", 24)  # two sequences at a time
+    monkeypatch.setattr(lstm_np.model.inputs, "CHECKED_AT_ONCE", 24)  # two sequences at a time
     for k in range(len(X)):
         x = X.copy()
         x[k, 3, 2] = 1.7e308

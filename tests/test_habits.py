@@ -175,7 +175,7 @@ def test_a_pickle_is_read_by_another_process(tmp_path):
 def test_what_a_constructor_makes_is_made_anew():
     """All other attributes are kept as they are, so only what a copy must not share has to be listed."""
     assert set(vars(LAYERS["lstm"]())) >= recurrent.MADE
-    assert set(vars(SequenceClassifier(3, 5, 3))) >= lstm_np.model.MADE
+    assert set(vars(SequenceClassifier(3, 5, 3))) >= lstm_np.model.network.MADE
     model = trained()
     for thing in (model, model.recurrent):
         others = copy.deepcopy(thing)
@@ -493,7 +493,7 @@ def test_hints_name_what_there_is():
             assert name in lstm_np.options.BY_NAME, hint
         for name in re.findall(r"\b(copy|params|fit|forward|backward)\b", hint):
             assert hasattr(model, name) or hasattr(layer, name), hint
-    assert lstm_np.load == SequenceClassifier.load
+    assert lstm_np.load == lstm_np.model.SequenceModel.load
 
 
 # ---- fit as in Keras

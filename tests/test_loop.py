@@ -11,7 +11,8 @@ import pytest
 
 import lstm_np
 from lstm_np import Metrics, Parameters, get_backend, loop
-from lstm_np.loop import Epoch, History, Position, Progress, Running, Steps, train
+from lstm_np.loop import Epoch, History, Position, Progress, Steps, train
+from lstm_np.metrics import Running
 
 pytestmark = pytest.mark.quick
 

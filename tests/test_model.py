@@ -184,7 +184,7 @@ BAD_INPUT = {
     r"labels must be 0 ... 2, found -1 ... ": lambda x, y: (x, y - 1),
     r"labels must be integers \(20,\) or one-hot \(20, 3\), found int64 \(19,\)": lambda x, y: (x, y[:19]),
     r"labels must be integers \(20,\) or one-hot \(20, 3\), found float64 \(20,\)": lambda x, y: (x, y * 1.0),
-    r"one-hot labels need exactly one 1 and 2 zeros in each row": lambda x, y: (x, np.full((20, 3), 1 / 3)),
+    r"one-hot labels need exactly one 1 and 2 zeros in each row": lambda x, y: (x, np.ones((20, 3), int)),
 }
 
 
@@ -202,9 +202,9 @@ def test_bad_input_is_refused_in_one_line(method, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 2, found 0"),
+        ({"num_classes": 1}, "num_classes must be at least 2, found 1"),
         ({"cell": "qrnn"}, "unknown cell 'qrnn'; there are: lstm"),
-        ({"read_out": "mean"}, "unknown read_out 'mean'; there are: final_state, last_output"),
+        ({"read_out": "first"}, "unknown read_out 'first'; there are: final_state, last_output"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, found 0"),
     ],
 )

@@ -14,24 +14,25 @@ from lstm_np import cells, initializers, losses, options
 from lstm_np.backends import get_backend
 from lstm_np.kernels import LayerSpec, choose_kernel, kernel_class
 from lstm_np.layers import GRU, LAYERS, LSTM, RNN, Recurrent, make_layers
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceClassifier, SequenceRegressor
 from lstm_np.options import BY_NAME, OPTIONS, REQUIRED, Option, OptionError, OptionWarning
 
 pytestmark = pytest.mark.quick
 
-CONSTRUCTORS = (LSTM, GRU, RNN, Recurrent, SequenceClassifier)
+CONSTRUCTORS = (LSTM, GRU, RNN, Recurrent, SequenceClassifier, SequenceRegressor)
 HINTS = {bool: "bool", int: "int", float: "float", str: "str", np.dtype: "Dtype", object: "str | Backend",
-         dict: "Mapping[str, float]"}  # fmt: skip
+         dict: "Mapping[str, float]", list: "Sequence[float]"}  # fmt: skip
 
 
 @pytest.mark.parametrize("constructor", CONSTRUCTORS)
 def test_a_signature_says_what_the_list_says(constructor):
     parameters = inspect.signature(constructor).parameters
     for name, parameter in parameters.items():
-        option = BY_NAME[name]
+        option = options.of(constructor)[name]
         assert parameter.default == option.default, name
         assert type(parameter.default) is type(option.default), name
-        assert (parameter.kind is parameter.KEYWORD_ONLY) is (option.default is not REQUIRED), name
+        said_by_place = option.default is REQUIRED or name == "num_targets"
+        assert (parameter.kind is parameter.KEYWORD_ONLY) is not said_by_place, name
         hint = HINTS[option.kind] + (" | str" if option.kind is bool and option.choices else "")
         hint += " | Sequence[int]" if option.several else ""
         assert parameter.annotation == hint + (" | None" if option.optional else ""), name
@@ -47,13 +48,14 @@ def test_every_layer_that_has_an_option_of_layers_gets_it_from_the_model():
     own = {"reset", "nonlinearity"}  # said by the name of the cell
     own |= {"masked_outputs", "batch_first", "reverse", "merge"}  # of layers alone
     of_layers = {name for constructor in (LSTM, GRU, RNN) for name in options.taken_by(constructor)}
-    assert of_layers - own <= set(options.taken_by(SequenceClassifier))
+    assert of_layers - own <= set(options.taken_by(SequenceClassifier)) & set(options.taken_by(SequenceRegressor))
 
 
 def test_choices_are_the_names_of_what_there_is():
     assert BY_NAME["initializer"].choices == tuple(initializers.RECURRENT)
     assert BY_NAME["readout_initializer"].choices == tuple(initializers.DENSE)
-    assert BY_NAME["loss"].choices == tuple(losses.LOSSES)
+    assert BY_NAME["loss"].choices == (*losses.LOSSES, "binary")
+    assert options.of(SequenceRegressor)["loss"].choices == tuple(losses.ERRORS)
     assert tuple(LAYERS) == tuple(cells.CELLS) == cells.BUILT_IN
     for option in OPTIONS:
         assert option.default is REQUIRED or option.check(option.default) == option.default
@@ -63,7 +65,7 @@ def test_choices_are_the_names_of_what_there_is():
 def test_help_explains_every_option(constructor):
     text = " ".join(constructor.__doc__.split())
     for name in options.taken_by(constructor):
-        assert f"{name} {BY_NAME[name].help}" in text
+        assert f"{name} {options.of(constructor)[name].help}" in text
     assert all(len(line) <= 120 for line in constructor.__doc__.splitlines())
 
 
@@ -145,7 +147,7 @@ REFUSED = {
     "dtype must be a dtype or its name, found <class 'int'>": {"dtype": int},
     "dtype must be a dtype or its name, found 32": {"dtype": 32},
     "unknown dtype 'float16'; there are: float32, float64, complex128": {"dtype": np.float16},
-    "unknown read_out 'first'; there are: final_state, last_output": {"read_out": "first"},
+    "unknown read_out 'first'; there are: final_state, last_output, mean, max, each_step": {"read_out": "first"},
     "kernel must be text, found None": {"kernel": None},
     'hold must be numbers by name, like {"f": 1.0}, or None, found \'f=1\'': {"hold": "f=1"},
     'hold must be numbers by name, like {"f": 1.0}, or None, found {}': {"hold": {}},

@@ -242,7 +242,7 @@ def test_a_device_is_waited_for_at_looks_alone():
     model = lstm_np.SequenceClassifier(3, 5, 2, backend=STRICT, kernel="reference")
     read = []
     counting = replace(STRICT, to_host=lambda array: read.append(array) or to_host(array))
-    model.backend = counting
+    model.backend = model.head.backend = counting
     steps = model.training_steps(lstm_np.Adam(model.params), clip_norm=0.5)
     read.clear()
     steps.step(batch(), 1)

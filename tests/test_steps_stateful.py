@@ -7,6 +7,7 @@ import pytest
 
 import lstm_np
 from lstm_np.loop import train
+from lstm_np.steps import TrainingBatch
 
 pytestmark = pytest.mark.quick
 
@@ -173,7 +174,7 @@ def test_batches_by_hand_go_on_until_they_are_reset():
     resets = np.isin(np.arange(B), [0, 2])
     one = steps.step(pairs[1], 7)[0].item()
     steps.carried = kept
-    assert one == steps.step((*pairs[1], None, None, resets), 8)[0].item() != losses[1]
+    assert one == steps.step(TrainingBatch(*pairs[1], resets=resets), 8)[0].item() != losses[1]
     with pytest.raises(ValueError, match="this batch has 2 of them, the one before 5"):
         steps.step((x[:2], labels[:2]), 9)
 

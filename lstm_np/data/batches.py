@@ -16,15 +16,17 @@ import numpy.typing as npt
 from lstm_np import streams
 from lstm_np.backends import as_array
 from lstm_np.data.dataset import DatasetError
-from lstm_np.packing import as_mask, check, read
+from lstm_np.packing import as_mask, check, pad_targets, read
 
 ORDERS = ("shuffle", "sequential", "tf1")
 
 
 class Batches:
-    """Sequences (N, T, D) and labels (N,) cut into batches.
+    """Sequences (N, T, D) and targets (N, ...), such as labels (N,), cut into batches.
 
-    Each batch is `(x, labels)`: x (B, T, D) of `dtype`, the sequences times `scale`, and labels (B,) int64.  x is a
+    Each batch is `(x, labels)`: x (B, T, D) of `dtype`, the sequences times `scale`, and labels (B, ...), int64 or, of
+    floating-point numbers, their own dtype.  Targets of each step are (N, T, ...); where the sequences are a list, they
+    may be a list of arrays (T_i, ...), and are 0 behind their ends.  x is a
     transposed view of a C-contiguous feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs
     nothing.
 
@@ -40,9 +42,11 @@ class Batches:
     `drop_last` leaves out a short last batch.  `len()` is the number of batches an epoch has.
 
     real     lengths (N,) or a mask (N, T) of all sequences, in the order they were given; None where all have T steps
+    weights  what each sequence counts, in the order they were given; None: 1 each
 
     With `lengths` (N,), a `mask` (N, T), or sequences that are a list of arrays (T_i, D), a batch is
-    `(x, labels, lengths or mask)`, with those of its samples.  `bucket=k` forms batches of samples of about the same
+    `(x, labels, lengths or mask)`, with those of its samples; with `weights` (N,), or (N, T) for targets of each step,
+    it is `(x, labels, lengths or mask or None, weights)`.  `bucket=k` forms batches of samples of about the same
     length: the samples of k consecutive batches are sorted by length and then cut into batches, and the full batches
     are shuffled, also by (seed, epoch), unless the order is sequential.  An epoch still has every sample once, and any
     batch can be reproduced.  k is a trade-off: a larger k makes the lengths within a batch more alike, and batches less
@@ -64,11 +68,12 @@ class Batches:
     def __init__(
         self,
         images: npt.ArrayLike,
-        labels: npt.ArrayLike,
+        labels: Any,
         batch_size: int,
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
+        weights: npt.ArrayLike | None = None,
         bucket: int | None = None,
         seed: int = 0,
         scale: float = 1.0,
@@ -83,11 +88,8 @@ class Batches:
         except ValueError as error:
             raise DatasetError(str(error)) from None
         sequences: np.ndarray = as_array(images, "sequences")
-        classes: np.ndarray = as_array(labels, "labels")
         if sequences.ndim != 3 or sequences.dtype.kind not in "uif":
             raise DatasetError(f"found sequences {sequences.dtype} {sequences.shape}, expected real numbers (N, T, D)")
-        if classes.shape != sequences.shape[:1] or classes.dtype.kind not in "ui":
-            raise DatasetError(f"found labels {classes.dtype} {classes.shape}, expected integers ({len(sequences)},)")
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise DatasetError(f"found batch size {batch_size!r}, expected a whole number of at least 1")
         if real is not None:
@@ -95,6 +97,7 @@ class Batches:
                 check(real, *sequences.shape[:2])
             except ValueError as error:
                 raise DatasetError(str(error)) from None
+        targets, own_weights = _targets_of(labels, weights, *sequences.shape[:2])
         if bucket is not None:
             if isinstance(bucket, bool) or not isinstance(bucket, (int, np.integer)) or bucket < 1:
                 raise DatasetError(f"found bucket {bucket!r}, expected a number of batches, at least 1, or None")
@@ -111,10 +114,11 @@ class Batches:
         self.batch_size, self.seed, self.scale = int(batch_size), seed, self.dtype.type(scale)
         self.order = "sequential" if order == "shuffle" and not shuffle else order
         self.reuse, self.real, self.bucket = reuse, real, None if bucket is None else int(bucket)
+        self.weights = own_weights
         self._lengths = None if real is None else as_mask(real, sequences.shape[1]).sum(axis=1)
         self.samples = len(sequences)
         self._whole_batches_only = drop_last or order == "tf1"
-        self._labels = np.ascontiguousarray(classes, dtype=np.int64)
+        self._labels = targets
         # Rows are gathered from contiguous memory.  Images read by columns are a transposed view of such memory: they
         # are gathered in memory order, and transposed when they are converted.
         self._turned = sequences.transpose(0, 2, 1).flags.c_contiguous and not sequences.flags.c_contiguous
@@ -141,8 +145,13 @@ class Batches:
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels (N,), int64, in the order they were given."""
+        """All targets (N, ...) in the order they were given; integers are int64."""
         return self._labels
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are integer labels (N,) alone: all sequences have all steps, and count 1 each."""
+        return self.real is None and self.weights is None and self._labels.ndim == 1 and self._labels.dtype.kind == "i"
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -155,7 +164,7 @@ class Batches:
         whole, rest = divmod(self.samples, self.batch_size)
         return (self.batch_size,) * (whole > 0) + (rest,) * (rest > 0 and not self._whole_batches_only)
 
-    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[np.ndarray, ...]]:
+    def epoch(self, epoch: int, start: int = 0, *, step: int | None = None) -> Iterator[tuple[Any, ...]]:
         """The batches of one epoch, from batch `start` on; DatasetError for a batch that an epoch does not have.
 
         >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
@@ -169,7 +178,7 @@ class Batches:
             raise DatasetError(f"found epoch {epoch}, batch {start}, expected epoch >= 0 and a batch from 0 to {count}")
         return self.steps(epoch * count + start, (epoch + 1) * count)
 
-    def steps(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
+    def steps(self, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
         """The batches of the steps start ... stop - 1, counted over the whole run; step k is reached directly.
 
         >>> batches = lstm_np.data.Batches(np.ones((10, 5, 3)), np.arange(10), batch_size=4, shuffle=False)
@@ -215,7 +224,7 @@ class Batches:
         batches = batches[streams.permutation(whole, self.seed, "bucket", epoch)]
         return np.concatenate([batches.reshape(-1), order[whole * self.batch_size :]])
 
-    def _batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, ...]:
+    def _batch(self, indices: np.ndarray | slice) -> tuple[Any, ...]:
         size = indices.stop - indices.start if isinstance(indices, slice) else len(indices)
         gathered, feature_major, labels = self._buffers.get(size) or self._new_buffers(size)
         if isinstance(indices, slice):
@@ -224,10 +233,12 @@ class Batches:
         else:
             # mode="clip" because "raise" gathers into a hidden copy first; a permutation is never out of range.
             np.take(self._rows, indices, axis=0, out=gathered, mode="clip")
-            np.take(self._labels, indices, out=labels, mode="clip")
+            np.take(self._labels, indices, axis=0, out=labels, mode="clip")
         turned = gathered.transpose(1, 2, 0) if self._turned else gathered.transpose(2, 1, 0)
         np.multiply(turned, self.scale, out=feature_major, casting="same_kind")
         x = feature_major.transpose(2, 1, 0)
+        if self.weights is not None:
+            return x, labels, None if self.real is None else self.real[indices], self.weights[indices]
         return (x, labels) if self.real is None else (x, labels, self.real[indices])
 
     def _new_buffers(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,8 +247,24 @@ class Batches:
         buffers = (
             np.empty((size, *self._sizes), self._rows.dtype),
             np.empty((features, time, size), self.dtype),
-            np.empty(size, np.int64),
+            np.empty((size, *self._labels.shape[1:]), self._labels.dtype),
         )
         if self.reuse:
             self._buffers[size] = buffers
         return buffers
+
+
+def _targets_of(labels: Any, weights: Any, N: int, T: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(targets (N, ...), weights) as contiguous arrays.  Raises DatasetError."""
+    targets = as_array(pad_targets(labels, T), "labels")
+    if targets.shape[:1] != (N,) or targets.dtype.kind not in "uifb":
+        raise DatasetError(
+            f"found labels {targets.dtype} {targets.shape}, expected integers ({N},) or numbers with that first axis"
+        )
+    targets = np.ascontiguousarray(targets, targets.dtype if targets.dtype.kind == "f" else np.int64)
+    if weights is None:
+        return targets, None
+    own = as_array(weights, "weights")
+    if own.shape not in ((N,), (N, T)) or own.dtype.kind not in "uifb":
+        raise DatasetError(f"found weights {own.dtype} {own.shape}, expected numbers ({N},)")
+    return targets, np.ascontiguousarray(own, np.float64)

@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 from lstm_np.data import Batches
 from lstm_np.device.memory import Update
 from lstm_np.device.step import DeviceTrainingStep, Look
-from lstm_np.loop import Metrics, Position, Progress, Steps, Trainable, TrainingDivergedError, mean_of
+from lstm_np.loop import Position, Progress, Steps, Trainable, TrainingDivergedError
+from lstm_np.metrics import Metrics, mean_of
 from lstm_np.optimizers import SGD, Adam, Optimizer, check_clip_norm, check_optimizer
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import NamedTuple, TextIO
 
-Pair = tuple[float, float]  # a mean loss, and an accuracy from 0 to 1
+Pair = tuple[float, float]  # a mean loss, and the number beside it, such as an accuracy from 0 to 1
+ACCURACY = "accuracy"
+SHORT = {"mean_absolute_error": "abs error"}  # names of numbers, where they head a column
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 LONGEST_LOSS = 8  # characters: 999.9999; columns of tables have one more
@@ -42,6 +44,20 @@ def loss_in_words(loss: float) -> str:
     return text if len(text) <= LONGEST_LOSS else f"{loss:.2e}"
 
 
+def score_name(second: str) -> str:
+    """What the number beside the loss is called where there is little room."""
+    return SHORT.get(second, second)
+
+
+def score_in_words(second: str, score: float) -> str:
+    """The number beside the loss; an accuracy in percent.
+
+    >>> score_in_words("accuracy", 0.5), score_in_words("mean_absolute_error", 0.5)
+    ('50.00%', '0.5000')
+    """
+    return f"{score:.2%}" if second == ACCURACY else loss_in_words(score)
+
+
 class EpochRow(NamedTuple):
     """One line of the table of epochs.
 
@@ -51,6 +67,7 @@ class EpochRow(NamedTuple):
     steps       made so far
     seconds     of training
     share       of the epoch's batches that were trained on
+    second      which number stands beside the loss
     """
 
     number: int
@@ -59,10 +76,12 @@ class EpochRow(NamedTuple):
     steps: int
     seconds: float
     share: float = 1.0
+    second: str = ACCURACY
 
     def entries(self, held: bool) -> list[str]:
         """The columns as texts; `held`: with those of what was held out."""
-        measured = [*_pair(self.train), *(_pair(self.validation) if held else ())]
+        pairs = (self.train, self.validation) if held else (self.train,)
+        measured = [text for pair in pairs for text in _pair(pair, self.second)]
         return [str(self.number), *measured, f"{self.steps:,}", f"{self.seconds:.2f}"]
 
     def line(self, held: bool) -> str:
@@ -72,22 +91,22 @@ class EpochRow(NamedTuple):
         return f"{number:>5}{''.join(f'{entry:>10}' for entry in entries)}{cut}"
 
 
-def epoch_columns(held: bool) -> list[str]:
+def epoch_columns(held: bool, second: str = ACCURACY) -> list[str]:
     """What the columns of the table of epochs are called."""
-    return ["epoch", *["loss", "accuracy"] * (2 if held else 1), "steps", "seconds"]
+    return ["epoch", *["loss", score_name(second)] * (2 if held else 1), "steps", "seconds"]
 
 
-def epoch_head(held: bool) -> list[str]:
+def epoch_head(held: bool, second: str = ACCURACY) -> list[str]:
     """The two lines above the table of epochs; `held`: with the columns of what was held out."""
-    first, *others = epoch_columns(held)
+    first, *others = epoch_columns(held, second)
     return [
         f"{'':5}{'train':>17}{'validation' if held else '':>20}".rstrip(),
         f"{first}{''.join(f'{name:>10}' for name in others)}",
     ]
 
 
-def _pair(pair: Pair | None) -> tuple[str, str]:
-    return ("-", "-") if pair is None else (loss_in_words(pair[0]), f"{pair[1]:.2%}")
+def _pair(pair: Pair | None, second: str) -> tuple[str, str]:
+    return ("-", "-") if pair is None else (loss_in_words(pair[0]), score_in_words(second, pair[1]))
 
 
 class EpochTable:
@@ -95,15 +114,16 @@ class EpochTable:
 
     held    with the columns of what was held out
     live    show the progress of the current epoch in a line that is overwritten; for terminals
+    second  which number stands beside the loss
     stream  None: standard output as it is now
 
     If the stream can no longer be written, nothing more is written, and training continues.
     """
 
-    def __init__(self, *, held: bool, live: bool, stream: TextIO | None = None) -> None:
+    def __init__(self, *, held: bool, live: bool, stream: TextIO | None = None, second: str = ACCURACY) -> None:
         self._stream: TextIO | None = sys.stdout if stream is None else stream
         self._held, self._live, self._drawn, self._length = held, live, 0.0, 0
-        self._write("".join(f"{line}\n" for line in epoch_head(held)))
+        self._write("".join(f"{line}\n" for line in epoch_head(held, second)))
 
     def step(self, describe: Callable[[], str]) -> None:
         """A step was made; `describe` gives the progress of the epoch and is called a few times a second at most."""

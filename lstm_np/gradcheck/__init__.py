@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from lstm_np import streams
+from lstm_np import options, streams
 from lstm_np.cells import Cell
 from lstm_np.layers import Recurrent
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceModel
 from lstm_np.options import check_count
 from lstm_np.packing import as_real, check
 
@@ -115,7 +115,7 @@ class GradientReport:
 
 
 def gradcheck(
-    subject: Recurrent | SequenceClassifier,
+    subject: Recurrent | SequenceModel,
     *,
     batch_size: int = 3,
     steps: int = 4,
@@ -153,12 +153,12 @@ def gradcheck(
     if real is not None:
         check(real, batch_size, steps)
     given = {"lengths": lengths, "mask": mask, "dropout_key": dropout_key}
-    if isinstance(subject, SequenceClassifier):
+    if isinstance(subject, SequenceModel):
         problem: _Problem = _ModelProblem(subject, batch_size, steps, seed, given)
     elif isinstance(subject, Recurrent):
         problem = _LayerProblem(subject, batch_size, steps, seed, given)
     else:
-        raise TypeError(f"gradcheck takes a layer or a SequenceClassifier, found {type(subject).__name__}")
+        raise TypeError(f"gradcheck takes a layer or a model, found {type(subject).__name__}")
     analytic = problem.gradients()
     tensors = tuple(_check(name, problem, analytic[name], entries) for name in problem.values)
     loss, exact = problem.loss(problem.values), problem.complex_loss(problem.values).real
@@ -312,33 +312,35 @@ class _LayerProblem(_Problem):
 
 
 class _ModelProblem(_Problem):
-    def __init__(self, model: SequenceClassifier, B: int, T: int, seed: int, given: Mapping[str, Any]) -> None:
+    def __init__(self, model: SequenceModel, B: int, T: int, seed: int, given: Mapping[str, Any]) -> None:
         super().__init__(model, model.recurrent.cell, seed, given)
-        self.B, self.T = B, T
+        self.B, self.T, self.head = B, T, model.head
         self.x = self.normal(B, T, model.input_size)
-        self.labels = self.rng.integers(0, model.num_classes, B)
+        self.y = model.head.drawn(self.rng, B, T)
 
-    def evaluate(self, owner: SequenceClassifier, values: dict[str, np.ndarray]) -> Any:
+    def evaluate(self, owner: SequenceModel, values: dict[str, np.ndarray]) -> Any:
         self.set_params(owner, values)
         xp, from_host = owner.backend.xp, owner.backend.from_host
         x = from_host(self.x.astype(owner.dtype)).transpose(2, 1, 0)
         real = as_real(self.given["lengths"], self.given["mask"])
         packing = owner.recurrent.packing(real, self.B, self.T)
         x = x if packing is None else packing.cleaned(x)
-        logits, _, _ = owner.run(x, packing=packing, save=False, dropout_key=self.given["dropout_key"])
-        return owner.backend.to_host(owner.loss(xp, logits, from_host(self.labels))[0])
+        outputs, _, _ = owner.run(x, packing=packing, save=False, dropout_key=self.given["dropout_key"])
+        return owner.backend.to_host(owner.loss(xp, outputs, owner.head.enter(self.y, self.T, real, None))[0])
 
     def gradients(self) -> dict[str, np.ndarray]:
         self.set_params(self.real, self.values)
-        _, grads = self.real.loss_and_gradients(self.x, self.labels, **self.given)
+        _, grads = self.real.loss_and_gradients(self.x, self.y, **self.given)
         return {name: self.real.backend.to_host(array) for name, array in grads.items()}
 
     def describe(self) -> str:
         stack = self.real.recurrent
-        H = stack.config["hidden_size"]
+        H, (letter, size) = stack.config["hidden_size"], (self.head.letter, self.head.size)
+        read = f" reading {self.real.read_out}," if self.real.read_out != "final_state" else ""
+        loss = f" loss {self.head.name}," if options.changed({"loss": self.head.name}, options.of(self.real)) else ""
         return (
-            f"SequenceClassifier ({self.real.config['cell']}): D={self.real.input_size} H={H} "
-            f"L={stack.num_layers} K={self.real.num_classes}, B={self.B} T={self.T}, "
+            f"{type(self.real).__name__} ({self.real.config['cell']}):{read}{loss} D={self.real.input_size} H={H} "
+            f"L={stack.num_layers} {letter}={size}, B={self.B} T={self.T}, "
             f"kernel {'/'.join(sorted(set(stack.kernel_names)))}, {self.real.backend.name}"
         )
 

@@ -1,4 +1,4 @@
-"""Sequences that arrive a time step at a time: what `Recurrent.stream` and `SequenceClassifier.stream` give.
+"""Sequences that arrive a time step at a time: what `Recurrent.stream` and `stream` of a model give.
 
 A stream keeps the state between steps, and the parameters as they were when it was made.
 """
@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from lstm_np import options
-from lstm_np.arrays import Array, State
+from lstm_np.arrays import Array, Namespace, State
 from lstm_np.backends import Backend
 from lstm_np.kernels.steps import Stepper, make_stepper
 from lstm_np.layers import dense
 from lstm_np.layers.single import Single
-from lstm_np.losses import log_softmax
 
 
 class Layers(Protocol):
@@ -232,16 +231,16 @@ class Stream:
         return f"<{type(self).__name__} of {sequences} through {self._layers!r}, kernel {kernels}>"
 
 
-class ClassifierStream(Stream):
-    """A `Stream` through a classifier, whose outputs are the logits after each step; `model.stream()` makes it.
+class OutputStream(Stream):
+    """A `Stream` through a model, whose outputs are those of its read-out after each step; `model.stream()` makes it.
 
-    >>> model = lstm_np.SequenceClassifier(3, 5, 2)
+    >>> model = lstm_np.SequenceRegressor(3, 5)
     >>> stream = model.stream()
-    >>> logits = [stream.step(x_t) for x_t in np.ones((4, 3))]
-    >>> np.allclose(logits[-1], model.logits(np.ones((1, 4, 3)))[0], atol=1e-6)
+    >>> y = [stream.step(x_t) for x_t in np.ones((4, 3))]
+    >>> np.allclose(y[-1], model.predict(np.ones((1, 4, 3)))[0], atol=1e-6)
     True
 
-    What is read out after a step is what the model would read if the sequence ended there.
+    What is read after a step is what the model would read if the sequence ended there.
     """
 
     def __init__(
@@ -269,9 +268,9 @@ class ClassifierStream(Stream):
         self._output_shape = (*self._batch, K)
 
     def _make_step(self) -> Callable[[Array, Array | None], Array]:
-        return self._logits_after
+        return self._outputs_after
 
-    def _logits_after(self, x_t: Array, out: Array | None = None) -> Array:
+    def _outputs_after(self, x_t: Array, out: Array | None = None) -> Array:
         x_t, backend, B = self._enter(x_t), self._layers.backend, self._B
         if not bool(backend.to_host(backend.xp.isfinite(x_t).all())):
             raise ValueError("x_t has values that are not finite (NaN or infinity); the state is as before this step")
@@ -285,19 +284,43 @@ class ClassifierStream(Stream):
         self._advance()
         self._steppers[-1].read(self._h.T if self._batch else self._h[:, 0])
         with backend.one_blas_thread(self._h.size * math.prod(self._output_shape)):
-            logits = dense.forward(self._dense_out, self._h).T.reshape(self._output_shape)
+            outputs = dense.forward(self._dense_out, self._h).T.reshape(self._output_shape)
         if out is None:
-            return logits
-        out[...] = logits
+            return outputs
+        out[...] = outputs
         return out
 
     def step(self, x_t: Array, out: Array | None = None) -> Array:
-        """The logits after one more step, (K,) from x_t (D,), or (B, K) from (B, D).
+        """The outputs after one more step, (K,) from x_t (D,), or (B, K) from (B, D): of a classifier the logits.
 
-        Arguments as for `Stream.step`; `out` has the shape and dtype of the logits.
+        Arguments as for `Stream.step`; `out` has the shape and dtype of the outputs.
         Raises ValueError when a shape does not fit, and for x_t that is not finite; the state is then as it was.
         """
         return self._step(x_t, out)
+
+
+class ClassifierStream(OutputStream):
+    """An `OutputStream` through a classifier, whose outputs are the logits after each step; `model.stream()` makes it.
+
+    >>> model = lstm_np.SequenceClassifier(3, 5, 2)
+    >>> stream = model.stream()
+    >>> logits = [stream.step(x_t) for x_t in np.ones((4, 3))]
+    >>> np.allclose(logits[-1], model.logits(np.ones((1, 4, 3)))[0], atol=1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        batch_size: int | None,
+        state: Any,
+        *,
+        probabilities: Callable[[Namespace, Array], Array],
+        **settings: Any,
+    ) -> None:
+        """`probabilities`: those of logits (K, B); `settings` as for `OutputStream`."""
+        self._probabilities = probabilities
+        super().__init__(layers, batch_size, state, **settings)
 
     def predict_proba(self, x_t: Array) -> Array:
         """The probability of each class after one more step, (K,) or (B, K), an array of the backend.
@@ -308,9 +331,8 @@ class ClassifierStream(Stream):
 
         Raises ValueError as `step`.
         """
-        xp = self._layers.backend.xp
         logits = self.step(x_t).reshape(self._B, -1)
-        return xp.exp(log_softmax(xp, logits.T)).T.reshape(self._output_shape)
+        return self._probabilities(self._layers.backend.xp, logits.T).T.reshape(self._output_shape)
 
 
 def _advance(steppers: Sequence[Stepper]) -> Callable[[], None]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lstm_np.data import Dataset
-from lstm_np.loop import Epoch, Metrics, Position
+from lstm_np.loop import Epoch, Position
+from lstm_np.metrics import Metrics
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.recipes.settings import TrainSettings
 

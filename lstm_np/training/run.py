@@ -22,7 +22,8 @@ from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
 from lstm_np.data.load import named_folder
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
-from lstm_np.loop import Epoch, History, Metrics, Position, Step, Steps, TrainingDivergedError
+from lstm_np.loop import Epoch, History, Position, Step, Steps, TrainingDivergedError
+from lstm_np.metrics import Metrics
 from lstm_np.model import SequenceClassifier
 from lstm_np.training import between_epochs, curves, run_folder
 from lstm_np.training.environment import (

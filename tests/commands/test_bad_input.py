@@ -230,9 +230,9 @@ def test_a_full_disk(invoke, monkeypatch):
 
 
 def test_a_disk_that_fills_up_while_it_trains(invoke, monkeypatch):
-    from lstm_np import model
+    from lstm_np.model import storage
 
-    write, written = model.write_weights, []
+    write, written = storage.write_weights, []
 
     def full(path, *more):
         if written:
@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up_while_it_trains(invoke, monkeypatch):
         written.append(path)
         write(path, *more)
 
-    monkeypatch.setattr(model, "write_weights", full)
+    monkeypatch.setattr(storage, "write_weights", full)
     result = invoke("train", *DIGITS, "--epochs", 1, "--hidden-size", 4, "--out", "run")
     line = (
         "run/best.safetensors: cannot be written (No space left on device); make it writable, or make room, and go on "

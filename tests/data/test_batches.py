@@ -153,7 +153,7 @@ def test_tf1_order_joins_the_rest_with_the_next_head(batch_size, samples):
         ({"images": IMAGES[0]}, "expected real numbers"),
         ({"images": IMAGES.astype(complex)}, "expected real numbers"),
         ({"labels": LABELS[:-1]}, "expected integers"),
-        ({"labels": LABELS.astype(float)}, "expected integers"),
+        ({"labels": LABELS.astype(complex)}, "expected integers"),
         ({"batch_size": 0}, "batch size 0"),
         ({"order": "random"}, "unknown order 'random'"),
         ({"dtype": "int32"}, "floating-point"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_np import SGD, Adam, AdamW, RMSProp, SequenceClassifier, get_backend, options
+from lstm_np import SGD, Adam, AdamW, RMSProp, SequenceClassifier, SequenceRegressor, get_backend, options
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps, update_of
 from lstm_np.kernels import KernelWarning
@@ -145,6 +145,13 @@ def test_the_device_steps_are_taken_where_they_can_be():
         {"dropout": 0.5, "dropout_outputs": "all", "read_out": "last_output"},
         {"kernel": "reference"},
         {"cell": "gru"},
+        {"read_out": "mean"},
+        {"read_out": "max"},
+        {"read_out": "each_step"},
+        {"loss": "binary"},
+        {"class_weights": [1.0, 2.0, 3.0]},
+        {"label_smoothing": 0.1},
+        {"ignored_label": -1},
     ],
 )
 def test_models_that_the_device_steps_do_not_know_train_by_the_model(settings):
@@ -153,6 +160,22 @@ def test_models_that_the_device_steps_do_not_know_train_by_the_model(settings):
     assert (model._on_device(batches.sequences) is None) == ("dropout" not in settings), (
         "which matters in training alone"
     )
+
+
+def test_regressors_probabilities_and_weights_train_by_the_model():
+    backend = backend_of_a_whole_run()
+    model, batches = parts(backend)
+    regressor = SequenceRegressor(3, 5, backend=backend)
+    assert isinstance(regressor.training_steps(Adam(regressor.params), batches), ModelSteps)
+    assert regressor._on_device(batches.sequences) is None
+    x, labels, probabilities = batches.sequences, batches.labels, np.full((30, 3), 1 / 3)
+    for other in (Batches(x, probabilities, 7), Batches(x, labels, 7, weights=np.ones(30))):
+        assert not other.plain
+        assert isinstance(model.training_steps(Adam(model.params), other), ModelSteps)
+    assert isinstance(model.training_steps(Adam(model.params), batches, accumulate=2), ModelSteps)
+    assert np.isfinite(model.evaluate(x, probabilities).loss)
+    found = model.evaluate(x, labels, sample_weight=np.ones(30))
+    assert found.loss == pytest.approx(model.evaluate(x, labels).loss, rel=1e-6)
 
 
 def test_sequences_of_several_lengths_train_by_the_model():
