@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Sequence
 
 from lstm_np.backends import Backend
 from lstm_np.kernels import agreement
-from lstm_np.kernels.protocol import Cut, Kernel, LayerSpec
+from lstm_np.kernels.protocol import Cut, Kernel, KernelStack, LayerSpec
 
-__all__ = ["KERNELS", "Cut", "Kernel", "KernelWarning", "LayerSpec", "choose_kernel"]
+__all__ = ["KERNELS", "Cut", "Kernel", "KernelStack", "KernelWarning", "LayerSpec", "choose_kernel", "make_stack"]
 
 
 class KernelWarning(UserWarning):
@@ -32,6 +33,8 @@ KERNELS = {
     "persistent": ("lstm_np.kernels.gpu.persistent", "PersistentKernel"),
     "cuda_fused": ("lstm_np.kernels.gpu.fused", "CudaFusedKernel"),
 }
+# likewise what runs several layers of a kernel together
+STACKS = dict.fromkeys(("fused", "lean"), ("lstm_np.kernels.cpu.stack", "FusedStack"))
 
 
 def kernel_class(name: str) -> type[Kernel]:
@@ -67,3 +70,16 @@ def choose_kernel(name: str, spec: LayerSpec, backend: Backend) -> Kernel:
     if name == "auto":
         raise ValueError(f"no kernel runs {layer}")
     raise ValueError(f"kernel {name!r} does not run {layer}; use --kernel auto")
+
+
+def make_stack(kernels: Sequence[Kernel], directions: Sequence[bool]) -> KernelStack | None:
+    """What runs the layers of a stack together, if they are several on one kernel of `STACKS`; None: nothing does.
+
+    kernels     of each layer and direction, in order
+    directions  of every layer: whether each reads a sequence from its end
+    """
+    name, *others = {kernel.name for kernel in kernels}
+    if others or name not in STACKS or len(kernels) == 1:
+        return None
+    module, attribute = STACKS[name]
+    return getattr(importlib.import_module(module), attribute)(kernels, directions)

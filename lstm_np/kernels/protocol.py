@@ -8,7 +8,7 @@ the cell's own parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -145,4 +145,49 @@ class Kernel(Protocol):
         back as None; `state_gradient=False`: likewise dstate_0.  grads has the keys and shapes of params.
         `into`: arrays of those keys and shapes that the kernel may compute grads in, to save the caller a copy.
         """
+        ...
+
+
+class KernelStack(Protocol):
+    """Several layers in one pass, with the results of their kernels, one after the other, to the bit.
+
+    A layer reads the outputs of all directions of the layer below, one direction's features after the other's.  All
+    lists have an item for each layer and direction, in order.
+    """
+
+    def runs(self, kernels: Sequence[Kernel]) -> bool:
+        """Whether it was made of these very kernels."""
+        ...
+
+    def takes(self, T: int, B: int, save: bool) -> bool:
+        """Whether it runs batches of B sequences of T steps; `save`: a backward pass will follow."""
+        ...
+
+    def forward(
+        self,
+        params: Sequence[Mapping[str, Array]],
+        x: Array,
+        states: Sequence[State],
+        *,
+        sequence: bool = True,
+        save: bool = True,
+    ) -> tuple[Array | None, list[State], Any]:
+        """(y (directions * H, T, B), final states, saved) from x (D, T, B) and the initial states.
+
+        y and x have the same order in time; what a direction is given and gives is that of a `Kernel`.
+        """
+        ...
+
+    def backward(
+        self,
+        params: Sequence[Mapping[str, Array]],
+        saved: Any,
+        dy: Array | None,
+        dstates: Sequence[tuple[Array | None, ...]],
+        *,
+        input_gradient: bool = True,
+        state_gradient: bool = True,
+        into: Sequence[Mapping[str, Array] | None],
+    ) -> tuple[Array | None, list[State] | None, list[dict[str, Array]]]:
+        """(dx, gradients of the initial states, grads) from dy (directions * H, T, B) or None."""
         ...

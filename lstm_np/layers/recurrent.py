@@ -16,7 +16,7 @@ from lstm_np.backends import Backend, as_numbers, get_backend
 from lstm_np.cells import get_cell
 from lstm_np.display.tables import html_table
 from lstm_np.holds import Hold, check_held_names, edits_of, read_holds
-from lstm_np.kernels import Cut, LayerSpec
+from lstm_np.kernels import Cut, KernelStack, LayerSpec, make_stack
 from lstm_np.kernels.reference import StepBack
 from lstm_np.layers import dropout as dropout_masks
 from lstm_np.layers.single import Single
@@ -29,7 +29,7 @@ from lstm_np.trace import Trace, largest_difference
 
 # what a constructor makes of the options: all other attributes are the user's own, which copies and pickles keep
 MADE = {"config", "backend", "cell", "input_size", "hidden_size", "hidden_sizes", "num_layers", "directions", "dtype",
-        "dropout", "seed", "learned", "_params", "singles"}  # fmt: skip
+        "dropout", "seed", "learned", "_params", "singles", "_together"}  # fmt: skip
 
 
 @options.documented
@@ -138,6 +138,10 @@ class Recurrent:
             )
             for name, spec, reverse in singles
         )
+        # the next layer reads what directions give only where nothing is computed of it first
+        joined = self.directions == 1 or values["merge"] in ("concat", "none")
+        kernels, ways = [single.kernel for single in self.singles], self.singles[: self.directions]
+        self._together = make_stack(kernels, [single.reverse for single in ways]) if joined else None
 
     @property
     def params(self) -> Parameters:
@@ -576,6 +580,12 @@ class Recurrent:
         final: list[tuple[Array, ...]] = []
         cache: dict[str, Any] = {"shape": (B, T), "packing": packing, "saved": [], "masks": [], "factors": []}
         cache["began"] = [own for _, own in begun]
+        dropping = self.dropout > 0 and dropout_key is not None
+        together = None if packing is not None or holds or trace or dropping else self._stack_for(T, B, save)
+        if together is not None:
+            params, states = [single.kernel_params() for single in self.singles], [own for own, _ in begun]
+            y, final, cache["together"] = together.forward(params, x, states, sequence=sequence, save=save)
+            return y, final, cache if save else None
         given, recorded = x, self._new_trace(bool(holds or self.config["hold"]), packing) if trace else None
         for layer in range(self.num_layers):
             top = layer == self.num_layers - 1
@@ -617,6 +627,13 @@ class Recurrent:
                     given, [one for one, _ in begun], packing, dropout_key, outputs, final
                 )
         return x if sequence else None, final, cache if save or trace else None
+
+    def _stack_for(self, T: int, B: int, save: bool) -> KernelStack | None:
+        """What runs all layers of such a batch together, with the kernels that they have now; None: nothing does."""
+        stack = self._together
+        if stack is None or not stack.runs([single.kernel for single in self.singles]):
+            return None
+        return stack if stack.takes(T, B, save) else None
 
     def _run_truncated(
         self,
@@ -756,6 +773,8 @@ class Recurrent:
         """
         if "windows" in cache:
             return self._run_truncated_backward(cache, dy, dstate, into, input_gradient)
+        if "together" in cache:
+            return self._run_backward_together(cache, dy, dstate, input_gradient, state_gradient, into)
         recorded = cache.get("trace")
         grads: dict[str, Mapping[str, Array]] = {}
         dstate_0: list[Any] = [None] * len(self.singles)
@@ -784,6 +803,34 @@ class Recurrent:
             dy = dx
         ordered = merge({single.name: grads[single.name] for single in self.singles})
         return dy if input_gradient else None, dstate_0, {name: ordered[name] for name in self.params}
+
+    def _run_backward_together(
+        self,
+        cache: Any,
+        dy: Array | None,
+        dstate: list[tuple[Array | None, ...]],
+        input_gradient: bool,
+        state_gradient: bool,
+        into: Parameters | None,
+    ) -> tuple[Array, list[Any], dict[str, Array]]:
+        """`run_backward` of all layers in one pass."""
+        assert self._together is not None
+        dx, dstates_0, grads = self._together.backward(
+            [single.kernel_params() for single in self.singles],
+            cache["together"],
+            dy,
+            dstate,
+            input_gradient=input_gradient,
+            state_gradient=state_gradient or self.learned,
+            into=[None if into is None else into.section(single.name) for single in self.singles],
+        )
+        given, own = [], {}
+        for k, single in enumerate(self.singles):
+            dstate_0 = None if dstates_0 is None else dstates_0[k]
+            left, own[single.name] = single.gradients_of(dstate_0, grads[k], cache["began"][k])
+            given.append(left)
+        ordered = merge(own)
+        return dx, given, {name: ordered[name] for name in self.params}
 
     def _run_time_bias(self, H: int) -> Array:
         """(4H,) on the backend: the forget bias in the forget gate's block, zeros elsewhere."""

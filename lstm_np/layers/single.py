@@ -187,12 +187,18 @@ class Single:
         else:
             dx, dstate_0, grads = self.kernel.backward(params, saved, dy, dstate, **flags)
         dx = self._in_order(dx) if own is None else own.unpack(dx)
-        grads = self._own_gradients(grads)
         if dstate_0 is not None and own is not None:
             dstate_0 = tuple(map(own.samples, dstate_0))
+        return dx, *self.gradients_of(dstate_0, grads, began)
+
+    def gradients_of(
+        self, dstate_0: State | None, grads: dict[str, Array], began: tuple[Any, ...]
+    ) -> tuple[State | None, dict[str, Array]]:
+        """(gradient of the initial state that was given, grads of `params`) from what a kernel gives of both."""
+        grads = self._own_gradients(grads)
         if dstate_0 is not None and (self.learned or not all(isinstance(one, bool) for one in began)):
-            dstate_0, grads = self._initial_gradients(dstate_0, began, grads)
-        return dx, dstate_0, grads
+            return self._initial_gradients(dstate_0, began, grads)
+        return dstate_0, grads
 
     @property
     def step_params(self) -> dict[str, Array]:

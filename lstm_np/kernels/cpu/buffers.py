@@ -1,6 +1,7 @@
 """Buffers of the fused CPU kernel: aligned, allocated once per shape, and handed out again from batch to batch.
 
     Job     the shape of a part of a batch
+    Stack   likewise where it goes through several layers
     Layout  how its samples lie in memory: Weights, Strip, Scratch and Ring
     Pool    what is free, by shape
 
@@ -113,6 +114,97 @@ class Job(NamedTuple):
     def inputs(self) -> int:
         """Values of [x; 1], what a_n of a gate with a product of its own is made of."""
         return self.D + min(self.ones, 1)
+
+    @property
+    def singles(self) -> tuple[Job, ...]:
+        """Of each layer and direction: this one alone."""
+        return (self,)
+
+    @property
+    def outputs(self) -> int:
+        """Features of y."""
+        return self.H
+
+
+class Stack(NamedTuple):
+    """The shape of a part that goes through the layers of a stack, samples as columns.
+
+    singles     of each layer and direction, in order; T, b, dtype and `keep` are the same for all
+    directions  of every layer: whether each reads a sequence from its end
+    """
+
+    singles: tuple[Job, ...]
+    directions: tuple[bool, ...]
+
+    @property
+    def D(self) -> int:
+        """Features of x."""
+        return self.singles[0].D
+
+    @property
+    def T(self) -> int:
+        """Steps."""
+        return self.singles[0].T
+
+    @property
+    def b(self) -> int:
+        """Samples."""
+        return self.singles[0].b
+
+    @property
+    def dtype(self) -> str:
+        """Of all arrays."""
+        return self.singles[0].dtype
+
+    @property
+    def keep(self) -> str:
+        """As that of `Job`."""
+        return self.singles[0].keep
+
+    @property
+    def packed(self) -> bool:
+        """As that of `Job`: never."""
+        return False
+
+    @property
+    def ragged(self) -> bool:
+        """As that of `Job`: never."""
+        return False
+
+    @property
+    def outputs(self) -> int:
+        """Features of y: of all directions of the top layer."""
+        return self.singles[-1].H * len(self.directions)
+
+    @property
+    def between(self) -> list[int]:
+        """Features of what each layer hands to the next."""
+        ways = len(self.directions)
+        return [job.D for job in self.singles[ways::ways]]
+
+
+def named(job: Job | Stack, k: int, name: str) -> str:
+    """What an array of the k-th layer and direction is called: in a stack the number stands before the name."""
+    return name if isinstance(job, Job) else f"{k}.{name}"
+
+
+def shapes_of_parameters(job: Job) -> dict[str, tuple[int, ...]]:
+    """W, U and, if there are biases, b and what a product of the cell's own adds."""
+    rows_of_all = job.of.gates * job.H
+    shapes: dict[str, tuple[int, ...]] = {"W": (rows_of_all, job.D), "U": (rows_of_all, job.H)}
+    if job.ones:
+        shapes["b"] = (rows_of_all,)
+    if job.ones == 2:
+        shapes["b_n"] = (job.H,)
+    return shapes
+
+
+def job_of(plain: Sequence[Any]) -> Job | Stack:
+    """From the plain values that a message has of it."""
+    if isinstance(plain[0], str):
+        return Job(*plain)
+    singles, directions = plain
+    return Stack(tuple(Job(*single) for single in singles), tuple(directions))
 
 
 def steps_together(job: Job, widest: int) -> tuple[int, int]:

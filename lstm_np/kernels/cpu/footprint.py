@@ -9,19 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lstm_np.kernels.cpu import columns, rows, sample
-from lstm_np.kernels.cpu.buffers import Job, inner_parts, ring_length, round_up, steps_together
+from lstm_np.kernels.cpu import columns, rows, sample, stack_part
+from lstm_np.kernels.cpu.buffers import Job, Stack, inner_parts, ring_length, round_up, steps_together
 from lstm_np.kernels.cpu.part import LAYOUTS
 
 
-def values_of_batch(jobs: Sequence[Job]) -> int:
+def values_of_batch(jobs: Sequence[Job | Stack]) -> int:
     """Of all parts of a batch, the first of which is the parent's, with what they share."""
-    values = sum(map(values_of_part, jobs))
+    values = sum(values_of_part(single) for job in jobs for single in job.singles)
+    for job in jobs:
+        if isinstance(job, Stack):
+            shapes = [*stack_part.shapes_between(job), stack_part.shape_of_second(job)]
+            values += sum(map(math.prod, shapes))
     if len(jobs) > 1:
         from lstm_np.kernels.cpu import mail  # where there is one core, nothing of processes is imported
 
         shared = [mail.shapes_of_part(job) for job in jobs[1:]]
-        shared += [mail.shapes_of_weights(jobs[0])] if jobs[0].packed else []
+        shared += [mail.shapes_of_weights(job) for job in jobs[:1] if isinstance(job, Job) and job.packed]
         values += sum(math.prod(shape) for shapes in shared for shape in shapes.values())
     return values
 

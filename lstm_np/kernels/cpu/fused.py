@@ -31,6 +31,10 @@ Workers
     travel through shared memory.  Processes, not threads: of two threads each waits at almost every call for Python's
     lock.  What is too small to repay the copies and the calls stays here.
 
+Stacks
+    A part goes through all layers of a stack in the same process, wherever nothing is to be done between them
+    (`stack.py`): outputs and their gradients are not copied between processes, and nobody waits between layers.
+
 Three layouts
     Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same products run up to twice as
     fast, and one is multiplied as it is (`sample.py`).  A cell's passes are the same lines for all three.  Rows in
@@ -45,8 +49,9 @@ processes in `lstm_np.workers`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,7 +66,7 @@ from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.part import PASSES, InputGradients, Inputs, OutputGradients, Outputs
 from lstm_np.kernels.cpu.passes import OneSample
 from lstm_np.kernels.cpu.step import STEPPERS
-from lstm_np.kernels.cpu.workspace import Claim, Workspace, dealt, jobs_of, workers_for
+from lstm_np.kernels.cpu.workspace import Claim, Workspace, dealt, jobs_of, take, workers_for
 from lstm_np.kernels.protocol import Cut, LayerSpec
 from lstm_np.kernels.reference import ReferenceKernel
 from lstm_np.kernels.steps import Stepper
@@ -129,7 +134,7 @@ class NumpyFusedKernel:
     ) -> tuple[Array | None, State, Claim | None]:
         """(y (H, T, B), final state, saved) from x (D, T, B) and the initial state, parts (H, B)."""
         _, T, B = x.shape
-        params = _contiguous(params)
+        params = contiguous(params)
         y = np.empty((self.spec.hidden_size, T, B), self.spec.dtype) if sequence else None
         found = self.cut(T, B, save)
         if B == 1 and not save and packing is None:
@@ -163,32 +168,43 @@ class NumpyFusedKernel:
         May be called again for the same `saved`, until a forward call has reused its memory: then RuntimeError.
         RuntimeError also in a process forked since the forward call, with whose parent the saved values are shared.
         """
-        D, H, G, dtype = self.spec.input_size, self.spec.hidden_size, self._of.gates, self.spec.dtype
+        D, dtype = self.spec.input_size, self.spec.dtype
         workspace = saved.acquire()
-        if workspace.forked:
-            raise RuntimeError("forward was called before this process was forked from another: call it again here")
-        job, found = workspace.local.job, workspace.cut
-        T, B, params = job.T, found.parts[-1][1], _contiguous(params)
+        (job,), found = workspace.local.job.singles, workspace.cut
+        T, B, params = job.T, found.parts[-1][1], contiguous(params)
         dx = np.empty((D, T, B), dtype) if input_gradient else None
-        gradients = tuple(
-            np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate
-        )
+        gradients = self.state_gradients(dstate, B)
+        weights = self.weight_gradients(job, params, into)
+        with workers_for(found, self.backend), blas_threads(found.blas_threads):
+            wanted = InputGradients(dx, gradients, state_gradient, weights.wanted)
+            workspace.backward(params, OutputGradients(dy, gradients), wanted)
+            weights.add(workspace.totals())
+        saved.release()
+        return dx, gradients if state_gradient else None, self.finished(weights)
+
+    def state_gradients(self, dstate: Sequence[Array | None], B: int) -> State:
+        """Those of the final state as a backward pass overwrites them: copies, zeros where none is given."""
+        H, dtype = self.spec.hidden_size, self.spec.dtype
+        return tuple(np.zeros((H, B), dtype) if part is None else np.array(part, dtype, order="C") for part in dstate)
+
+    def weight_gradients(self, job: Job, params: Params, into: Mapping[str, Array] | None) -> WeightGradients:
+        """Where a backward pass of a part like `job` is to sum them; `finished` once all other parts are added."""
         places = into or {}
         grads = {name: places[name] if name in places else np.empty_like(array) for name, array in params.items()}
-        direct = sums_in_place(job)
-        room = None if direct else self._totals.take(None, lambda: aligned((G * H, round_up(job.K)), dtype))
-        columns = self._columns(grads)
-        total = columns if direct else [(slice(None), room)]
-        with workers_for(found, self.backend), blas_threads(found.blas_threads):
-            wanted = InputGradients(dx, gradients, state_gradient, total)
-            workspace.backward(params, OutputGradients(dy, gradients), wanted)
-            _merge(workspace.totals if direct else [room, *workspace.totals], columns, direct)
+        columns, G = self._columns(grads), self._of.gates
+        if sums_in_place(job):
+            return WeightGradients(grads, columns, None)
+        shape = G * self.spec.hidden_size, round_up(job.K)
+        return WeightGradients(grads, columns, self._totals.take(None, lambda: aligned(shape, self.spec.dtype)))
+
+    def finished(self, gradients: WeightGradients) -> dict[str, Array]:
+        """By the names of the parameters."""
+        grads, columns, room = gradients
         if "b_n" in grads:
-            grads["b_n"][...] = columns[-1][1][-H:, 0]
+            grads["b_n"][...] = columns[-1][1][-self.spec.hidden_size :, 0]
         if room is not None:
             self._totals.give(None, room)
-        saved.release()
-        return dx, gradients if state_gradient else None, {name: grads[name] for name in params}
+        return grads
 
     def _infer_one(self, params: Params, x: Array, state: State, y: Array | None, threads: int) -> State:
         """The final state of one sample without a backward pass, whose outputs go to y, if they are wanted."""
@@ -206,10 +222,8 @@ class NumpyFusedKernel:
 
     def _take(self, key: tuple[int, Cut, bool, bool]) -> Workspace:
         T, found, save, ragged = key
-        make = partial(Workspace, self.spec, T, found, self.keep if save else "nothing", ragged)
-        while not (workspace := self._workspaces.take(key, make)).usable:
-            pass  # what cannot be used any more
-        return workspace
+        keep = self.keep if save else "nothing"
+        return take(self._workspaces, key, lambda: Workspace(jobs_of(self.spec, T, found, keep, ragged), found))
 
     def _columns(self, grads: Mapping[str, Array]) -> list[tuple[slice, Array]]:
         """Where W, U and b stand in [W b U] (G * H, K), and their gradients, b's as a column.
@@ -237,16 +251,36 @@ class NumpyLeanKernel(NumpyFusedKernel):
     keep = "lean"
 
 
-def _merge(totals: list[Array], columns: list[tuple[slice, Array]], begun: bool) -> None:
-    """The gradients from those of [W b U] (G * H, K), added in the order of the parts; `begun`: to what they hold."""
-    for which, grad in columns:
-        first, *others = ([grad] if begun else []) + [total[:, which] for total in totals]
-        for other in others:
-            first = np.add(first, other, grad)
-        if first is not grad:
-            grad[...] = first
+class WeightGradients(NamedTuple):
+    """The gradients of a layer's parameters, and where the first part of a batch sums them.
+
+    grads    by name; those that are no columns of [W b U] come last
+    columns  where each stands in [W b U] (G * H, K), and its array
+    room     for that of [W b U] as a whole; None: it is summed in the arrays themselves
+    """
+
+    grads: dict[str, Array]
+    columns: list[tuple[slice, Array]]
+    room: Array | None
+
+    @property
+    def wanted(self) -> Sequence[tuple[slice, Array]]:
+        """As `InputGradients.total`."""
+        return self.columns if self.room is None else [(slice(None), self.room)]
+
+    def add(self, totals: list[Array]) -> None:
+        """The gradients of [W b U] of the other parts, in their order, once that of the first is there."""
+        for which, grad in self.columns:
+            first, *others = [
+                grad if self.room is None else self.room[:, which],
+                *(total[:, which] for total in totals),
+            ]
+            for other in others:
+                first = np.add(first, other, grad)
+            if first is not grad:
+                grad[...] = first
 
 
-def _contiguous(params: Params) -> Params:
+def contiguous(params: Params) -> Params:
     """The parameters as every process has them: how an array lies in memory can decide how a product is computed."""
     return {name: np.ascontiguousarray(array) for name, array in params.items()}

@@ -9,29 +9,37 @@ from __future__ import annotations
 import mmap
 from typing import NamedTuple
 
-from lstm_np.arrays import State
+from lstm_np.arrays import Array, State
 from lstm_np.backends.numpy_backend import CACHE_LINE
 from lstm_np.kernels.cpu import rows
-from lstm_np.kernels.cpu.buffers import Job, round_up
+from lstm_np.kernels.cpu.buffers import Job, Stack, named, round_up, shapes_of_parameters
 from lstm_np.workers.memory import Arrays, arrays_in, bytes_of
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes_of_part(job: Job) -> Shapes:
+def shapes_of_part(job: Job | Stack) -> Shapes:
     """What one part has for itself: the names of `part.Inputs` and so on, those of gradients with a d in front."""
-    D, H, T, b = job.D, job.H, job.T, job.b
-    shapes: Shapes = {"x": (D, T, b), "y": (H, T, b)}
-    states = ["{}", "{}_T"]
+    T, b = job.T, job.b
+    shapes: Shapes = {"x": (job.D, T, b), "y": (job.outputs, T, b)}
     if job.keep != "nothing":
-        shapes |= {"dy": (H, T, b), "dx": (D, T, b), "total": (job.of.gates * H, round_up(job.K))}
-        states += ["d{}", "d{}_0"]
-    shapes |= {form.format(part): (H, b) for form in states for part in job.of.state}
+        shapes |= {"dy": (job.outputs, T, b), "dx": (job.D, T, b)}
     if job.ragged:
         shapes["lengths"] = (b,)
-    if not job.packed:
-        shapes |= shapes_of_parameters(job)
+    for k, single in enumerate(job.singles):
+        shapes |= {named(job, k, name): shape for name, shape in _shapes_of_single(single).items()}
     return shapes
+
+
+def _shapes_of_single(job: Job) -> Shapes:
+    """What each layer and direction has."""
+    shapes: Shapes = {}
+    states = ["{}", "{}_T"]
+    if job.keep != "nothing":
+        shapes["total"] = job.of.gates * job.H, round_up(job.K)
+        states += ["d{}", "d{}_0"]
+    shapes |= {form.format(part): (job.H, job.b) for form in states for part in job.of.state}
+    return shapes if job.packed else shapes | shapes_of_parameters(job)
 
 
 class States(NamedTuple):
@@ -43,13 +51,20 @@ class States(NamedTuple):
     leaving: State
 
     @classmethod
-    def of(cls, job: Job, found: Arrays) -> States:
-        """Those of a part; none of gradients where it has no backward pass."""
+    def of(cls, job: Job | Stack, found: Arrays) -> States:
+        """Those of a part, of all layers one after the other; none of gradients where it has no backward pass."""
+        parts = [(k, part) for k, single in enumerate(job.singles) for part in single.of.state]
 
-        def parts(form: str) -> State:
-            return tuple(found[name] for name in map(form.format, job.of.state) if name in found)
+        def those(form: str) -> State:
+            names = [named(job, k, form.format(part)) for k, part in parts]
+            return tuple(found[name] for name in names if name in found)
 
-        return cls(parts("{}"), parts("{}_T"), parts("d{}"), parts("d{}_0"))
+        return cls(those("{}"), those("{}_T"), those("d{}"), those("d{}_0"))
+
+
+def totals(job: Job | Stack, found: Arrays) -> list[Array]:
+    """The gradients of [W b U], one for each layer and direction."""
+    return [found[named(job, k, "total")] for k in range(len(job.singles))]
 
 
 def shapes_of_weights(job: Job) -> Shapes:
@@ -57,23 +72,12 @@ def shapes_of_weights(job: Job) -> Shapes:
     return {**shapes_of_parameters(job), **rows.room_for_weights(job)}
 
 
-def shapes_of_parameters(job: Job) -> Shapes:
-    """W, U and, if there are biases, b and what a product of the cell's own adds."""
-    rows_of_all = job.of.gates * job.H
-    shapes: Shapes = {"W": (rows_of_all, job.D), "U": (rows_of_all, job.H)}
-    if job.ones:
-        shapes["b"] = (rows_of_all,)
-    if job.ones == 2:
-        shapes["b_n"] = (job.H,)
-    return shapes
-
-
-def size(shapes: Shapes, job: Job) -> int:
+def size(shapes: Shapes, job: Job | Stack) -> int:
     """Bytes of a memory for these arrays."""
     return bytes_of(shapes, job.dtype, CACHE_LINE)
 
 
-def arrays(memory: mmap.mmap, shapes: Shapes, job: Job) -> Arrays:
+def arrays(memory: mmap.mmap, shapes: Shapes, job: Job | Stack) -> Arrays:
     """These arrays in a memory of that size; packed weights by all their names."""
     found = arrays_in(memory, shapes, job.dtype, CACHE_LINE)
-    return rows.weights_in(job, found) if "forward_weights" in shapes else found
+    return rows.weights_in(job, found) if isinstance(job, Job) and "forward_weights" in shapes else found

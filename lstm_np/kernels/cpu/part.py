@@ -57,13 +57,14 @@ class OutputGradients(NamedTuple):
 
 class InputGradients(NamedTuple):
     """Where a backward pass writes: the gradients of x (D, T, b) or None if not wanted, of the initial state (H, b)
-    unless it is not `state_wanted`, and of [W b U] (G * H, K), some of its columns to each array of `total`.
+    unless it is not `state_wanted`, and of [W b U] (G * H, K), some of its columns to each array of `total`.  In a
+    stack `total` has such a sequence for each layer and direction.
     """
 
     x: Array | None
     state: State
     state_wanted: bool
-    total: Sequence[tuple[slice, Array]]
+    total: Sequence[Any]
 
 
 def nobody() -> bool:
@@ -73,6 +74,8 @@ def nobody() -> bool:
 
 class Part:
     """Some samples of a batch.  All arrays in the arguments have these only.
+
+    y may be written where x is, and dx where dy is: what is read of some steps is read before it is overwritten.
 
     shared     packed weights of all parts, by name
     overtaken  asked between blocks of time steps: whether somebody else has done this pass, which then is `Overtaken`

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import mail, rows, serving
-from lstm_np.kernels.cpu.buffers import Job, Weights, round_up
+from lstm_np.kernels.cpu.buffers import Job, Stack, Weights, round_up
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part, nobody
-from lstm_np.kernels.cpu.ragged import part_of
+from lstm_np.kernels.cpu.stack_part import StackPart, part_of, totals_wanted
 from lstm_np.workers import Overtaken
 from lstm_np.workers.memory import SharedMemory
 from lstm_np.workers.process import Team, Worker
@@ -119,7 +119,7 @@ class RemotePart:
     columns  those of the batch
     """
 
-    def __init__(self, job: Job, columns: slice, weights: SharedWeights | None, estimate: float) -> None:
+    def __init__(self, job: Job | Stack, columns: slice, weights: SharedWeights | None, estimate: float) -> None:
         self._opened_in: Worker | None = None  # first: __del__ reads it, whatever fails below
         self.job, self.columns = job, columns
         self._key, self._limit, self._weights = next(_keys), limit(estimate), weights
@@ -132,10 +132,10 @@ class RemotePart:
         self._worker: Worker | None = None  # who has been asked, and the number of the request
         self._number = 0
         self._packed_in: Worker | None = None  # who has packed the parameters that were written last
-        self._kept_by: Worker | Part | None = None  # who has what backward needs
-        self._here: Part | None = None
+        self._kept_by: Worker | Part | StackPart | None = None  # who has what backward needs
+        self._here: Part | StackPart | None = None
         self._since_used_here = 0
-        self.total: Array = None
+        self.totals: list[Array] = []
 
     # ---- forward
 
@@ -156,7 +156,7 @@ class RemotePart:
     def finish_forward(self, params: Params, wanted: Outputs, own_seconds: float) -> None:
         """Wait a little, and compute it here if need be."""
 
-        def compute(part: Part) -> None:
+        def compute(part: Part | StackPart) -> None:
             part.forward(params, self._inputs(), wanted)
 
         if not self._answered(own_seconds) and self._computed_here(compute):
@@ -183,9 +183,9 @@ class RemotePart:
         self._ask(worker, "backward", flags)
 
     def finish_backward(self, params: Params, wanted: InputGradients, dy: bool, own_seconds: float) -> None:
-        """As `finish_forward`; the gradient of [W b U] goes to `total` of this object."""
+        """As `finish_forward`; the gradient of [W b U] of each layer and direction goes to `totals` of this object."""
 
-        def compute(part: Part) -> None:
+        def compute(part: Part | StackPart) -> None:
             self._backward_here(part, params, wanted, dy)
 
         if not self._answered(own_seconds) and self._computed_here(compute):
@@ -193,19 +193,19 @@ class RemotePart:
         else:
             self._read(dx=wanted.x)
             _copy(self._states.leaving, wanted.state)
-            self.total = self._mail["total"]
+            self.totals = mail.totals(self.job, self._mail)
 
-    def _backward_here(self, part: Part, params: Params, wanted: InputGradients, dy: bool) -> None:
+    def _backward_here(self, part: Part | StackPart, params: Params, wanted: InputGradients, dy: bool) -> None:
         job, arrays = self.job, self._mail
         if self._kept_by is not part:
-            unwanted = tuple(aligned((job.H, job.b), job.dtype) for _ in job.of.state)
+            unwanted = tuple(aligned((own.H, own.b), own.dtype) for own in job.singles for _ in own.of.state)
             part.forward(params, self._inputs(), Outputs(None, unwanted))
         # products write to arrays of the same form as in a worker
-        total = aligned((job.of.gates * job.H, round_up(job.K)), job.dtype)
+        totals = [aligned((own.of.gates * own.H, round_up(own.K)), own.dtype) for own in job.singles]
         dx = None if wanted.x is None else aligned((job.D, job.T, job.b), job.dtype)
         given = OutputGradients(arrays["dy"] if dy else None, self._states.arriving)
-        part.backward(params, given, wanted._replace(x=dx, total=[(slice(None), total)]))
-        self.total = total
+        part.backward(params, given, wanted._replace(x=dx, total=totals_wanted(job, totals)))
+        self.totals = totals
         if wanted.x is not None:
             wanted.x[...] = dx
 
@@ -253,10 +253,10 @@ class RemotePart:
         self._worker.was_in_time()
         return True
 
-    def _computed_here(self, compute: Callable[[Part], None]) -> bool:
+    def _computed_here(self, compute: Callable[[Part | StackPart], None]) -> bool:
         """Do it in this process, unless the worker comes first; whether it was done here."""
         if self._here is None:
-            self._here = part_of(self.job._replace(packed=False))
+            self._here = part_of(self.job._replace(packed=False) if isinstance(self.job, Job) else self.job)
         self._here.overtaken = nobody if self._worker is None else self._worker_is_first
         self._since_used_here = 0
         try:

@@ -12,9 +12,9 @@ import numpy as np
 from lstm_np.arrays import Array
 from lstm_np.backends.blas_threads import blas_threads
 from lstm_np.kernels.cpu import mail, rows
-from lstm_np.kernels.cpu.buffers import Job
+from lstm_np.kernels.cpu.buffers import Job, job_of
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
-from lstm_np.kernels.cpu.ragged import part_of
+from lstm_np.kernels.cpu.stack_part import StackPart, part_of, totals_wanted
 from lstm_np.workers.memory import Arrays
 from lstm_np.workers.serve import Request
 
@@ -34,7 +34,7 @@ def their_gates(job: Job) -> slice:
 class Opened(NamedTuple):
     """A part and its arrays: its own, and under the names of the parameters those that all parts share; its states."""
 
-    part: Part
+    part: Part | StackPart
     mail: Arrays
     states: mail.States
 
@@ -87,7 +87,7 @@ class PartServer:
         part, arrays, states = self._open_part(request)
         flags = request.arguments
         given = OutputGradients(arrays["dy"] if flags["dy"] else None, states.arriving)
-        total = [(slice(None), arrays["total"])]
+        total = totals_wanted(part.job, mail.totals(part.job, arrays))
         dx = arrays["dx"] if flags["dx"] else None
         part.overtaken = request.overtaken
         part.backward(arrays, given, InputGradients(dx, states.leaving, flags["state"], total))
@@ -102,7 +102,7 @@ class PartServer:
     def _open_part(self, request: Request) -> Opened:
         key = request.arguments["part"]
         if key not in self._parts:
-            job, shared = Job(*request.arguments["job"]), None
+            job, shared = job_of(request.arguments["job"]), None
             if job.packed:
                 self._open_weights(request)
                 shared = self._weights[request.arguments["weights"]][1]

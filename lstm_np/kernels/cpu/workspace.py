@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
 from lstm_np.kernels.cpu import cut, rows
-from lstm_np.kernels.cpu.buffers import Job, Pool
+from lstm_np.kernels.cpu.buffers import Job, Pool, Stack
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.packed import PackedFrom
-from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
-from lstm_np.kernels.cpu.ragged import part_of
+from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
+from lstm_np.kernels.cpu.stack_part import part_of
 from lstm_np.kernels.protocol import Cut, LayerSpec
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ class Workspace:
     holder  of the latest right to this
     """
 
-    def __init__(self, spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False) -> None:
-        jobs = jobs_of(spec, T, found, keep, ragged)
+    def __init__(self, jobs: Sequence[Job | Stack], found: Cut) -> None:
+        first, keep, B = jobs[0], jobs[0].keep, found.parts[-1][1]
         self.cut, self.values = found, values_of_batch(jobs)
         self._packed_from = PackedFrom() if keep == "nothing" else None  # in training they change at every step
         if self._packed_from is not None:
-            self.values += jobs[0].of.gates * jobs[0].H * jobs[0].K
-        columns = columns_of(found, ragged)
+            self.values += sum(job.of.gates * job.H * job.K for job in first.singles)
+        columns = columns_of(found, first.ragged)
         self._own = columns[0]
-        self._seconds = cut.seconds(
-            jobs[0].of.gates, spec.input_size, spec.hidden_size, T, found.parts[-1][1], keep != "nothing"
+        self._seconds = sum(
+            cut.seconds(job.of.gates, job.D, job.H, job.T, B, keep != "nothing") for job in first.singles
         )
         self.holder: object = None
         self._process, self._alone = os.getpid(), False
@@ -54,12 +54,10 @@ class Workspace:
         if len(jobs) > 1:
             from lstm_np.kernels.cpu import remote  # where there is one core, nothing of processes is imported
 
-            self._weights = remote.SharedWeights(jobs[0]) if jobs[0].packed else None
-            self._remotes = [
-                remote.RemotePart(job, own, self._weights, self._seconds)
-                for own, job in zip(columns[1:], jobs[1:], strict=True)
-            ]
-        self.local = part_of(jobs[0], None if self._weights is None else self._weights.arrays)
+            self._weights = remote.SharedWeights(first) if isinstance(first, Job) and first.packed else None
+            for job, own in zip(jobs[1:], columns[1:], strict=True):
+                self._remotes.append(remote.RemotePart(job, own, self._weights, self._seconds))
+        self.local = part_of(first, None if self._weights is None else self._weights.arrays)
 
     @property
     def usable(self) -> bool:
@@ -133,15 +131,18 @@ class Workspace:
             self._abandon()
             raise
 
-    @property
-    def totals(self) -> list[Array]:
-        """The gradients of [W b U] (4H, K) of the other parts, in order, valid until the next pass."""
-        return [part.total for part in self._remotes]
+    def totals(self, k: int = 0) -> list[Array]:
+        """The gradients of [W b U] (G * H, K) of the other parts, in order, valid until the next pass.
+
+        k  which layer and direction of a stack
+        """
+        return [part.totals[k] for part in self._remotes]
 
     def _pack(self, do: str, params: Params, workers: Workers) -> Workers:
         """Pack the weights that all parts read, if they do; the workers that can be asked afterwards."""
         if self._weights is None:
             return workers
+        assert isinstance(self.local, Part)
         own = self.local.weights
         if (
             not self._alone
@@ -176,7 +177,11 @@ class Claim:
         return self._workspace.nbytes
 
     def acquire(self) -> Workspace:
-        """The workspace.  Raises RuntimeError if a later forward pass has taken it since a first backward pass."""
+        """The workspace.
+
+        Raises RuntimeError if a later forward pass has taken it since a first backward pass, or if this process was
+        forked since from another, with whose parent it is shared.
+        """
         if self._released:
             if self._workspace.holder is not self._me or not self._pool.take_back(self._workspace):
                 raise RuntimeError(
@@ -184,6 +189,8 @@ class Claim:
                     "pass has reused their memory; call forward again before backward"
                 )
             self._released = False
+        if self._workspace.forked:
+            raise RuntimeError("forward was called before this process was forked from another: call it again here")
         return self._workspace
 
     def release(self) -> None:
@@ -194,6 +201,13 @@ class Claim:
 
     def __del__(self) -> None:
         self.release()
+
+
+def take(pool: Pool[Workspace], key: object, make: Callable[[], Workspace]) -> Workspace:
+    """A workspace that a pass can begin with."""
+    while not (workspace := pool.take(key, make)).usable:
+        pass  # what cannot be used any more
+    return workspace
 
 
 def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False) -> list[Job]:
