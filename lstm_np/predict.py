@@ -1,24 +1,29 @@
-"""Classify images with a trained model: python -m lstm_np.predict [RUN] --index 0 1 2 | --image FILE."""
+"""Predict with a trained model: python -m lstm_np.predict RUN FILE, or [RUN] --index N | --image FILE for images."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
+from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, flush, naming_another, run_command, say
 from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
+from lstm_np.cli.own_data import FILES, add_reading_flags, reading_changes
 from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
+from lstm_np.data.sequences import Reading
 from lstm_np.display import text
 from lstm_np.display.pictures import check_picture, digit_grid, save_picture
-from lstm_np.training.trained import Trained, load_trained
+from lstm_np.files import write_atomically
+from lstm_np.training.own_model import OwnModel, is_own
+from lstm_np.training.trained import Trained, load_model, of_images
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,10 @@ def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "predict",
-        "[RUN] (--index N ... | --image FILE ...) [flags]",
-        "Classify images with a trained model: test images by number, or images of your own. These may be photographs "
+        "RUN FILE | [RUN] (--index N ... | --image FILE ...) [flags]",
+        "Predict with a trained model: the sequences in a file, with one that was trained on sequences of your own "
+        "(train --data), as CSV with a row for each sequence, or step, on standard output or in --out. Or classify "
+        "images with a model of images: test images by number, or images of your own. These may be photographs "
         "of any size: they are rotated as their EXIF orientation says, uneven light is removed, and the ink, dark or "
         "light, is scaled and centred as in the data set. An image of the model's size on black or white is used as it "
         "is.",
@@ -43,7 +50,11 @@ def make_parser() -> Parser:
     )
     add_run_arguments(parser)
     add_cell_file_flag(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("file", nargs="?", metavar="FILE", help=f"sequences of your own: {FILES}")
+    group = parser.add_argument_group("sequences of your own")
+    group.add_argument("--out", metavar="FILE", help="where the predictions go [standard output]")
+    add_reading_flags(group, targets=False)
+    which = parser.add_mutually_exclusive_group()
     which.add_argument("--index", type=int, nargs="+", metavar="N", help="test images, counted from 0")
     which.add_argument("--image", nargs="+", metavar="FILE", help="PNG, JPEG or other picture, or .npy")
     group = add_data_flags(parser)
@@ -60,12 +71,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    if arguments.file is None and arguments.index is None and arguments.image is None:
+        raise ValueError("one of FILE, --index and --image is required (--help lists the flags)")
     if arguments.picture:
         check_picture(arguments.picture)
     with backend_of(arguments) as backend:
-        trained = load_trained(
+        path, model = load_model(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
         )
+        if is_own(model):
+            return _predict_own(OwnModel.of(path, model), arguments)
+        _check_images(arguments, path)
+        trained = of_images(path, model)
         questions = _own_images(trained, arguments) if arguments.image else _test_images(trained, arguments)
         probabilities = trained.probabilities(np.stack([question.pixels for question in questions]))
     if arguments.json:
@@ -92,6 +109,33 @@ def _predict(arguments: argparse.Namespace) -> int:
         with naming_another(arguments.picture, "--picture"):
             save_picture(arguments.picture, digit_grid(images, probabilities, labels))
     return 0
+
+
+def _predict_own(own: OwnModel, arguments: argparse.Namespace) -> int:
+    """Predictions for sequences of one's own, as CSV."""
+    if arguments.file is None:
+        raise ValueError(f"{own.path} has learnt from sequences of your own: name a file of them, predict RUN FILE")
+    for name in ("index", "image", "picture", "dataset", "data_dir"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for models of images; leave it out")
+    if arguments.json:
+        raise ValueError("predictions for a file are CSV; leave out --json")
+    lines = own.write(own.read(arguments.file, targets=False, **reading_changes(arguments)))
+    if arguments.out is None:
+        for line in lines:
+            flush(line)
+    else:
+        with naming_another(arguments.out, "--out"):
+            write_atomically(arguments.out, "".join(lines).encode())
+    return 0
+
+
+def _check_images(arguments: argparse.Namespace, path: Path) -> None:
+    """Refuse, of a model of images, what is for sequences of one's own."""
+    given = [item.name for item in fields(Reading) if item.name in vars(arguments)]
+    if arguments.file is not None or arguments.out is not None or given:
+        what = arguments.file or (f"--{given[0]}" if given else "--out")
+        raise ValueError(f"{what} is for models of sequences of your own, {path} has learnt from images")
 
 
 def _test_images(trained: Trained, arguments: argparse.Namespace) -> list[Question]:

@@ -16,10 +16,12 @@ from lstm_np.backends.cores import usable_cores
 from lstm_np.checkpoints import CheckpointError, Every
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
 from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, flag_of, settings_from_flags
+from lstm_np.cli.own_data import add_own_data_flags, own_settings, resumed_settings
 from lstm_np.display.tables import loss_in_words
 from lstm_np.training import Outcome, Place, Recipe, load_recipe, recipe_names, run
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments as optimizer_arguments
+from lstm_np.training.own_data import OwnSettings, own_recipe
 from lstm_np.training.recipes import DEFAULT, DIGITS
 from lstm_np.training.records import Plan
 from lstm_np.training.reporters import LineReporter, Reporter
@@ -34,11 +36,12 @@ def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "train",
-        "[--recipe NAME | --resume [RUN]] [flags]",
-        "Train an LSTM on handwritten digits and test it. Without flags: the default recipe, on MNIST; if MNIST is not "
-        f"available, or with --dataset digits, the recipe {DIGITS} on the 8x8 digits included in scikit-learn. After "
-        "each epoch, loss and accuracy on the validation images are shown, or, if none are held out (--validation), on "
-        "the test images: for information, never used for a decision. A flag replaces the recipe's setting. "
+        "[--recipe NAME | --data FILE | --resume [RUN]] [flags]",
+        "Train an LSTM on handwritten digits and test it, or on sequences of your own (--data). Without flags: the "
+        f"default recipe, on MNIST; if MNIST is not available, or with --dataset digits, the recipe {DIGITS} on the "
+        "8x8 digits included in scikit-learn. After each epoch, loss and accuracy on the validation samples are shown, "
+        "or, if none are held out (--validation, --split), on the test samples: for information, never used for a "
+        "decision. A flag replaces the recipe's setting. "
         "A run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as one "
         "that was not.",
         one="training diverged",
@@ -50,6 +53,7 @@ def make_parser() -> Parser:
         f"[{DEFAULT}, on the embedded digits {DIGITS}]",
     )
     add_settings_flags(parser)
+    add_own_data_flags(parser)
     add_data_flags(parser)
     add_machine_flags(parser)
     parser.set_defaults(backend=None, kernel=None)  # those of the run that goes on, else numpy and auto
@@ -128,7 +132,7 @@ def _train(arguments: argparse.Namespace) -> int:
         reporter = TensorBoardReporter(reporter)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
-        stopped, on_digits = None, None
+        stopped, on_digits, own = None, None, None
         if arguments.resume is not None:
             run_or_newest = None if arguments.resume == NEWEST else arguments.resume
 
@@ -137,9 +141,15 @@ def _train(arguments: argparse.Namespace) -> int:
 
             stopped = stack.enter_context(stopped_run(run_or_newest, say))
             recipe = _resumed(stopped, arguments, changes)
+            if stopped.place.get("own") is not None:
+                own = resumed_settings(OwnSettings.from_state(stopped.place["own"]), arguments)
+            elif arguments.data is not None:
+                raise CheckpointError(f"--data {arguments.data}: this run learns from images; leave it out")
         else:
-            recipe = load_recipe(arguments.recipe or DEFAULT).changed(changes)
-            if arguments.recipe is None:
+            own = own_settings(arguments)
+            begin = own_recipe() if own is not None and arguments.recipe is None else None
+            recipe = (begin or load_recipe(arguments.recipe or DEFAULT)).changed(changes)
+            if arguments.recipe is None and own is None:
                 on_digits = load_recipe(DIGITS).changed(changes)
         arguments.backend, arguments.kernel = arguments.backend or "numpy", arguments.kernel or "auto"
         backend = stack.enter_context(backend_of(arguments))
@@ -154,7 +164,7 @@ def _train(arguments: argparse.Namespace) -> int:
         care = _care(arguments, Care() if stopped is None else Care.from_state(stopped.care))
         if stopped is not None:
             stopped.checkpoints.keep = care.keep
-        outcome = run(recipe, place, reporter, interruption, on_digits=on_digits, care=care, stopped=stopped)
+        outcome = run(recipe, place, reporter, interruption, on_digits=on_digits, care=care, stopped=stopped, own=own)
     return _end(outcome, interruption, reporter, as_json=arguments.json)
 
 
@@ -211,7 +221,7 @@ def _judged(outcome: Outcome, reporter: Reporter) -> int:
     if not outcome.hopeless:
         return 0
     plan = outcome.plan
-    loss, uniform = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes)
+    loss, uniform = outcome.epochs[-1].train.loss, math.log(plan.dataset.num_classes or 1)
     found = f"the training loss ended at {loss_in_words(loss)}, that of uniform predictions is {uniform:.2f}"
     reporter.note(f"train: training diverged: {found}; lower the learning rate (now {learning_rate(plan):g})")
     return 1

@@ -17,7 +17,7 @@ from tests.test_readme import WITHOUT
 
 ROOT = Path(lstm_np.__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("learn.md", "from-frameworks.md", "check-your-cell.md")
+PAGES = ("learn.md", "from-frameworks.md", "check-your-cell.md", "own-data.md")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -70,6 +70,26 @@ def test_the_learners_path_from_top_to_bottom(invoke, mnist, tmp_path, monkeypat
         theirs = names["theirs"](torch.tensor(x).double())[0].detach().numpy()
         assert np.abs(names["ours"](x)[0] - theirs).max() <= 1e-12
         assert np.abs(theirs).max() > 0.1
+
+
+def test_sequences_of_your_own_from_top_to_bottom(invoke, tmp_path, monkeypatch):  # noqa: F811
+    """Programs and commands in their order, in one folder; commands with fewer epochs."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    seen = []
+    for language, content in blocks("own-data.md"):
+        if language == "python":
+            exec(compile(re.sub(r"epochs=\d+", "epochs=1", content), "own-data.md", "exec"), names)
+        for line in content.splitlines() if language == "sh" else ():
+            python, option, module, *arguments = line.split()
+            assert (python, option) == ("python", "-m")
+            more = ("--epochs", 2, "--hidden-size", 8) if module == "lstm_np.train" else ()
+            result = invoke(module.removeprefix("lstm_np."), *arguments, *more)
+            assert (result.status, result.err) == (0, ""), result
+            seen.append(module)
+    assert [seen.count(f"lstm_np.{name}") for name in ("train", "evaluate", "predict")] == [4, 4, 4]
+    assert [len(content.splitlines()) for _, content in blocks("own-data.md") if len(content.splitlines()) > 12] == []
+    assert names["trace"].dx().shape[2] == 1
 
 
 def test_the_table_of_shapes_is_what_the_command_prints():

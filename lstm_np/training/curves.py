@@ -10,7 +10,7 @@ from lstm_np.training.records import Plan
 
 def draw_curves(history: History, plan: Plan) -> bytes:
     """PNG bytes of the curves of these epochs.  Raises MissingPackageError where matplotlib cannot be used."""
-    images = f"{plan.train_images:,} images of {plan.dataset.name}"
+    images = f"{plan.train_images:,} {plan.things} of {plan.dataset.name}"
     changed = " (changed)" if plan.recipe.changes else ""
     title = f"{plan.recipe.title}{changed}  ·  {images}, seed {plan.recipe.train.seed}"
     figure = history.plot(held_out=plan.held_out, title=title)

@@ -19,7 +19,7 @@ from lstm_np.backends.cores import cpu_name
 from lstm_np.backends.memory import available_memory
 from lstm_np.cells import get_cell
 from lstm_np.kernels.cpu import cut
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceModel
 from lstm_np.training.recipes.settings import ModelSettings
 
 COPIES = 5  # copies of the parameters: themselves, gradients, two optimizer slots, and one for saving
@@ -65,7 +65,7 @@ def describe_backend(backend: Backend, kernels: Sequence[str]) -> dict[str, Any]
     }
 
 
-def describe_cut(model: SequenceClassifier, steps: int, batch_size: int, *, save: bool) -> dict[str, Any]:
+def describe_cut(model: SequenceModel, steps: int, batch_size: int, *, save: bool) -> dict[str, Any]:
     """How a batch of sequences of so many steps is cut over the cores, in each layer; `save`: in training."""
     layers = {
         name: {"samples": [stop - start for start, stop in cut.parts], "blas_threads": cut.blas_threads}
@@ -112,14 +112,14 @@ def refuse_oversize_model(model: ModelSettings, features: int, num_classes: int)
     _refuse(COPIES * size * parameters, f"{parameters:,} parameters need", "lower --hidden-size or --layers")
 
 
-def refuse_oversize_training(model: SequenceClassifier, steps: int, batch_size: int) -> None:
+def refuse_oversize_training(model: SequenceModel, steps: int, batch_size: int) -> None:
     """Refuse, in words, to train on batches that do not fit the memory that is free.  Raises ValueError."""
     count, cure = f"{model.params.flat.size:,}", "lower --batch-size, --hidden-size or --layers, or take --memory lean"
     asks = f"{count} parameters and batches of {batch_size:,} sequences need"
     _refuse(memory_of_training(model, steps, batch_size), asks, cure)
 
 
-def memory_of_training(model: SequenceClassifier, steps: int, batch_size: int) -> int:
+def memory_of_training(model: SequenceModel, steps: int, batch_size: int) -> int:
     """About how many bytes of the host's memory training takes, on batches of sequences of so many steps.
 
     Those of this process and its workers, beside what it has by now and beside the data: parameters with their

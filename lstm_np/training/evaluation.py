@@ -56,14 +56,15 @@ class Evaluation:
             for k in range(len(right))
         ]
 
-    def table(self) -> str:
-        """Rows: the true class; columns: the predicted one; then the images of each class, recall and precision."""
+    def table(self, things: str = "images") -> str:
+        """Rows: the true class; columns: the predicted one; then the images of each class (`things`: what they are
+        called), recall and precision."""
         K = len(self.confusion)
         width = max(4, len(str(self.confusion.max())) + 1)
         classes = "".join(f"{k:>{width}}" for k in range(K))
         lines = [
             f"{'':{width + 3}}predicted",
-            f"{'true':>4}{classes}{'images':>8}{'recall':>9}{'precision':>10}",
+            f"{'true':>4}{classes}{things:>8}{'recall':>9}{'precision':>10}",
         ]
         for row, entry in zip(self.confusion, self.per_class(), strict=True):
             counts = "".join(f"{count or '.':>{width}}" for count in row.tolist())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.kernels.reference import ReferenceKernel
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceModel
 
 NEAR_THE_END = 0.05  # of a range of length 1
 SEQUENCES = 100  # that are looked at
@@ -62,7 +62,7 @@ class LayerHealth:
         return {**asdict(self), "half_life": self.half_life if finite else None}
 
 
-def gate_health(model: SequenceClassifier, x: np.ndarray, labels: np.ndarray) -> list[LayerHealth]:
+def gate_health(model: SequenceModel, x: np.ndarray, labels: np.ndarray) -> list[LayerHealth]:
     """What is measured on sequences x (B, T, D) and their labels (B,), for each layer and direction.
 
     Raises ValueError for a shape that does not fit.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lstm_np.data import Batches, Dataset, DatasetError, sequence_view
+from lstm_np.data.sequences.preparation import MappedBatches
 from lstm_np.training.augmentation import MOVABLE, Augmented
 from lstm_np.training.recipes import Recipe
 
@@ -15,12 +16,13 @@ MEASURING_BATCH = 500  # images at a time where nothing is learnt; a divisor of 
 
 @dataclass(frozen=True)
 class Material:
-    """Batches to train on, to measure each epoch on (`held_out`: "validation" or "test"), and to test on."""
+    """Batches to train on, to measure each epoch on (`held_out`: "validation" or "test"), and to test on; None: there
+    are none."""
 
-    train: Batches | Augmented
+    train: Batches | Augmented | MappedBatches
     held_out: str
-    measured: Batches
-    test: Batches
+    measured: Batches | MappedBatches | None
+    test: Batches | MappedBatches | None
     sequence: tuple[int, int]  # T, D
 
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Position
-from lstm_np.metrics import Metrics
+from lstm_np.metrics import AnyMetrics, Metrics, RegressionMetrics
+from lstm_np.training.own_data import OwnData
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.recipes.settings import TrainSettings
 
@@ -28,7 +29,7 @@ class Plan:
     """
 
     recipe: Recipe
-    dataset: Dataset
+    dataset: Dataset | OwnData
     held_out: str
     train_images: int
     held_out_images: int
@@ -42,6 +43,21 @@ class Plan:
     start: Position = field(default_factory=Position)
     device: str | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def things(self) -> str:
+        """What is learnt from: "images" or "sequences"."""
+        return "images" if isinstance(self.dataset, Dataset) else "sequences"
+
+    @property
+    def counted(self) -> str:
+        """What metrics count: the same, or "steps" where each has an answer of its own."""
+        return "steps" if isinstance(self.dataset, OwnData) and self.dataset.data.per_step else self.things
+
+    @property
+    def metrics(self) -> type[AnyMetrics]:
+        """By what it is measured."""
+        return Metrics if self.dataset.num_classes is not None else RegressionMetrics
 
     @property
     def steps(self) -> int:
@@ -127,17 +143,19 @@ class Outcome:
     plan: Plan
     epochs: tuple[Epoch, ...]
     best: Best | None
-    test: Metrics | None
+    test: AnyMetrics | None
     seconds: float  # from the first step to the last measurement
     interrupted: int | None  # the signal's number
     no_curves: str | None = None  # why the curves could not be drawn, in words
     sample: tuple[tuple[int, int], ...] = ()  # of the first test images: the predicted class of each, and its label
     as_published: Metrics | None = None  # on the first test images, as many as the recipe's published figure is of
+    errors: Mapping[str, float | None] | None = None  # on the test sequences, in the unit of targets that are numbers
 
     @property
     def hopeless(self) -> bool:
         """Whether the last epoch's training loss is far above that of uniform predictions, ln K, but finite."""
-        return bool(self.epochs) and self.epochs[-1].train.loss > HOPELESS * math.log(self.plan.dataset.num_classes)
+        classes = self.plan.dataset.num_classes
+        return bool(self.epochs) and classes is not None and self.epochs[-1].train.loss > HOPELESS * math.log(classes)
 
     @property
     def steps(self) -> int:
@@ -149,11 +167,13 @@ class Outcome:
         last = self.epochs[-1] if self.epochs else None
         train = last.train if last else None
         validation = last.validation if last and self.plan.held_out == "validation" else None
+        kind = self.plan.metrics
         return {
-            **metrics_row("test", self.test),
-            "test_images": self.test.count if self.test else 0,
-            **metrics_row("train", train),
-            **metrics_row("validation", validation),
+            **metrics_row("test", self.test, kind),
+            **{f"test_{name}": value for name, value in (self.errors or {}).items()},
+            f"test_{self.plan.counted}": self.test.count if self.test else 0,
+            **metrics_row("train", train, kind),
+            **metrics_row("validation", validation, kind),
             "epochs": len(self.epochs),
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
@@ -170,24 +190,26 @@ class Outcome:
         }
 
 
-def metrics_row(prefix: str, metrics: Metrics | None) -> dict[str, float | None]:
-    """{"test_loss": ..., "test_accuracy": ...}, None where nothing was measured."""
+def metrics_row(prefix: str, metrics: AnyMetrics | None, kind: type[AnyMetrics] = Metrics) -> dict[str, float | None]:
+    """{"test_loss": ..., "test_accuracy": ...}, and the like of another kind; None where nothing was measured."""
+    names = ("loss", "accuracy") if kind is Metrics else ("loss", "mean_squared_error", "mean_absolute_error", "r2")
     measured = metrics is not None and metrics.count > 0
+    values = [getattr(metrics, name) if measured else None for name in names]
     return {
-        f"{prefix}_loss": metrics.loss if measured and metrics else None,
-        f"{prefix}_accuracy": metrics.accuracy if measured and metrics else None,
+        f"{prefix}_{name}": value if value is None or math.isfinite(value) or name == "loss" else None
+        for name, value in zip(names, values, strict=True)
     }
 
 
 def epoch_row(record: Epoch, held_out: str) -> dict[str, Any]:
     """An epoch as one flat row of metrics.csv."""
-    rows = {"validation": None, "test": None} | {held_out: record.validation}
+    rows, kind = {"validation": None, "test": None} | {held_out: record.validation}, type(record.train)
     return {
         "epoch": record.number,
         "steps": record.steps,
-        **metrics_row("train", record.train),
-        **metrics_row("validation", rows["validation"]),
-        **metrics_row("test", rows["test"]),
+        **metrics_row("train", record.train, kind),
+        **metrics_row("validation", rows["validation"], kind),
+        **metrics_row("test", rows["test"], kind),
         "seconds": round(record.seconds, 3),
         "samples_per_second": round(record.train.count / record.seconds, 1),
         "complete": record.complete,

@@ -11,14 +11,16 @@ from contextlib import AbstractContextManager
 from typing import TextIO
 
 from lstm_np.cells import FILES
-from lstm_np.data import download
+from lstm_np.data import Dataset, download
 from lstm_np.data.progress import download_bars
-from lstm_np.display.tables import loss_in_words
+from lstm_np.display.tables import loss_in_words, score_in_words, score_name
 from lstm_np.files import quoted
 from lstm_np.loop import Epoch, Step
-from lstm_np.model import SequenceClassifier
+from lstm_np.metrics import Metrics
+from lstm_np.model import SequenceModel
 from lstm_np.training.lines import SECONDS_BETWEEN_DRAWINGS, Lines, Notes, clock, counted
 from lstm_np.training.optimizer import arguments
+from lstm_np.training.own_data import OwnData
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.recipes.settings import ModelSettings, OptimizerSettings, TrainSettings
 from lstm_np.training.records import Outcome, Plan
@@ -33,7 +35,7 @@ class Reporter(Notes):
         """A context that gives the progress function of a download, or None."""
         return download_bars(quiet=True)
 
-    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+    def model(self, model: SequenceModel, steps: int, batch_size: int) -> None:
         """The model is made; it will read sequences of so many steps in batches of this size."""
 
     def start(self, plan: Plan) -> None:
@@ -78,7 +80,7 @@ class LineReporter(Reporter):
         """Bars for the files of a download."""
         return download_bars()
 
-    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+    def model(self, model: SequenceModel, steps: int, batch_size: int) -> None:
         """The tables of layers and of shapes, if they were asked for."""
         if self._show_shapes:
             self._line(f"{model.summary()}\n\n{tensor_shapes(model, steps, batch_size)}\n")
@@ -87,16 +89,15 @@ class LineReporter(Reporter):
         """Say what is learnt from what, and draw the head of the table of epochs."""
         self._plan = plan
         recipe, data, train = plan.recipe, plan.dataset, plan.recipe.train
-        rows, columns = data.image_shape
-        T, D = plan.sequence
         limit = f", at most {train.max_steps:,}" if train.max_steps is not None else ""
         kernels = "/".join(sorted(set(plan.kernels)))
         self._line(f"{recipe.name}: {recipe.title}", "bold")
         self._parts("changed", recipe.changes)
-        self._line(
-            f"data    {plan.train_images:,} images of {rows}x{columns}, read as {T} steps of {D}{_moved(recipe)}"
-        )
+        self._line(f"data    {plan.train_images:,} {_in_words(plan)}")
         self._line(f"        {data.source}")
+        if isinstance(data, OwnData):
+            self._parts("", data.data.recognized)
+            self._parts("", [f"{name} {count:,}" for name, count in data.counts().items()])
         self._parts("model", layers_in_words(recipe.model))
         self._line(
             f"        {plan.parameters:,} parameters, {recipe.model.dtype}, {plan.backend} backend, {kernels} kernel"
@@ -108,7 +109,8 @@ class LineReporter(Reporter):
         self._line(f"run     {plan.folder}{begins}")
         self._line("")
         self._line(f"{'':7}{'train':>16}{plan.held_out:>22}")
-        self._line(f"{'epoch':>7}{'loss':>9}{'accuracy':>10}{'loss':>12}{'accuracy':>10}{'images/s':>13}{'time':>9}")
+        second = score_name(plan.metrics.second)
+        self._line(f"{'epoch':>7}{'loss':>9}{second:>10}{'loss':>12}{second:>10}{f'{plan.counted}/s':>13}{'time':>9}")
         self._epoch_began = time.perf_counter()
         self._lines.begin_bar(plan.steps_per_epoch)
 
@@ -116,9 +118,10 @@ class LineReporter(Reporter):
         """A line about the batch, where the recipe wants one; the bar, if the last time is long enough ago."""
         every = self._plan.recipe.train.print_every if self._plan is not None else None
         if every is not None and (step.number == 1 or step.number % every == 0):
-            share = int(step.correct) / step.samples
-            loss = loss_in_words(float(step.loss))
-            self._line(f"{f'step {step.number:,}':>12}   batch loss {loss}, accuracy {share:.3f}")
+            loss, share = loss_in_words(float(step.loss)), ""
+            if self._plan is not None and self._plan.metrics is Metrics and self._plan.counted != "steps":
+                share = f", accuracy {int(step.correct) / step.samples:.3f}"
+            self._line(f"{f'step {step.number:,}':>12}   batch loss {loss}{share}")
         now = time.perf_counter()
         if not self._lines.has_bar or self._plan is None or now - self._drawn < SECONDS_BETWEEN_DRAWINGS:
             return
@@ -130,7 +133,8 @@ class LineReporter(Reporter):
         rate = metrics.count * here / done / seconds
         self._lines.draw(
             f"epoch {step.epoch + 1}/{self._plan.recipe.train.epochs}",
-            f"loss {loss_in_words(metrics.loss)}  accuracy {metrics.accuracy:6.2%}  {rate:,.0f}/s"
+            f"loss {loss_in_words(metrics.loss)}  {score_name(metrics.second)} "
+            f"{score_in_words(metrics.second, metrics.score):>6}  {rate:,.0f}/s"
             f"  {clock(remaining)} left",
             done,
         )
@@ -140,15 +144,16 @@ class LineReporter(Reporter):
         """Say why the bar is not moving."""
         if self._lines.has_bar and self._plan is not None:
             what = "validation" if self._plan.held_out == "validation" else "test"
-            self._lines.draw(f"{what} images", "", self._plan.steps_per_epoch)
+            self._lines.draw(f"{what} {self._plan.things}", "", self._plan.steps_per_epoch)
 
     def epoch(self, record: Epoch) -> None:
         """A line of the table."""
         total = self._plan.recipe.train.epochs if self._plan else record.number
         held, measured = record.validation, f"{'-':>12}{'-':>10}"
         if held is not None and held.count:
-            measured = f"{loss_in_words(held.loss):>12}{held.accuracy:10.2%}"
-        train = f"{loss_in_words(record.train.loss):>9}{record.train.accuracy:10.2%}"
+            measured = f"{loss_in_words(held.loss):>12}{score_in_words(held.second, held.score):>10}"
+        score = score_in_words(record.train.second, record.train.score)
+        train = f"{loss_in_words(record.train.loss):>9}{score:>10}"
         self._line(
             f"{f'{record.number}/{total}':>7}{train}{measured}"
             f"{record.train.count / record.seconds:13,.0f}{clock(record.seconds):>9}"
@@ -168,8 +173,12 @@ class LineReporter(Reporter):
         published = outcome.plan.recipe.published
         self._line("")
         if outcome.test is not None:
-            loss, count = loss_in_words(outcome.test.loss), f"all {outcome.test.count:,} test images"
-            self._line(f"test    accuracy {outcome.test.accuracy:.2%}, loss {loss} on {count}", "bold")
+            test, of = outcome.test, outcome.plan.counted
+            score = f"{test.second.replace('_', ' ')} {score_in_words(test.second, test.score)}"
+            if outcome.errors is not None:  # in the unit of the targets, where these are scaled for training
+                score = f"mean absolute error {outcome.errors['mean_absolute_error']:.4g}"
+            of = f"all {test.count:,} test {of}" if of != "steps" else f"all {test.count:,} steps of the test sequences"
+            self._line(f"test    {score}, loss {loss_in_words(test.loss)} on {of}", "bold")
         first = outcome.as_published
         if outcome.test is not None and first is not None and first.count != outcome.test.count:
             self._line(f"        accuracy {first.accuracy:.2%} on the first {first.count:,}")
@@ -200,7 +209,17 @@ class LineReporter(Reporter):
         more = "" if data is None else f" --data-dir {quoted(data)}"
         more += "" if own is None else f" --cell {quoted(own)}"
         self._line(f"next    python -m lstm_np.evaluate {quoted(folder)}{more}")
-        self._line(f"        python -m lstm_np.predict {quoted(folder)}{more} --index 0 1 2")
+        of = " --index 0 1 2" if isinstance(outcome.plan.dataset, Dataset) else " FILE"
+        self._line(f"        python -m lstm_np.predict {quoted(folder)}{more}{of}")
+
+
+def _in_words(plan: Plan) -> str:
+    """What is learnt from, behind its number."""
+    if isinstance(plan.dataset, OwnData):
+        return plan.dataset.in_words
+    rows, columns = plan.dataset.image_shape
+    T, D = plan.sequence
+    return f"images of {rows}x{columns}, read as {T} steps of {D}{_moved(plan.recipe)}"
 
 
 def _moved(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from lstm_np import checkpoints, loop
@@ -20,11 +21,12 @@ from lstm_np.cells import FILES
 from lstm_np.checkpoints import Checkpoint, Checkpoints, Every, Keeper, fingerprint
 from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
 from lstm_np.data.load import named_folder
+from lstm_np.data.sequences.preparation import MappedBatches
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
 from lstm_np.loop import Epoch, History, Position, Step, Steps, TrainingDivergedError
-from lstm_np.metrics import Metrics
-from lstm_np.model import SequenceClassifier
+from lstm_np.metrics import AnyMetrics, Metrics
+from lstm_np.model import SequenceClassifier, SequenceModel
 from lstm_np.training import between_epochs, curves, run_folder
 from lstm_np.training.environment import (
     describe_backend,
@@ -37,8 +39,10 @@ from lstm_np.training.gate_health import SEQUENCES, LayerHealth, gate_health
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.material import Material, in_order, prepare
 from lstm_np.training.optimizer import arguments, make_optimizer
+from lstm_np.training.own_data import OwnData, OwnSettings
+from lstm_np.training.own_model import OwnModel
 from lstm_np.training.recipes import Recipe
-from lstm_np.training.records import BestSoFar, Outcome, Plan, epoch_row, steps_of
+from lstm_np.training.records import Best, BestSoFar, Outcome, Plan, epoch_row, steps_of
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.resuming import Stopped, command, differences, going_on
 from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
@@ -103,10 +107,12 @@ def run(
     on_digits: Recipe | None = None,
     care: Care | None = None,
     stopped: Stopped | None = None,
+    own: OwnSettings | None = None,
 ) -> Outcome:
     """Train as the recipe says, and keep the run in its folder.
 
     on_digits  the recipe to take instead where the data turn out to be the embedded digits; None: the same one
+    own        sequences of one's own, which are learnt from instead of a data set of images
     stopped    a run to go on with, whose folder is taken instead of `place.out`; `recipe` is its own, or one that
                `lstm_np.training.resuming.changed` made of it
 
@@ -123,28 +129,33 @@ def run(
     for each in (recipe, on_digits or recipe):
         arguments(each.optimizer)  # refused before the data are fetched
         between_epochs.refuse(each.train)
-    with reporter.downloading() as progress:
-        dataset = load_dataset(
-            recipe.data.dataset if stopped is None else stopped.place["dataset"],
-            place.data_dir,
-            place.offline,
-            reporter.note,
-            explicit=place.explicit or stopped is not None,
-            progress=progress,
-        )
-    if dataset.name == "digits" and on_digits is not None:
-        recipe = on_digits
-    material = prepare(dataset, recipe)
+    dataset: Dataset | OwnData
+    if own is not None:
+        dataset = _own_data(own, recipe, stopped)
+        recipe = replace(recipe, published=None)
+        material, outputs = dataset.material(recipe), dataset.outputs
+        if care.gate_health and len(set(dataset.data.counts().tolist())) > 1:
+            raise ValueError("gate_health compares gates step by step: it needs sequences of one length")
+    else:
+        dataset = images = _images(recipe, place, reporter, stopped)
+        if dataset.name == "digits" and on_digits is not None:
+            recipe = on_digits
+        material, outputs = prepare(images, recipe), images.num_classes
     batch_size = min(recipe.train.batch_size, material.train.samples)
-    refuse_oversize_model(recipe.model, material.sequence[1], dataset.num_classes)
-    model = SequenceClassifier(
-        material.sequence[1],
-        num_classes=dataset.num_classes,
-        kernel=place.kernel,
-        backend=place.backend,
-        seed=recipe.train.seed,
-        **recipe.tables["model"],
-    )
+    refuse_oversize_model(recipe.model, material.sequence[1], outputs)
+    model: SequenceModel
+    if isinstance(dataset, OwnData):
+        model = dataset.model(recipe, place.backend, place.kernel)
+        notes = dataset.notes()
+    else:
+        common: dict[str, Any] = {"kernel": place.kernel, "backend": place.backend, "seed": recipe.train.seed}
+        model = SequenceClassifier(material.sequence[1], num_classes=outputs, **common, **recipe.tables["model"])
+        notes = {
+            "dataset": dataset.name,
+            "view": recipe.data.view,
+            "image_shape": list(dataset.image_shape),
+            "pixel_max": dataset.pixel_max,
+        }
     refuse_oversize_training(model, material.sequence[0], batch_size)
     reporter.model(model, material.sequence[0], batch_size)
     settings, optimizer = recipe.train, make_optimizer(recipe.optimizer, model.params)
@@ -155,13 +166,7 @@ def run(
         clip_norm=settings.clip_norm,
         rate=rate_of(settings.schedule, settings.warmup_steps, steps_of(recipe, len(material.train))),
     )
-    model.notes = {
-        "recipe": recipe.name,
-        "dataset": dataset.name,
-        "view": recipe.data.view,
-        "image_shape": list(dataset.image_shape),
-        "pixel_max": dataset.pixel_max,
-    }
+    model.notes = {"recipe": recipe.name, **notes}
     with interruption.held(), ExitStack() as stack:
         if stopped is None:
             folder = run_folder.create(place.out, recipe.name)
@@ -178,10 +183,8 @@ def run(
             "care": care.state(),
         })  # fmt: skip
         if stopped is not None:
-            if config["dataset"]["sha256"] != stopped.config["dataset"]["sha256"]:
-                raise DatasetError(
-                    f"{folder}: has learnt from other data than {dataset.source}; --data-dir names a folder"
-                )
+            if isinstance(dataset, Dataset):
+                _check_same(config["dataset"]["sha256"], stopped, f"{dataset.source}; --data-dir names a folder")
             for reason in config["resumed"][-1]["not_bit_identical"]:
                 reporter.note(f"train: not bit-identical to an unbroken run: {reason}")
             one.resume(stopped.checkpoint)
@@ -191,8 +194,8 @@ def run(
         if stopped is None:
             one.save(INITIAL)
         if recipe.model.cell in FILES:  # the weights cannot be used without it
-            own = FILES[recipe.model.cell]
-            folder.write(own.name, own.read_bytes())
+            cell = FILES[recipe.model.cell]
+            folder.write(cell.name, cell.read_bytes())
         with going_on(folder, one.keeper, command(folder.path, recipe.model.cell)):
             return one.train()
 
@@ -204,7 +207,7 @@ class _Run:
         self,
         plan: Plan,
         material: Material,
-        model: SequenceClassifier,
+        model: SequenceModel,
         steps: Steps,
         folder: RunFolder,
         reporter: Reporter,
@@ -222,7 +225,8 @@ class _Run:
         self._about: Mapping[str, Any] = {}
         self._best_weights: dict[str, Any] = {}
         self._seconds, self._began = 0.0, time.perf_counter()
-        self.best, self.history = BestSoFar(plan.held_out), History()
+        candidate = Best.candidate if plan.metrics is Metrics else Best.by_loss
+        self.best, self.history = BestSoFar(plan.held_out, candidate), History()
 
     # ---- checkpoints
 
@@ -304,7 +308,7 @@ class _Run:
             self.keeper.finish(self.model.position)
         taken_back = not self.interruption.requested and self.take_back()
         self.save(WEIGHTS)
-        test = self.measure(self.material.test) if taken_back else self.test()
+        test = self.test(measured_last=not taken_back)
         as_published = None if test is None else self.as_published(test)
         seconds = self.seconds
         sample = () if test is None else self.sample()
@@ -317,6 +321,7 @@ class _Run:
             self.interruption.requested,
             sample=sample,
             as_published=as_published,
+            errors=None if test is None else self.errors(),
         )
         self.reporter.result(outcome)  # before anything is drawn, which may fail
         outcome = replace(outcome, no_curves=self.draw_curves())
@@ -333,7 +338,7 @@ class _Run:
                 self.steps,
                 epochs=settings.epochs,
                 max_steps=settings.max_steps,
-                validate=self.validate,
+                validate=None if self.material.measured is None else self.validate,
                 on_step=self.on_step,
                 on_epoch=self.on_epoch,
                 stop=self.interruption.asked,
@@ -381,7 +386,8 @@ class _Run:
             f"{error}; back at step {checkpoint.position.step:,}, {which} left out ({rollbacks} of {ROLLBACKS} times)"
         )
 
-    def validate(self) -> Metrics | None:
+    def validate(self) -> AnyMetrics | None:
+        assert self.material.measured is not None
         self.reporter.measuring()
         return self.measure(self.material.measured)
 
@@ -435,8 +441,8 @@ class _Run:
         return taken_back
 
     def measure_health(self) -> list[LayerHealth]:
-        """The state of the gates on a few of the images that each epoch is measured on."""
-        x, labels = next(iter(self.material.measured.epoch(0)))
+        """The state of the gates on a few of the samples that each epoch is measured on, or else learns from."""
+        x, labels = next(iter((self.material.measured or self.material.train).epoch(0)))
         return gate_health(self.model, x[:SEQUENCES], labels[:SEQUENCES])
 
     def _rows(self, record: Epoch) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -449,29 +455,51 @@ class _Run:
             details["gates"] = self.health[str(record.number)]
         return epoch_row(record, self.plan.held_out), details
 
-    def measure(self, batches: Batches) -> Metrics | None:
-        """Loss and accuracy over all of `batches`; None where a signal came in between."""
-        metrics = self.model.evaluate_data(batches, stop=self.interruption.asked)
+    def measure(self, batches: Batches | MappedBatches) -> AnyMetrics | None:
+        """The metrics over all of `batches`; None where a signal came in between."""
+        metrics: AnyMetrics
+        if isinstance(batches, MappedBatches):
+            metrics = self.model.evaluate_batches(takewhile(lambda _: not self.interruption.asked(), batches.epoch(0)))
+        else:
+            metrics = self.model.evaluate_data(batches, stop=self.interruption.asked)
         return None if self.interruption.asked() else metrics
 
-    def test(self) -> Metrics | None:
-        """Loss and accuracy on the whole test set with the final weights."""
-        last = self.history[-1].validation if self.history else None
-        known = self.plan.held_out == "test" and last is not None and last.count > 0
-        return last if known else self.measure(self.material.test)
+    def test(self, *, measured_last: bool) -> AnyMetrics | None:
+        """The metrics of the whole test set with the final weights; None where there is none.
 
-    def as_published(self, test: Metrics) -> Metrics | None:
+        measured_last  whether the last epoch was measured with these weights
+        """
+        last = self.history[-1].validation if self.history else None
+        if measured_last and self.plan.held_out == "test" and last is not None and last.count > 0:
+            return last
+        return None if self.material.test is None else self.measure(self.material.test)
+
+    def errors(self) -> dict[str, float | None] | None:
+        """The errors of predicted numbers on the test sequences, in their own unit."""
+        own = self.plan.dataset  # of one's own, or images
+        if not isinstance(own, OwnData) or own.num_classes is not None:
+            return None
+        tested = OwnModel.of(self.folder / WEIGHTS, self.model).measure(own.data.take(own.parts["test"]))
+        return dict(tested.errors or {})
+
+    def as_published(self, test: AnyMetrics) -> Metrics | None:
         """Loss and accuracy on as many test images as the published figure is of; None where nothing was published."""
         recipe, dataset = self.plan.recipe, self.plan.dataset
-        if recipe.published is None or recipe.published.test_images >= test.count:
-            return None if recipe.published is None else test
+        if recipe.published is None or not isinstance(dataset, Dataset) or not isinstance(test, Metrics):
+            return None
+        if recipe.published.test_images >= test.count:
+            return test
         first = slice(recipe.published.test_images)
         images, labels = dataset.test_images[first], dataset.test_labels[first]
-        return self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
+        found = self.measure(in_order(images, labels, dataset.scale, recipe.data.view, recipe.model.dtype))
+        return found if isinstance(found, Metrics) else None
 
     def sample(self) -> tuple[tuple[int, int], ...]:
         """The predicted classes of the first test images, each beside its label."""
+        if self.material.test is None or not isinstance(self.plan.dataset, Dataset):
+            return ()
         x, labels = next(iter(self.material.test.epoch(0)))
+        assert isinstance(self.model, SequenceClassifier)
         predicted = self.model.predict(x[:SAMPLE])
         return tuple(zip(predicted.tolist(), labels[:SAMPLE].tolist(), strict=True))
 
@@ -505,21 +533,21 @@ class _Run:
 
 def _plan(
     recipe: Recipe,
-    dataset: Dataset,
+    dataset: Dataset | OwnData,
     material: Material,
-    model: SequenceClassifier,
+    model: SequenceModel,
     folder: RunFolder,
     place: Place,
     start: Position,
     steps: Steps,
 ) -> Plan:
-    named = None if dataset.name == "digits" else named_folder(place.data_dir)
+    named = None if isinstance(dataset, OwnData) or dataset.name == "digits" else named_folder(place.data_dir)
     return Plan(
         recipe=recipe,
         dataset=dataset,
         held_out=material.held_out,
         train_images=material.train.samples,
-        held_out_images=material.measured.samples,
+        held_out_images=0 if material.measured is None else material.measured.samples,
         steps_per_epoch=len(material.train),
         sequence=material.sequence,
         parameters=int(model.params.flat.size),
@@ -533,23 +561,70 @@ def _plan(
     )
 
 
+def _images(recipe: Recipe, place: Place, reporter: Reporter, stopped: Stopped | None) -> Dataset:
+    """The images that the recipe names, or that a run which goes on has learnt from."""
+    with reporter.downloading() as progress:
+        return load_dataset(
+            recipe.data.dataset if stopped is None else stopped.place["dataset"],
+            place.data_dir,
+            place.offline,
+            reporter.note,
+            explicit=place.explicit or stopped is not None,
+            progress=progress,
+        )
+
+
+def _own_data(own: OwnSettings, recipe: Recipe, stopped: Stopped | None) -> OwnData:
+    """The sequences of one's own; DatasetError where a run that goes on has learnt from others."""
+    data = recipe.data
+    if data.shift or data.rotate or data.zoom:
+        raise ValueError(f"the recipe {recipe.name} moves images, which sequences are not; take another")
+    found = OwnData.load(own, recipe.train.seed)
+    if stopped is not None:
+        _check_same(found.sha256, stopped, f"{own.path} now holds; --data names the file where it has moved")
+    return found
+
+
+def _check_same(sha256: str, stopped: Stopped, other: str) -> None:
+    if sha256 != stopped.config["dataset"]["sha256"]:
+        raise DatasetError(f"{stopped.folder}: has learnt from other data than {other}")
+
+
+def _described(dataset: Dataset, plan: Plan) -> dict[str, Any]:
+    """What config.json says of images."""
+    contents = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "verified": dataset.verified,
+        "sha256": fingerprint(contents),
+        "train_images": plan.train_images,
+        f"{plan.held_out}_images": plan.held_out_images,
+        "test_images": len(dataset.test_labels),
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+    }
+
+
 def _where(plan: Plan, place: Place) -> dict[str, Any]:
     """Where a run computes and reads, to be taken again where it is gone on with and nobody says otherwise."""
-    return {
+    where = {
         "backend": place.backend.name,
         "kernel": place.kernel,
         "cores": place.backend.cores,
         "data_dir": None if plan.data_dir is None else str(plan.data_dir.absolute()),
-        "dataset": "digits" if plan.dataset.name == "digits" else plan.recipe.data.dataset,
     }
+    if isinstance(plan.dataset, OwnData):
+        return {**where, "own": plan.dataset.settings.state()}
+    return {**where, "dataset": "digits" if plan.dataset.name == "digits" else plan.recipe.data.dataset}
 
 
-def _cuts(model: SequenceClassifier, material: Material) -> dict[str, list[dict[str, Any]]]:
+def _cuts(model: SequenceModel, material: Material) -> dict[str, list[dict[str, Any]]]:
     """How batches of each size are cut over the cores, in training and where nothing is learnt; as plain values."""
     T = material.sequence[0]
     sizes: dict[str, Iterable[int]] = {
         "training": material.train.sizes,
-        "measuring": {*material.measured.sizes, *material.test.sizes},
+        "measuring": {size for part in (material.measured, material.test) if part is not None for size in part.sizes},
     }
 
     return {
@@ -564,23 +639,12 @@ def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped 
     Where it goes on from a checkpoint, "resumed" says from which step, each time, and what differs from before.
     """
     recipe, dataset = plan.recipe, plan.dataset
-    contents = (dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels)
     config = {
         "recipe": recipe.name,
         "title": recipe.title,
         **recipe.tables,
         "optimizer": {"name": recipe.optimizer.name, **arguments(recipe.optimizer)},
-        "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "verified": dataset.verified,
-            "sha256": fingerprint(contents),
-            "train_images": plan.train_images,
-            f"{plan.held_out}_images": plan.held_out_images,
-            "test_images": len(dataset.test_labels),
-            "image_shape": list(dataset.image_shape),
-            "num_classes": dataset.num_classes,
-        },
+        "dataset": dataset.described() if isinstance(dataset, OwnData) else _described(dataset, plan),
         "sequence": {"steps": plan.sequence[0], "features": plan.sequence[1]},
         "parameters": plan.parameters,
         "steps_per_epoch": plan.steps_per_epoch,

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from lstm_np.arrays import Array
 from lstm_np.losses import log_softmax
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceModel
 
 LETTERS = """\
 B samples, T steps, D inputs, P projected, H units, K classes,
 L layers (twice as many where there are two directions)"""
 
 
-def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str:
+def tensor_shapes(model: SequenceModel, steps: int, batch_size: int) -> str:
     """A table: name, axes, shape and meaning of each tensor when `batch_size` sequences of `steps` steps pass through.
 
     The shapes are not calculated: the layers run one after the other, and the shapes are those of the real arrays.
@@ -32,7 +32,7 @@ def tensor_shapes(model: SequenceClassifier, steps: int, batch_size: int) -> str
     return "\n".join([*(line.rstrip() for line in lines), LETTERS])
 
 
-def _pass(model: SequenceClassifier, T: int, B: int) -> Iterator[tuple[str, str, Array, str]]:
+def _pass(model: SequenceModel, T: int, B: int) -> Iterator[tuple[str, str, Array, str]]:
     """(name, axes, tensor, meaning), in the order of computation."""
     stack, xp, cell = model.recurrent, model.backend.xp, model.recurrent.cell
     own = {p.name: "(H,)" if p.blocks == 1 else f"({p.blocks}H,)" for p in cell.parameters}

@@ -9,7 +9,8 @@ from typing import Any
 from lstm_np.data.download import Progress
 from lstm_np.extras import load
 from lstm_np.loop import Epoch, Step
-from lstm_np.model import SequenceClassifier
+from lstm_np.metrics import AnyMetrics, Metrics
+from lstm_np.model import SequenceModel
 from lstm_np.training.records import Outcome, Plan
 from lstm_np.training.reporters import Reporter
 from lstm_np.training.run_folder import EVENTS
@@ -24,6 +25,8 @@ class TensorBoardReporter(Reporter):
         train/loss, train/accuracy, train/error            every epoch; and the same under validation/ or test/
         test/...                                           at the end, with the final weights
 
+    Where targets are numbers, the mean absolute error stands in the place of accuracy and error.
+
     The step counts over the whole run.  Where they cannot be written (a full disk) one line says so, and the run goes
     on without them.  Raises MissingPackageError where tensorboardX is missing.
     """
@@ -33,7 +36,7 @@ class TensorBoardReporter(Reporter):
         # not its SummaryWriter: that writes in a thread, which dies of a full disk, and whoever waits for it then hangs
         self._package = load("tensorboardX", "tensorboard", "event files need")
         self._events: Any = None
-        self._held_out = "test"
+        self._held_out, self._classes = "test", True
 
     def note(self, text: str) -> None:
         """Passed on."""
@@ -43,13 +46,14 @@ class TensorBoardReporter(Reporter):
         """Passed on."""
         return self._inner.downloading()
 
-    def model(self, model: SequenceClassifier, steps: int, batch_size: int) -> None:
+    def model(self, model: SequenceModel, steps: int, batch_size: int) -> None:
         """Passed on."""
         self._inner.model(model, steps, batch_size)
 
     def start(self, plan: Plan) -> None:
         """Open the event file and store the recipe's settings as text."""
         self._held_out, folder = plan.held_out, plan.folder / EVENTS
+        self._classes = plan.metrics is Metrics and plan.counted != "steps"
         lines = [
             f"    {table}.{name} = {value}" for table, s in plan.recipe.tables.items() for name, value in s.items()
         ]
@@ -65,7 +69,9 @@ class TensorBoardReporter(Reporter):
     def step(self, step: Step) -> None:
         """A point of the curves of batches, every 20 steps."""
         if step.number % STEPS_BETWEEN == 0 or step.number == 1:
-            self._scalars("batch", float(step.loss), int(step.correct) / step.samples, step.number)
+            self._write(self._package.summary.scalar("batch/loss", float(step.loss)), step.number)
+            if self._classes:
+                self._scores("batch", int(step.correct) / step.samples, step.number)
         self._inner.step(step)
 
     def measuring(self) -> None:
@@ -74,9 +80,9 @@ class TensorBoardReporter(Reporter):
 
     def epoch(self, record: Epoch) -> None:
         """A point of each epoch's curves; what is there so far is flushed."""
-        self._scalars("train", record.train.loss, record.train.accuracy, record.steps)
+        self._metrics("train", record.train, record.steps)
         if record.validation is not None and record.validation.count:
-            self._scalars(self._held_out, record.validation.loss, record.validation.accuracy, record.steps)
+            self._metrics(self._held_out, record.validation, record.steps)
         self._flush()
         self._inner.epoch(record)
 
@@ -92,7 +98,7 @@ class TensorBoardReporter(Reporter):
     def result(self, outcome: Outcome) -> None:
         """The test's numbers."""
         if outcome.test is not None and self._held_out != "test":
-            self._scalars("test", outcome.test.loss, outcome.test.accuracy, outcome.steps)
+            self._metrics("test", outcome.test, outcome.steps)
         self._flush()
         self._inner.result(outcome)
 
@@ -105,8 +111,15 @@ class TensorBoardReporter(Reporter):
                 self._without(error)
         self._inner.finish(outcome)
 
-    def _scalars(self, group: str, loss: float, accuracy: float, step: int) -> None:
-        for name, value in (("loss", loss), ("accuracy", accuracy), ("error", 1.0 - accuracy)):
+    def _metrics(self, group: str, metrics: AnyMetrics, step: int) -> None:
+        self._write(self._package.summary.scalar(f"{group}/loss", metrics.loss), step)
+        if isinstance(metrics, Metrics):
+            self._scores(group, metrics.accuracy, step)
+        else:
+            self._write(self._package.summary.scalar(f"{group}/{metrics.second}", metrics.score), step)
+
+    def _scores(self, group: str, accuracy: float, step: int) -> None:
+        for name, value in (("accuracy", accuracy), ("error", 1.0 - accuracy)):
             self._write(self._package.summary.scalar(f"{group}/{name}", value), step)
 
     def _write(self, summary: Any, step: int) -> None:

@@ -14,7 +14,7 @@ from lstm_np.backends import Backend
 from lstm_np.data import Dataset, DatasetError, load_dataset, sequence_view
 from lstm_np.data.dataset import VIEWS
 from lstm_np.data.download import Progress
-from lstm_np.model import SequenceClassifier
+from lstm_np.model import SequenceClassifier, SequenceModel
 from lstm_np.training.run_folder import weights_path
 from lstm_np.weights import WeightsError
 
@@ -61,17 +61,40 @@ def load_trained(
     kernel: str | None = None,
     cell: str | None = None,
 ) -> Trained:
-    """The model of a run folder or weights file; None: of the newest run under runs/.
+    """The model of images in a run folder or weights file; arguments and errors as for `load_model`, `of_images`."""
+    return of_images(*load_model(run, best=best, backend=backend, kernel=kernel, cell=cell))
+
+
+def load_model(
+    run: str | os.PathLike[str] | None,
+    *,
+    best: bool,
+    backend: Backend,
+    kernel: str | None = None,
+    cell: str | None = None,
+) -> tuple[Path, SequenceModel]:
+    """(path, model) of a run folder or weights file; None: of the newest run under runs/.
 
     cell   what the model's cell must be, where somebody said it
 
     Raises RunFolderError when there is none, WeightsError when the file cannot be used.
     """
     path = weights_path(run, best=best)
-    model = SequenceClassifier.load(path, backend=backend, kernel=kernel)
+    model = SequenceModel.load(path, backend=backend, kernel=kernel)
     if cell is not None and cell != model.config["cell"]:
         raise WeightsError(f"{path}: its cell is {model.config['cell']!r}, --cell gives {cell!r}")
+    return path, model
+
+
+def of_images(path: Path, model: SequenceModel) -> Trained:
+    """The same as a model that `train` has trained on images.  Raises WeightsError for any other."""
     notes: Mapping[str, Any] = model.notes
+    if "reading" in notes:
+        raise WeightsError(
+            f"{path}: has learnt from sequences of your own, not from images; lstm_np.trace looks inside"
+        )
+    if not isinstance(model, SequenceClassifier):
+        raise WeightsError(f"{path}: predicts numbers, expected a classifier of images")
     shape, view, pixel_max = notes.get("image_shape"), notes.get("view"), notes.get("pixel_max")
     good_shape = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n <= 4096 for n in shape)
     if not good_shape or view not in VIEWS or type(pixel_max) is not int or pixel_max < 1:

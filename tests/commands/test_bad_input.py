@@ -396,7 +396,7 @@ def test_an_index_that_is_not_there(invoke, trained):
 def test_neither_index_nor_image(invoke):
     refused(
         invoke("predict"),
-        "predict: one of the arguments --index --image is required (--help lists the flags)",
+        "predict: one of FILE, --index and --image is required (--help lists the flags)",
     )
 
 

@@ -52,7 +52,7 @@ def test_long_form_with_a_label_for_each_sequence(tmp_path, data, labels):
     rows = sum(map(len, x))
     order = labels.draw(st.permutations(range(rows)))
     path = write_long(tmp_path / "a.csv", x, names, [classes], ["label"], order, ids=[f"s{n}" for n in range(len(x))])
-    found = read_sequences(path, form="long", task="classify")
+    found = read_sequences(path, layout="long", task="classify")
     by_id = sorted(range(len(x)), key=lambda n: found.ids[n])
     same(found.take(by_id), x)
     assert found.names == tuple(names)
@@ -67,7 +67,7 @@ def test_long_form_with_numbers_for_each_step(tmp_path, data, targets):
     y = [[targets.draw(NUMBER) for _ in sequence] for sequence in x]
     y[0] = [*y[0][:-1], 0.5] if len(x[0]) > 1 else y[0]
     path = write_long(tmp_path / "a.csv", x, names, [y, y], ["u", "v"])
-    found = read_sequences(path, target=("u", "v"), form="long", task="regress", per_step=True)
+    found = read_sequences(path, target=("u", "v"), layout="long", task="regress", per_step=True)
     same(found, x)
     assert found.per_step
     for one, other in zip(found.targets, y, strict=True):
@@ -79,7 +79,7 @@ def test_long_form_with_numbers_for_each_step(tmp_path, data, targets):
 def test_wide_form(tmp_path, data, targets):
     x, names = data
     y = [targets.draw(NUMBER) for _ in x]
-    found = read_sequences(write_wide(tmp_path / "a.csv", x, names, [y], ["y"]), form="wide", task="regress")
+    found = read_sequences(write_wide(tmp_path / "a.csv", x, names, [y], ["y"]), layout="wide", task="regress")
     same(found, x)
     assert found.names == tuple(names)
     np.testing.assert_array_equal(found.targets[:, 0], y)

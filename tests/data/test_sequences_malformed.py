@@ -74,7 +74,7 @@ OPTIONS = {
     "a.csv: no sequence has the 3 steps of a window; the longest has 2": {"window": 3},
     "a.csv: no sequence has the 2 steps and 1 more of a window; the longest has 2": {"window": 2, "horizon": 1},
     "a.csv: a horizon and targets of each step do not go together": {"window": 1, "horizon": 1, "per_step": True},
-    "form must be long or wide, found 'tall'": {"form": "tall"},
+    "layout must be long or wide, found 'tall'": {"layout": "tall"},
     "task must be classify or regress or tag, found 'sort'": {"task": "sort"},
     "window must be a whole number of at least 1, found 0": {"window": 0},
     "stride and horizon are those of windows; give window, the steps of one, too": {"stride": 2},

@@ -36,7 +36,7 @@ def read_sequences(source: Any, *, targets: Any = None, reading: Reading | None 
     options  as `Reading` has them; or `reading`, all of them together
 
     What a file is, is seen from its name: .npz, .npy, .csv or .tsv (also .txt, and packed: .gz), .ts.  What is not said
-    of columns, form and task is recognized; `Sequences.recognized` says what was.
+    of columns, layout and task is recognized; `Sequences.recognized` says what was.
 
     >>> with open("walks.csv", "w") as file:
     ...     _ = file.write("id,time,speed,label\\na,0,1.5,up\\na,1,2.5,up\\nb,0,3.5,down\\n")

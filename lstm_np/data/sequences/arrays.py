@@ -14,6 +14,7 @@ import numpy as np
 
 from lstm_np.backends.memory import available_memory
 from lstm_np.data.dataset import DatasetError
+from lstm_np.data.scaling import VALUES_AT_ONCE
 from lstm_np.data.sequences.assembly import about, build
 from lstm_np.data.sequences.record import Reading, Sequences
 from lstm_np.data.sequences.tables import Labels, read_table
@@ -245,7 +246,7 @@ def from_arrays(
             ids=ids,
             groups=groups,
             spans=None if times is None else np.stack((times, times), axis=1),
-            lengths=None if lengths is None else counts,
+            lengths=None if (counts == mapped.shape[1]).all() else counts,
             source=source,
             place=lambda n, t, d: f"{source}: sequence {n}, step {t}, feature {names[d]!r}",
             **about(found, [column.name for column in labels]),
@@ -292,16 +293,27 @@ def _entered(x: Any, reading: Reading, source: str, lengths: Any) -> tuple[np.nd
     else:
         counts = np.full(N, T)
     if isinstance(x, np.memmap) and reading.window is None:
+        counts = counts if lengths is not None else _known_steps(x)
+        if counts.min() == 0:
+            raise DatasetError(f"{source}: sequence {int(counts.argmin())} has no value but NaN")
         return np.empty((0, D)), counts, x
     values = _floats(x, source)
     if lengths is None:
-        known = ~np.isnan(values).all(axis=2)
-        counts = T - np.argmax(known[:, ::-1], axis=1)
-        if not known.any(axis=1).all():
-            n = int(np.argmin(known.any(axis=1)))
-            raise DatasetError(f"{source}: sequence {n} has no value but NaN")
+        counts = _known_steps(values)
+        if counts.min() == 0:
+            raise DatasetError(f"{source}: sequence {int(counts.argmin())} has no value but NaN")
     real = np.arange(T) < counts[:, None]
     return values[real], counts, None
+
+
+def _known_steps(x: np.ndarray) -> np.ndarray:
+    """(N,) the steps of each sequence (T, D) until the last that has a value, read some sequences at a time."""
+    (N, T, D), counts = x.shape, np.zeros(len(x), np.int64)
+    at_once = max(1, VALUES_AT_ONCE // (T * D))
+    for start in range(0, N, at_once):
+        known = ~np.isnan(x[start : start + at_once]).all(axis=2)
+        counts[start : start + at_once] = np.where(known.any(axis=1), T - np.argmax(known[:, ::-1], axis=1), 0)
+    return counts
 
 
 def _floats(values: Any, where: str) -> np.ndarray:

@@ -38,7 +38,7 @@ def from_table(table: Table, reading: Reading) -> Sequences:
         }
         if reading.target is None:
             targets = tuple(name for name in targets if name not in features)
-    form = reading.form or _form(table, roles)
+    layout = reading.layout or _layout(table, roles)
     parts = {"id": roles["id"], "time": roles["time"], "group": roles["group"]}
     taken = [*targets, *(name for name in parts.values() if name is not None)]
     doubled = {name for name in taken if taken.count(name) > 1}
@@ -51,14 +51,14 @@ def from_table(table: Table, reading: Reading) -> Sequences:
         raise DatasetError(f"{table.source}: the column {both[0]!r} is a feature and something else; it can be one")
     if not features:
         raise DatasetError(f"{table.source}: no column is left for the features; there are: {', '.join(table.columns)}")
-    say = [f"form {form}"] if reading.form is None else []
+    say = [f"layout {layout}"] if reading.layout is None else []
     say += [
         f"{what} {name!r}"
         for what, name in [*parts.items(), *(("target", name) for name in targets)]
         if name is not None and getattr(reading, what) in (None, ())
     ]
-    found = replace(reading, form=form, target=targets, id=parts["id"], time=parts["time"], group=parts["group"])
-    make = _long if form == "long" else _wide
+    found = replace(reading, layout=layout, target=targets, id=parts["id"], time=parts["time"], group=parts["group"])
+    make = _long if layout == "long" else _wide
     data = make(table, features, found)
     return replace(data, recognized=(*say, *data.recognized))
 
@@ -69,7 +69,7 @@ def _usual_names(table: Table, reading: Reading) -> set[str]:
     return {called} if called is not None and reading.target == () else set()
 
 
-def _form(table: Table, roles: dict[str, str | None]) -> str:
+def _layout(table: Table, roles: dict[str, str | None]) -> str:
     """Long where an id stands in several rows, or there are times and no ids; else wide."""
     if roles["id"] is not None:
         keys = list(table.columns[roles["id"]])

@@ -12,7 +12,7 @@ from lstm_np.data.dataset import DatasetError
 from lstm_np.data.sequences.splits import Fractions, split_by
 
 Place = Callable[[int, int, int], str]  # sequence, step, feature -> file, line and column, in words
-FORMS = ("long", "wide")
+LAYOUTS = ("long", "wide")
 TASKS = ("classify", "regress", "tag")
 
 
@@ -20,7 +20,7 @@ TASKS = ("classify", "regress", "tag")
 class Reading:
     """How a file is read; None, where it stands, means that it is recognized from the file.
 
-    form      of a table: "long" (a row is a step of a sequence) or "wide" (a row is a sequence)
+    layout    of a table: "long" (a row is a step of a sequence) or "wide" (a row is a sequence)
     id        the column (of an .npz: array) that says which sequence a row belongs to
     time      the column with the time of a step, numbers or ISO dates, which orders the steps
     target    the columns (of an .npz: arrays) to be predicted; () for none
@@ -37,7 +37,7 @@ class Reading:
               target is that of the step `horizon` steps after the last one
     """
 
-    form: str | None = None
+    layout: str | None = None
     id: str | None = None
     time: str | None = None
     target: tuple[str, ...] | None = None
@@ -55,7 +55,7 @@ class Reading:
     horizon: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("form", FORMS), ("task", TASKS)):
+        for name, choices in (("layout", LAYOUTS), ("task", TASKS)):
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise DatasetError(f"{name} must be {' or '.join(choices)}, found {value!r}")

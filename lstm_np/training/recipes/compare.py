@@ -17,6 +17,7 @@ from typing import Any
 
 from lstm_np.errors import LstmNpError
 from lstm_np.files import expand, write_atomically
+from lstm_np.metrics import Metrics
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.recipes import Recipe, of_any_version
 from lstm_np.training.reporters import Reporter
@@ -171,7 +172,7 @@ def _measure(recipe: Recipe, place: Place, out: Path, interruption: Interruption
     """Run a recipe in a folder that is not kept; None where a signal cut it short."""
     with tempfile.TemporaryDirectory(prefix=".run-", dir=out) as folder:
         outcome = run(recipe, replace(place, out=os.path.join(folder, "run")), Reporter(), interruption)
-    if outcome.interrupted is not None or outcome.test is None:
+    if outcome.interrupted is not None or not isinstance(outcome.test, Metrics):
         return None
     first = outcome.as_published
     return Result(

@@ -1,0 +1,283 @@
+"""Sequences of one's own as what a run learns from: read, split, prepared, and what is kept of that in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from lstm_np.backends import Backend
+from lstm_np.data import DatasetError, Sequences, read_sequences
+from lstm_np.data.scaling import KINDS
+from lstm_np.data.sequences import Reading, fingerprint_of_files
+from lstm_np.data.sequences.missing import WAYS
+from lstm_np.data.sequences.preparation import Preparation
+from lstm_np.data.sequences.splits import PARTS, check_fractions
+from lstm_np.files import expand
+from lstm_np.model import SequenceClassifier, SequenceModel, SequenceRegressor
+from lstm_np.options import of, taken_by
+from lstm_np.training.material import MEASURING_BATCH, Material
+from lstm_np.training.recipes import Recipe, load_recipe
+
+RECIPE = Path(__file__).with_name("own-data.toml")
+SPLIT = (0.7, 0.15, 0.15)
+NONE = "none"
+REGRESSION_LOSSES = of(SequenceRegressor)["loss"].choices
+CLASS_WEIGHTS = (NONE, "balanced")
+# the notes of a model that say how it was trained on sequences of one's own
+NOTES = ("task", "classes", "features", "targets", "reading", "missing", "scaler", "target_scaler")
+ARRAYS = (".npz", ".npy", ".ts")  # files whose features have no names, or need none
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """Which file, and what is done with it before training.
+
+    path              of the file or folder
+    reading           how it is read
+    split             shares of training, validation and test
+    split_by          "random", "group" or "time"; None: by group where one is named, by time for windows, else random
+    missing           what is done about missing values, a way of `SequenceImputer`
+    scale             a kind of `SequenceScaler`, or "none";  scale_targets: of targets that are numbers
+    class_weights     "balanced": each class counts as much as the others, however rare; or "none"
+    regression_loss   the loss of targets that are numbers
+    """
+
+    path: str
+    reading: Reading = field(default_factory=Reading)
+    split: tuple[float, float, float] = SPLIT
+    split_by: str | None = None
+    missing: str = "refuse"
+    scale: str = "standard"
+    scale_targets: str = "standard"
+    class_weights: str = NONE
+    regression_loss: str = "squared"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("missing", WAYS),
+            ("scale", (*KINDS, NONE)),
+            ("scale_targets", (*KINDS, NONE)),
+            ("class_weights", CLASS_WEIGHTS),
+            ("regression_loss", REGRESSION_LOSSES),
+        ):
+            if getattr(self, name) not in choices:
+                raise DatasetError(f"{name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}")
+        object.__setattr__(self, "split", check_fractions(self.split))
+
+    def state(self) -> dict[str, Any]:
+        """As plain values; the path is absolute."""
+        return {**asdict(self), "path": str(expand(self.path).absolute()), "split": list(self.split)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The settings that gave this state.  Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(**{**state, "reading": Reading(**state["reading"]), "split": tuple(state["split"])})
+
+
+@dataclass(frozen=True, eq=False)
+class OwnData:
+    """Sequences that are read and split, and how they are prepared.
+
+    data         as they were read
+    parts        {"train": indices, "validation": ..., "test": ...}; a part may be empty
+    preparation  fitted on the training part
+    sha256       of the files, hex
+    """
+
+    settings: OwnSettings
+    data: Sequences
+    parts: Mapping[str, np.ndarray]
+    preparation: Preparation
+    sha256: str
+
+    @classmethod
+    def load(cls, settings: OwnSettings, seed: int) -> Self:
+        """Read, split and prepare.  Raises DatasetError, and OSError, as `read_sequences` and `Sequences.split`."""
+        data = read_sequences(settings.path, reading=settings.reading)
+        if data.targets is None:
+            raise DatasetError(f"{settings.path}: no target is found; name what is to be predicted (--target)")
+        parts = split_of(data, settings, seed)
+        preparation = Preparation.fit(
+            data,
+            parts["train"],
+            missing=settings.missing,
+            scale=_or_none(settings.scale),
+            scale_targets=_or_none(settings.scale_targets),
+        )
+        return cls(settings, data, parts, preparation, fingerprint_of_files(data.files))
+
+    # ---- what a run says of it
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return Path(self.settings.path).name
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, and what it was recognized to be."""
+        return f"{self.settings.path} ({self.data.targets_in_words()})"
+
+    @property
+    def num_classes(self) -> int | None:
+        """K, or None where targets are numbers."""
+        return None if self.data.classes is None else len(self.data.classes)
+
+    @property
+    def outputs(self) -> int:
+        """Classes, or targets."""
+        return self.num_classes or len(self.data.target_names)
+
+    @property
+    def in_words(self) -> str:
+        """What the sequences are like."""
+        D = len(self.data.names)
+        return f"sequences of {self.data.steps_in_words()} of {D:,} feature{'' if D == 1 else 's'}"
+
+    def counts(self) -> dict[str, int]:
+        """How many sequences each part has."""
+        return {name: len(self.parts[name]) for name in PARTS}
+
+    def described(self) -> dict[str, Any]:
+        """What config.json says."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": self.sha256,
+            **{f"{name}_sequences": count for name, count in self.counts().items()},
+            "task": self.data.task,
+            "features": list(self.data.names),
+            "targets": list(self.data.target_names),
+            "classes": None if self.data.classes is None else list(self.data.classes),
+            "recognized": list(self.data.recognized),
+            **self.settings.state(),
+        }
+
+    def notes(self) -> dict[str, Any]:
+        """What the model's file keeps, so that files of the same kind can be predicted."""
+        kept = {name: value for name, value in asdict(self.data.reading).items() if name not in ("classes", "labels")}
+        kept |= {"features": None, "task": self.data.task, "per_step": self.data.per_step}
+        return {
+            "dataset": self.name,
+            "task": self.data.task,
+            "classes": None if self.data.classes is None else list(self.data.classes),
+            "features": list(self.data.names),
+            "targets": list(self.data.target_names),
+            "reading": {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()},
+            **self.preparation.state(),
+        }
+
+    # ---- what a run learns from
+
+    def material(self, recipe: Recipe) -> Material:
+        """Batches of all parts.  Raises DatasetError."""
+        dtype, settings = recipe.model.dtype, recipe.train
+        chosen = self.parts["train"][: recipe.data.limit_train]
+        make, data = self.preparation.batches, self.data
+        train = make(data, chosen, settings.batch_size, dtype=dtype, order=recipe.data.order, seed=settings.seed)
+        others = {
+            name: make(data, self.parts[name], MEASURING_BATCH, dtype=dtype) if len(self.parts[name]) else None
+            for name in PARTS[1:]
+        }
+        held_out = "test" if others["validation"] is None else "validation"
+        longest = int(data.counts().max())
+        return Material(train, held_out, others[held_out], others["test"], (longest, len(data.names)))
+
+    def model(self, recipe: Recipe, backend: Backend, kernel: str) -> SequenceModel:
+        """The model that the recipe and the task ask for.  Raises ValueError for options that do not go together."""
+        options = dict(recipe.tables["model"])
+        if self.data.per_step:
+            if options["read_out"] != load_recipe().model.read_out:
+                raise ValueError(f"read_out {options['read_out']}: targets of each step need the outputs of each step")
+            options["read_out"] = "each_step"
+        common: dict[str, Any] = {"kernel": kernel, "backend": backend, "seed": recipe.train.seed}
+        if self.data.classes is None:
+            known = {name: value for name, value in options.items() if name in taken_by(SequenceRegressor)}
+            known["loss"] = self.settings.regression_loss
+            return SequenceRegressor(len(self.data.names), num_targets=self.outputs, **known, **common)
+        weights = self.class_weights() if self.settings.class_weights == "balanced" else None
+        return SequenceClassifier(
+            len(self.data.names), num_classes=self.outputs, class_weights=weights, **options, **common
+        )
+
+    def class_weights(self) -> list[float]:
+        """n / (K n_k) of each class: n answers of the training part in all, n_k of the class; 0 where n_k is 0."""
+        data, chosen = self.data, self.parts["train"]
+        if isinstance(data.targets, list):
+            flat = np.concatenate([data.targets[index] for index in chosen.tolist()])
+        else:
+            flat = data.targets[chosen]
+            if data.target_lengths is not None:
+                flat = flat[np.arange(flat.shape[1]) < data.target_lengths[chosen][:, None]]
+        found = np.bincount(np.ravel(flat), minlength=self.outputs)
+        return [float(found.sum() / (self.outputs * count)) if count else 0.0 for count in found.tolist()]
+
+
+def split_of(data: Sequences, settings: OwnSettings, seed: int) -> dict[str, np.ndarray]:
+    """The parts: those that the file itself has, else as the settings say.
+
+    Where a file has a test part and none for validation, that is a share of its training part.
+
+    Raises DatasetError.
+    """
+    by = settings.split_by
+    if by is None:
+        by = (
+            "group"
+            if settings.reading.group is not None
+            else "time"
+            if settings.reading.window is not None
+            else "random"
+        )
+    if data.parts is None:
+        return data.split_indices(settings.split, by=by, seed=seed)
+    parts = {name: data.parts.get(name, np.zeros(0, np.int64)) for name in PARTS}
+    if len(parts["train"]) == 0:
+        raise DatasetError(f"{data.source}: has no training part (x_train)")
+    share = settings.split[1]
+    if len(parts["validation"]) == 0 and share > 0:
+        inner = data.take(parts["train"]).split_indices((1 - share, share, 0.0), by=by, seed=seed)
+        parts |= {name: parts["train"][inner[name]] for name in ("train", "validation")}
+    return parts
+
+
+def _or_none(kind: str) -> str | None:
+    return None if kind == NONE else kind
+
+
+def own_recipe() -> Recipe:
+    """What a run on sequences of one's own begins with."""
+    return load_recipe(str(RECIPE))
+
+
+def reread(notes: Mapping[str, Any], path: str, *, targets: bool, changes: Mapping[str, Any]) -> Sequences:
+    """The sequences of another file of the kind that a model was trained on.
+
+    notes    of the model
+    targets  whether the targets are read, too
+    changes  of how the file is read
+
+    Raises DatasetError for a file that is not like it, ValueError for notes of another kind.
+    """
+    try:
+        reading = Reading(**{**notes["reading"], **changes})
+        names, classes = tuple(notes["features"]), notes["classes"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the model does not say how its sequences are read ({error})") from None
+    in_columns = not path.lower().endswith(ARRAYS)
+    if not targets:
+        unread = [*(reading.target or ()), *(() if reading.group is None else (reading.group,))]
+        reading = replace(reading, target=(), group=None, ignore=(*reading.ignore, *unread) if in_columns else ())
+    if in_columns and reading.layout != "wide":
+        reading = replace(reading, features=names)
+    data = read_sequences(path, reading=replace(reading, classes=None if classes is None else tuple(classes)))
+    if targets and data.targets is None:
+        raise DatasetError(f"{path}: no target is found; expected {', '.join(notes['targets'])}")
+    if len(data.names) != len(names) or (in_columns and data.names != names):
+        found, wanted = (", ".join(some[:8]) + (" ..." if len(some) > 8 else "") for some in (data.names, names))
+        raise DatasetError(f"{path}: found the features {found}; the model reads {wanted}")
+    return data

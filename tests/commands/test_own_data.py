@@ -1,0 +1,319 @@
+"""train --data, evaluate and predict on sequences of one's own, through the real commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lstm_np
+from lstm_np.checkpoints import Checkpoints
+from lstm_np.data.sequences import arrays
+from lstm_np.training.own_data import OwnData, OwnSettings, Reading, split_of
+from tests.data.sequence_files import write_folder, write_long, write_rows, write_ts, write_wide
+
+SMALL = ("--hidden-size", 6, "--epochs", 2, "--quiet")
+NAMES = ["load", "speed"]
+
+
+def walks(kind="class", count=30, seed=0, unequal=True):
+    """(x, targets) of sequences whose class, number or tags are in the first feature."""
+    rng = np.random.default_rng(seed)
+    x = [rng.standard_normal((rng.integers(3, 7) if unequal else 5, 2)) * [1, 100] for _ in range(count)]
+    k = [n % 3 for n in range(count)]
+    for n, sequence in enumerate(x):
+        sequence[:, 0] += 2 * k[n]
+    of = {
+        "class": ["xyz"[n] for n in k],
+        "number": [100.25 + 10 * n for n in k],
+        "tag": [["uv"[int(step > 1)] for step in sequence[:, 0]] for sequence in x],
+        "steps": [(3 * sequence[:, 0] + 50).tolist() for sequence in x],
+    }
+    return x, of[kind]
+
+
+def weights(folder):
+    return lstm_np.load(Path(folder) / "weights.safetensors").params.flat.tobytes()
+
+
+def config(folder):
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def trained(invoke, data, *flags, out="run"):
+    result = invoke("train", "--data", data, "--out", out, "--json", *SMALL, *flags)
+    assert (result.status, result.err) == (0, ""), result
+    return json.loads(result.out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("class", "classify"), ("number", "regress"), ("tag", "tag"), ("steps", "regress")]
+)
+def test_train_evaluate_and_predict(invoke, kind, task):
+    """The outcome of training, evaluate, and Python on the saved model say the same; predictions are the model's."""
+    x, y = walks(kind)
+    write_long(Path("a.csv"), x, NAMES, [y], ["quality"])
+    outcome = trained(invoke, "a.csv", "--target", "quality")
+    told = config("run")["dataset"]
+    assert (told["task"], told["features"], told["targets"]) == (task, NAMES, ["quality"])
+    assert [told[f"{part}_sequences"] for part in ("train", "validation", "test")] == [21, 5, 4]
+    again = json.loads(invoke("evaluate", "run", "--json").out)
+    assert again["test_loss"] == pytest.approx(outcome["test_loss"])
+    for name in ("accuracy", "mean_squared_error", "mean_absolute_error", "r2"):
+        assert outcome.get(f"test_{name}") == pytest.approx(again.get(f"test_{name}")), name
+    model = lstm_np.load("run/weights.safetensors")
+    assert (model.notes["targets"], model.notes["features"]) == (["quality"], NAMES)
+    scaler = lstm_np.data.SequenceScaler.from_state(model.notes["scaler"])
+    # the file to be predicted has no targets, more columns, and these in another order
+    T = [np.full(len(one), 9.0) for one in x]
+    more = [np.column_stack((b, c, a)) for (a, b), c in zip((one.T for one in x), T, strict=True)]
+    write_long(Path("new.csv"), more, ["speed", "colour", "load"])
+    result = invoke("predict", "run", "new.csv")
+    assert (result.status, result.err) == (0, "")
+    found = rows(result.out)
+    scaled = scaler.transform(x)
+    if task == "regress":
+        targets = lstm_np.data.SequenceScaler.from_state(model.notes["target_scaler"])
+        expected = [one for part in model.predict(scaled)
+                    for one in np.atleast_1d(targets.inverse_transform(np.reshape(part, (-1, 1)))[:, 0])]  # fmt: skip
+        assert [float(row["quality"]) for row in found] == pytest.approx(expected, rel=1e-5)
+    else:
+        p = np.concatenate([np.atleast_2d(one) for one in model.predict_proba(scaled)])
+        classes = model.notes["classes"]
+        assert [row["prediction"] for row in found] == [classes[k] for k in p.argmax(axis=1)]
+        assert [float(row[f"p_{classes[0]}"]) for row in found] == pytest.approx(p[:, 0].tolist(), abs=1e-6)
+    per_step = kind in ("tag", "steps")
+    assert [row["id"] for row in found] == [f"s{n}" for n in range(30) for _ in range(len(x[n]) if per_step else 1)]
+    shown = invoke("evaluate", "run", "--data", "a.csv").out
+    assert "30 sequences" in shown
+    assert ("mean absolute error" if task == "regress" else "accuracy") in shown
+
+
+FILES = {
+    "a.csv": lambda x, y: write_wide(Path("a.csv"), x, NAMES, [y], ["kind"]),
+    "a.ts": lambda x, y: write_ts(Path("a.ts"), x, y),
+    "folder": lambda x, y: write_folder(Path("folder"), x, NAMES, y),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_same_sequences_in_other_files(invoke, name):
+    """What is learnt is a function of the sequences, not of the file that they are in."""
+    x, y = walks()
+    order = sorted(range(len(x)), key=lambda n: (y[n], n))  # the one in which a folder has them
+    x, y = [x[n] for n in order], [y[n] for n in order]
+    write_long(Path("long.csv"), x, NAMES, [y], ["label"])
+    trained(invoke, "long.csv", out="first")
+    FILES[name](x, y)
+    trained(invoke, name, *(("--target", "kind") if name == "a.csv" else ()), out="second")
+    assert weights("first") == weights("second")
+    result = invoke("predict", "second", name, "--out", "p.csv")
+    assert (result.status, result.out) == (0, "")
+    found = rows(Path("p.csv").read_text(encoding="utf-8"))
+    expected = rows(invoke("predict", "first", "long.csv").out)
+    assert [row["p_x"] for row in found] == [row["p_x"] for row in expected]
+
+
+def test_arrays_and_an_array_on_disk(invoke, monkeypatch):
+    x, y = walks("class", unequal=False)
+    np.savez("a.npz", x=np.stack(x), y=np.array(y))
+    trained(invoke, "a.npz", out="first")
+    np.save("b.npy", np.stack(x))
+    np.save("labels.npy", np.array(y))
+    monkeypatch.setattr(arrays, "available_memory", lambda: 0)
+    trained(invoke, "b.npy", "--labels", "labels.npy", out="second")
+    assert weights("first") == weights("second")
+    assert invoke("evaluate", "second", "--json").status == 0
+    assert len(rows(invoke("predict", "second", "b.npy").out)) == 30
+
+
+def test_windows_by_time(invoke):
+    """A series, predicted one step ahead: no window of a part reaches into the next."""
+    t = np.arange(120.0)
+    write_rows(Path("a.csv"), [["time", "value", "next"], *zip(t, np.sin(t / 5), np.sin(t / 5), strict=True)])
+    flags = ("--target", "next", "--task", "regress", "--window", 8, "--stride", 1, "--horizon", 1)
+    outcome = trained(invoke, "a.csv", *flags)
+    told = config("run")["dataset"]
+    own = OwnData.load(OwnSettings.from_state({name: told[name] for name in OwnSettings.__dataclass_fields__}), 0)
+    spans = {name: own.data.spans[indices] for name, indices in own.parts.items()}
+    assert spans["train"][:, 1].max() < spans["validation"][:, 0].min()
+    assert spans["validation"][:, 1].max() < spans["test"][:, 0].min()
+    assert outcome["test_mean_absolute_error"] > 0
+    found = rows(invoke("predict", "run", "a.csv").out)
+    assert found[0]["id"] == "1:0"
+    assert len(found) == 120 - 8
+
+
+def test_groups_stay_whole_and_are_not_needed_to_predict(invoke):
+    x, y = walks()
+    people = [f"p{n % 6}" for n in range(30)]
+    write_long(Path("a.csv"), x, NAMES, [y, people], ["label", "person"])
+    trained(invoke, "a.csv", "--group", "person", "--split", 0.5, 0.25, 0.25)
+    own = OwnData.load(OwnSettings("a.csv", Reading(group="person"), (0.5, 0.25, 0.25)), 0)
+    parts = [{own.data.groups[k] for k in indices} for indices in own.parts.values()]
+    assert all(parts)
+    assert sum(map(len, parts)) == 6
+    write_long(Path("b.csv"), x, NAMES)
+    assert invoke("predict", "run", "b.csv").status == 0
+
+
+def test_nothing_of_validation_and_test_is_learnt(invoke):
+    """Change every value and label of the other parts: the trained weights and what was fitted keep all their bits."""
+    x, y = walks()
+    x = [np.where(np.random.default_rng(n).random(one.shape) < 0.1, np.nan, one) for n, one in enumerate(x)]
+    for one in x:
+        one[-1] = 0.5
+    flags = ("--missing", "mean", "--class-weights", "balanced")
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    trained(invoke, "a.csv", *flags, out="first")
+    own = OwnData.load(OwnSettings("a.csv", missing="mean"), 0)
+    for part in ("validation", "test"):
+        for n in own.parts[part].tolist():
+            x[n] = np.full_like(x[n], 1e6 * n)
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    trained(invoke, "a.csv", *flags, out="second")
+    assert weights("first") == weights("second")
+    one, other = (lstm_np.load(Path(name) / "weights.safetensors") for name in ("first", "second"))
+    for name in ("scaler", "missing"):
+        assert one.notes[name] == other.notes[name]
+    assert one.config["class_weights"] == other.config["class_weights"]
+    x[int(own.parts["train"][0])][0, 0] += 1  # but of the training part everything
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    trained(invoke, "a.csv", *flags, out="third")
+    assert weights("first") != weights("third")
+
+
+def test_a_stopped_run_goes_on_with_the_same_bits_and_the_same_file(invoke):
+    x, y = walks("number")
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    flags = ("--epochs", 3, "--batch-size", 4, "--patience", 9, "--dropout", 0.2, "--layers", 2)
+    for out, more in (("whole", ()), ("cut", ("--max-steps", 7))):
+        assert invoke("train", "--data", "a.csv", "--out", out, *SMALL, *flags, *more).status == 0
+    assert invoke("train", "--resume", "cut", "--max-steps", 18, "--quiet").status == 0
+    assert weights("cut") == weights("whole")
+    assert len(Checkpoints(Path("cut/checkpoints")).files())
+    x[3][0, 0] += 1
+    Path("a.csv").rename("b.csv")
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    result = invoke("train", "--resume", "cut", "--epochs", 4, "--max-steps", 20)
+    line = f"train: cut: has learnt from other data than {Path('a.csv').absolute()} now holds; --data names the file " \
+           "where it has moved\n"  # fmt: skip
+    assert (result.status, result.err) == (2, line)
+    assert (
+        invoke("train", "--resume", "cut", "--data", "b.csv", "--epochs", 4, "--max-steps", 20, "--quiet").status == 0
+    )
+    result = invoke("train", "--resume", "cut", "--missing", "mean")
+    assert (result.status, result.err) == (
+        2, "train: --missing: the run would have learnt something else with it; leave it out, or train a new run\n",
+    )  # fmt: skip
+    assert invoke("evaluate", "cut").status == 0
+    Path("a.csv").rename("b.csv")
+    result = invoke("evaluate", "cut")
+    assert result.status == 2
+    assert result.err.endswith("b.csv: not as it was when cut was trained; name a file with --data\n")
+
+
+def test_everything_may_be_for_training(invoke):
+    x, y = walks()
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    outcome = trained(invoke, "a.csv", "--split", 1, 0, 0)
+    assert (outcome["test_accuracy"], outcome["validation_loss"], outcome["best_by"]) == (None, None, "training loss")
+    result = invoke("evaluate", "run")
+    assert result.err.endswith("nothing of it was held out for testing; name a file with --data\n")
+    assert invoke("evaluate", "run", "--data", "a.csv").status == 0
+
+
+def test_balanced_weights_and_the_split_of_a_file():
+    y = np.array([0] * 12 + [1] * 3 + [2] * 5)
+    x = np.zeros((20, 2, 1))
+    data = lstm_np.data.read_sequences(x, targets=y)
+    own = OwnData(OwnSettings("x"), data, {"train": np.arange(15)}, None, "")
+    assert own.class_weights() == [15 / (3 * 12), 15 / (3 * 3), 0.0]
+    given = replace(data, parts={"train": np.arange(16), "test": np.arange(16, 20)})
+    parts = split_of(given, OwnSettings("x", split=(0.5, 0.25, 0.25)), 0)
+    assert parts["test"].tolist() == [16, 17, 18, 19]
+    assert len(parts["validation"]) == 4
+    assert sorted([*parts["train"], *parts["validation"]]) == list(range(16))
+
+
+GOOD = "id,time,load,speed,label\n" + "".join(
+    f"s{n},{t},{n}.5,{t},{'xy'[n % 2]}\n" for n in range(12) for t in range(3)
+)
+MISUSE = {
+    "train: --view is for images, --data for sequences of your own: leave out one": ("--view", "rows"),
+    "train: --validation is for images, --data for sequences of your own: leave out one; the share that is held out is "
+    "said by --split": ("--validation", 5),
+    "train: --offline is for images, --data for sequences of your own: leave out one": ("--offline",),
+    "train: a.csv: no column 'size' (target); there are: id, time, load, speed, label": ("--target", "size"),
+    "train: a.csv: line 2, column 'label': found 'x', expected a number; name the columns that are features, where "
+    "this one is none": ("--target", "load", "--task", "regress"),
+    "train: a split must be three shares, train above 0, validation and test, that add up to 1; found 0.5 0.5 0.5": (
+        "--split", 0.5, 0.5, 0.5),
+    "train: a.csv: no column of groups to split by; name one (group)": ("--split-by", "group"),
+    "train: a.csv: tag is for targets of each step, those of this file are of whole sequences": (
+        "--task", "tag", "--no-per-step"),
+    "train: the recipe best moves images, which sequences are not; take another": ("--recipe", "best"),
+    "train: a.csv: no sequence has the 9 steps of a window; the longest has 3": ("--window", 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MISUSE)
+def test_misuse(invoke, line):
+    Path("a.csv").write_text(GOOD, encoding="utf-8")
+    result = invoke("train", "--data", "a.csv", *MISUSE[line])
+    assert (result.status, result.err, result.out) == (2, line + "\n", "")
+    assert not Path("runs").exists()
+
+
+def test_misuse_of_a_model(invoke):
+    Path("a.csv").write_text(GOOD, encoding="utf-8")
+    trained(invoke, "a.csv")
+    Path("b.csv").write_text("id,load\na,1\na,2\n", encoding="utf-8")
+    Path("c.csv").write_text("id,time,load,speed\na,0,1,\n", encoding="utf-8")
+    Path("d.csv").write_text(GOOD.replace("s3,0,3.5,0,y", "s3,0,3.5,0,z"), encoding="utf-8")
+    where, name_it = "run/weights.safetensors", "name a file of them, predict RUN FILE"
+    for command, line in {
+        ("train", "--split", 1, 0, 0): "train: --split is for sequences of your own; name their file: --data FILE",
+        ("train", "--id", "id"): "train: --id is for sequences of your own; name their file: --data FILE",
+        ("predict", "run"): "predict: one of FILE, --index and --image is required (--help lists the flags)",
+        ("predict", "run", "--index", 1): f"predict: {where} has learnt from sequences of your own: {name_it}",
+        ("explain", "run", "--index", 1): f"explain: {where}: has learnt from sequences of your own, not from images; "
+        "lstm_np.trace looks inside",
+        ("predict", "run", "a.csv", "--index", 1): "predict: --index is for models of images; leave it out",
+        ("predict", "run", "a.csv", "--json"): "predict: predictions for a file are CSV; leave out --json",
+        ("predict", "run", "b.csv"): "predict: b.csv: no column 'time' (time); there are: id, load",
+        ("predict", "run", "none.csv"): "predict: none.csv: no such file or folder",
+        (
+            "predict",
+            "run",
+            "c.csv",
+        ): "predict: c.csv: line 2, column 'speed': the value is missing; fill them in (zero, "
+        "mean, forward or linear), or leave them out",
+        ("evaluate", "run", "--hold", "f=1"): f"evaluate: --hold is for models of images, {where} has learnt from "
+        "sequences of your own",
+        (
+            "evaluate",
+            "run",
+            "--data",
+            "c.csv",
+        ): "evaluate: c.csv: no column 'label' (target); there are: id, time, load, speed",
+    }.items():
+        result = invoke(*command)
+        assert (result.status, result.err) == (2, line + "\n"), command
+    result = invoke("evaluate", "run", "--data", "d.csv", "--json")
+    assert (result.status, result.err) == (2, "evaluate: d.csv: line 12, column 'label': the target changes within a "
+                                              "sequence, expected one for the sequence\n")  # fmt: skip
+    lstm_np.SequenceClassifier(8, 4, 10).save("digits.safetensors")
+    result = invoke("predict", "digits.safetensors", "a.csv")
+    assert result.err == (
+        "predict: a.csv is for models of sequences of your own, digits.safetensors has learnt from images\n"
+    )
