@@ -26,7 +26,7 @@ And every gradient can be checked against exact derivatives:
 True
 
 Read `lstm_np/cells/lstm.py` first: the gate math of one time step, forward and backward.  The commands are
-`python -m lstm_np.train`, `evaluate`, `predict`, `gradcheck`, `recipes` and `data`.  All other examples in the
+`python -m lstm_np.train`, `evaluate`, `predict`, `gradcheck`, `recipes`, `text` and `data`.  All other examples in the
 documentation begin with the two imports above.
 """
 
@@ -36,7 +36,7 @@ import lstm_np.startup  # noqa: F401  before all else, since it acts where a com
 
 from importlib.metadata import PackageNotFoundError, version
 
-from lstm_np import data, plot
+from lstm_np import data, plot, text
 from lstm_np.backends import Backend, BackendError, get_backend
 from lstm_np.callbacks import Callback, EarlyStopping, ReduceLROnPlateau
 from lstm_np.cells import CellError, register_cell
@@ -113,6 +113,7 @@ __all__ = [
     "pad",
     "plot",
     "register_cell",
+    "text",
     "trace",
     "unpad",
 ]

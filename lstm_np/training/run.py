@@ -523,7 +523,7 @@ class _Run:
         if not self.history:
             return "no step was made"
         try:
-            self.folder.write(CURVES, curves.draw_curves(self.history, self.plan))
+            self.folder.write(CURVES, curves.draw_curves(self.history, self.plan.held_out, curves.title_of(self.plan)))
         except LstmNpError as error:  # no matplotlib, a full disk
             return str(error)
         except Exception as error:  # a drawing library may raise anything, and the run is already saved

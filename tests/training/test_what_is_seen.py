@@ -354,7 +354,7 @@ def test_scaling_keeps_the_mean(tmp_path):
 def test_curves(plan, epochs):
     means = np.stack([np.linspace(1, 0.5, 20), np.linspace(0.1, 0.9, 20)], axis=1)
     history = History(record(n, looks=tuple(map(tuple, means / (n, 1)))) for n in range(1, epochs + 1))
-    content = curves.draw_curves(history, plan)
+    content = curves.draw_curves(history, plan.held_out, curves.title_of(plan))
     from matplotlib import image
 
     pixels = image.imread(io.BytesIO(content))
@@ -368,4 +368,4 @@ def test_curves(plan, epochs):
 
 def test_curves_of_an_epoch_that_was_cut_short(plan):
     cut_short = record(2, validation=False, steps=480, looks=((2.2, 0.2),))
-    assert curves.draw_curves(History([record(1, looks=((2.3, 0.1),)), cut_short]), plan)
+    assert curves.draw_curves(History([record(1, looks=((2.3, 0.1),)), cut_short]), plan.held_out, "")
