@@ -105,6 +105,13 @@ def header(kind: str, threads: int) -> dict[str, Any]:
     }
 
 
+def in_words(document: dict[str, Any]) -> str:
+    """When and where the results of a file with such a head were measured."""
+    machine = document["machine"]
+    cores = f"{document['threads']} core" + ("" if document["threads"] == 1 else "s")
+    return f"{document['date'][:10]}, {machine['cpu']}, {cores}, float32, commit {document['commit'][:9]}."
+
+
 def _blas() -> str:
     dependency = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     name = f"{dependency.get('name', 'unknown')} {dependency.get('version', '')}".strip()

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import characters, results
 from benchmarks.figures import geometric_mean, in_words
 from benchmarks.processes import ROOT
 from benchmarks.results import ResultError
+from benchmarks.tasks import document as tasks
 from benchmarks.workloads import FEATURES, MODES, Case
 
 BEGIN, END = "<!-- benchmarks:cpu -->", "<!-- /benchmarks:cpu -->"
 README, RACE = ROOT / "README.md", ROOT / "docs" / "race.md"
+TASKS, TEXT = ROOT / "docs" / "tasks.md", ROOT / "docs" / "text.md"
 MORE_PEERS = results.FOLDER / "more-peers"
 # folder with a race of chosen cases -> the document that shows all of them
 CHOSEN = {
@@ -85,7 +87,7 @@ def rendered_results() -> dict[Path, str]:
     """What belongs into each document: two cases and the means into README.md, all shown cases into docs/race.md.
 
     Where more peers were raced in some cases, docs/race.md has a second table; races of CHOSEN have theirs elsewhere,
-    without means.
+    without means.  The results of tasks and characters go into docs/tasks.md and docs/text.md.
     """
     document = results.read("cpu")
     tables = [render(document)]
@@ -95,6 +97,9 @@ def rendered_results() -> dict[Path, str]:
     for folder, path in CHOSEN.items():
         chosen = results.read("cpu", folder)
         rendered[path] = render(chosen, [results.case_of(record) for record in chosen["cases"]], means=False)
+    for kind, path, one in (("tasks", TASKS, tasks.render), ("characters", TEXT, characters.render)):
+        if (results.FOLDER / f"{kind}.json").exists():
+            rendered[path] = one(results.read(kind))
     return rendered
 
 

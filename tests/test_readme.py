@@ -36,12 +36,15 @@ LIMITS = {
     "gradcheck": "--threads 1",
     "recipes": "",
     "explain": "",
+    "text": "--threads 1",
 }
 WITHOUT = "--dataset digits --hidden-size 4 --epochs 1 --seeds 1 --limit-train 64 --memory-steps 14 --threads 1"
 MORE_LIMITS = {
     "explain --without": WITHOUT,
     "explain --term --index 0 --value f": "--unit 3",  # the run that the tests train has four
     "gradcheck --configurations": "--configurations 1",
+    "text train": "--hidden-size 4 --max-steps 2 --sample-length 5 --validation 0.02",
+    "text sample": "--length 5",
     "recipes compare": "torch-lstm128 --data-dir mnist --seeds 1 --max-steps 1 --threads 1",
 }
 PARSED = {
@@ -92,6 +95,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "my_lstm.py").write_text((ROOT / "lstm_np" / "cells" / "lstm.py").read_text(encoding="utf-8"))
     own_functions = ROOT / "tests" / "gradcheck" / "learners" / "columns.py"
     (tmp_path / "my_cell.py").write_text(own_functions.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "book.txt").write_text(lstm_np.text.example(3000))
     digits = lstm_np.data.load_digits()
     paper = Image.fromarray(np.pad(255 - digits.test_images[0] * 15, 3, constant_values=255))
     paper.resize((400, 400), Image.Resampling.BICUBIC).save(tmp_path / "digit.jpg")
@@ -143,6 +147,10 @@ def check_benchmark(module, arguments):
         from benchmarks.__main__ import make_parser
 
         make_parser().parse_args(arguments or ["cpu"])
+        return
+    if module in ("benchmarks.tasks", "benchmarks.characters"):
+        main = f"{module}.__main__" if module == "benchmarks.tasks" else module
+        importlib.import_module(main).make_parser().parse_args(arguments)
         return
     assert importlib.util.find_spec(module) is not None
     source = (ROOT / "benchmarks" / "gpu" / "__main__.py").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from benchmarks import race, results, table
 from tests.benchmarks.test_race import document
 
 
-@pytest.mark.parametrize("document", [table.README, table.RACE], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [table.README, table.RACE, table.TEXT, table.TASKS], ids=lambda path: path.name)
 def test_a_document_shows_what_was_measured(document):
     """`python -m benchmarks table --write` makes them equal."""
     assert table.shown_in(document.read_text(encoding="utf-8")) == table.rendered_results()[document]
