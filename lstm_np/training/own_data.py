@@ -69,8 +69,11 @@ class OwnSettings:
         object.__setattr__(self, "split", check_fractions(self.split))
 
     def state(self) -> dict[str, Any]:
-        """As plain values; the path is absolute."""
-        return {**asdict(self), "path": str(expand(self.path).absolute()), "split": list(self.split)}
+        """As plain values; paths are absolute."""
+        labels = self.reading.labels
+        reading = replace(self.reading, labels=None if labels is None else str(expand(labels).absolute()))
+        path = str(expand(self.path).absolute())
+        return {**asdict(replace(self, reading=reading)), "path": path, "split": list(self.split)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -100,6 +103,11 @@ class OwnData:
         data = read_sequences(settings.path, reading=settings.reading)
         if data.targets is None:
             raise DatasetError(f"{settings.path}: no target is found; name what is to be predicted (--target)")
+        if data.classes is not None and len(data.classes) < 2:
+            only = data.classes[0]
+            raise DatasetError(
+                f"{settings.path}: found the class {only!r} alone, expected at least 2; --task says otherwise"
+            )
         parts = split_of(data, settings, seed)
         preparation = Preparation.fit(
             data,
@@ -277,6 +285,9 @@ def reread(notes: Mapping[str, Any], path: str, *, targets: bool, changes: Mappi
     data = read_sequences(path, reading=replace(reading, classes=None if classes is None else tuple(classes)))
     if targets and data.targets is None:
         raise DatasetError(f"{path}: no target is found; expected {', '.join(notes['targets'])}")
+    if targets and len(data.target_names) != len(notes["targets"]):
+        found, wanted = (", ".join(some) for some in (data.target_names, notes["targets"]))
+        raise DatasetError(f"{path}: found the targets {found}; the model predicts {wanted}")
     if len(data.names) != len(names) or (in_columns and data.names != names):
         found, wanted = (", ".join(some[:8]) + (" ..." if len(some) > 8 else "") for some in (data.names, names))
         raise DatasetError(f"{path}: found the features {found}; the model reads {wanted}")

@@ -132,6 +132,7 @@ def test_arrays_and_an_array_on_disk(invoke, monkeypatch):
     monkeypatch.setattr(arrays, "available_memory", lambda: 0)
     trained(invoke, "b.npy", "--labels", "labels.npy", out="second")
     assert weights("first") == weights("second")
+    assert config("second")["dataset"]["reading"]["labels"] == str(Path("labels.npy").absolute())
     assert invoke("evaluate", "second", "--json").status == 0
     assert len(rows(invoke("predict", "second", "b.npy").out)) == 30
 
@@ -220,6 +221,18 @@ def test_a_stopped_run_goes_on_with_the_same_bits_and_the_same_file(invoke):
     result = invoke("evaluate", "cut")
     assert result.status == 2
     assert result.err.endswith("b.csv: not as it was when cut was trained; name a file with --data\n")
+
+
+def test_targets_that_do_not_fit(invoke):
+    x, _ = walks(unequal=False)
+    for name, y in (("one", np.zeros(30, int)), ("number", np.arange(30) / 8), ("numbers", np.ones((30, 2)) / 8)):
+        np.savez(f"{name}.npz", x=np.stack(x), y=y)
+    result = invoke("train", "--data", "one.npz")
+    line = "train: one.npz: found the class 0 alone, expected at least 2; --task says otherwise\n"
+    assert (result.status, result.err) == (2, line)
+    trained(invoke, "number.npz")
+    result = invoke("evaluate", "run", "--data", "numbers.npz")
+    assert (result.status, result.err) == (2, "evaluate: numbers.npz: found the targets y0, y1; the model predicts y\n")
 
 
 def test_everything_may_be_for_training(invoke):
