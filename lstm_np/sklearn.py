@@ -53,9 +53,9 @@ if not hasattr(extras.load("sklearn.utils.validation", *_NEEDED), "validate_data
 
 from sklearn.base import BaseEstimator, ClassifierMixin, OneToOneFeatureMixin, RegressorMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_array, check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 BATCH = 512  # sequences that are classified at a time
@@ -423,7 +423,8 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
     classes_             the labels, in the order of the probabilities' columns
     history_             the epochs, a `lstm_np.History`, of earlier calls too where this one went on
     n_iter_, loss_curve_, loss_   the number of epochs, the training loss of each, and of the last
-    validation_scores_   the accuracy on the part held out, per epoch; None without early_stopping
+    validation_scores_   the accuracy on the part held out, per epoch (of several labels the share of right ones); None
+                         without early_stopping
     n_features_in_       features of a step, D; of a table its columns
     feature_names_in_    names of a frame's columns
 
@@ -445,6 +446,7 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
     class_weight: Mapping[Any, float] | str | None
 
     classes_: np.ndarray
+    _several: bool  # whether labels can hold together, so that y is (N, K) of 0 and 1
 
     def __init__(
         self,
@@ -477,8 +479,15 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
     ) -> None:
         self._keep(locals())
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on sequences X (see the module) and their labels y (N,), numbers or text; sample_weight (N,) or None.
+
+        y may also be (N, K), whether each of K labels holds, 0 or 1: several can, and the loss is binary cross-entropy.
 
         Raises as the class.
         """
@@ -506,9 +515,18 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
         return self._fit(X, y, sample_weight, partial=True)
 
     def _targets(self, y: Any, *, known: bool) -> np.ndarray:
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        several = type_of_target(y, input_name="y") == "multilabel-indicator"
+        if known and hasattr(self, "model_") and several != self._several:
+            raise ValueError("y must be as before: (N, K) of 0 and 1 where it was that, and one label (N,) elsewhere")
+        self._several = several
+        if several:
+            if not known:
+                self.classes_ = np.arange(y.shape[1])
+            elif y.shape[1] != len(self.classes_):
+                raise ValueError(f"y must be (N, {len(self.classes_)}) as before, found {y.shape}")
+            return np.asarray(y, np.int64)
         labels = column_or_1d(y, warn=True)
-        if labels.dtype.kind == "f":
-            assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         if not known:
             self.classes_ = np.unique(labels)
@@ -521,15 +539,15 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
     def _weights_of(self, y: np.ndarray, weights: np.ndarray | None, *, partial: bool) -> np.ndarray | None:
         if self.class_weight is None:
             return weights
+        if self._several:
+            raise ValueError("class_weight is for sequences of one label each; give sample_weight")
         given = np.ones(len(y)) if weights is None else weights
         if isinstance(self.class_weight, Mapping):
             of_class = compute_class_weight(dict(self.class_weight), classes=self.classes_, y=self.classes_[y])
         elif isinstance(self.class_weight, str) and self.class_weight == "balanced":
             if partial:
                 raise ValueError('partial_fit sees a part of y: class_weight "balanced" needs all of it')
-            found = np.bincount(
-                y, given, len(self.classes_)
-            )  # as scikit-learn has it, and a weight of 2 is two samples
+            found = np.bincount(y, given, len(self.classes_))  # scikit-learn's, where a weight of 2 is two samples
             of_class = given.sum() / (len(self.classes_) * np.where(found > 0, found, 1.0))
         else:
             raise ValueError(f'class_weight must be {{class: weight}}, "balanced" or None, found {self.class_weight!r}')
@@ -538,12 +556,13 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
         return given * of_class[y]
 
     def _new_model(self, options: dict[str, Any]) -> SequenceClassifier:
-        model = SequenceClassifier(**options, num_classes=len(self.classes_))
+        loss = "binary" if self._several else "softmax"
+        model = SequenceClassifier(**options, num_classes=len(self.classes_), loss=loss)
         model.notes["classes"] = self.classes_.tolist()
         return model
 
-    def _stratified(self, y: np.ndarray) -> np.ndarray:
-        return y
+    def _stratified(self, y: np.ndarray) -> np.ndarray | None:
+        return None if self._several else y
 
     def _score_of(self, metrics: Any) -> float:
         return float(metrics.accuracy)
@@ -556,25 +575,26 @@ class LSTMClassifier(ClassifierMixin, _Estimator):
         return np.concatenate(parts)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """The logits (N, K); of two classes how far the second's is above the first's, (N,).
+        """The logits (N, K); of two classes how far the second's is above the first's, (N,).  Above 0: a label holds.
 
         Raises ValueError or TypeError where X does not fit, NotFittedError before `fit`; so do the others.
         """
         logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 and not self._several else logits
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of `predict_proba`, finite where a probability is too small for a number."""
-        return log_softmax(np, self._logits(X).T).T
+        logits = self._logits(X)
+        return -np.logaddexp(0, -logits) if self._several else log_softmax(np, logits.T).T
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each class, (N, K), in the order of `classes_`."""
+        """The probability of each class, (N, K), in the order of `classes_`, or that each label holds."""
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each sequence, (N,)."""
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        """The most probable label of each sequence, (N,); (N, K) of 0 and 1 where y was that."""
+        logits = self._logits(X)
+        return (logits > 0).astype(np.int64) if self._several else self.classes_[logits.argmax(axis=1)]
 
 
 class LSTMRegressor(RegressorMixin, _Estimator):

@@ -76,6 +76,7 @@ def test_the_tags_say_what_they_take():
     assert all(one.input_tags.three_d_array and one.input_tags.two_d_array for one in tags)
     assert not any(one.input_tags.sparse or one.input_tags.allow_nan for one in tags)
     assert [one.target_tags.multi_output for one in tags] == [False, True, False]
+    assert tags[0].classifier_tags.multi_label
 
 
 # ---- what they take
@@ -291,6 +292,27 @@ def test_labels_of_every_kind_come_back(labels):
     fitted = classifier(max_iter=1).fit(X, y)
     assert fitted.classes_.tolist() == labels
     assert fitted.predict(X).dtype == y.dtype
+
+
+def test_labels_that_can_hold_together_are_a_binary_model():
+    marks = np.stack([Y == "yes", X[:, 4, 1] > 0], axis=1).astype(int)
+    fitted = classifier(max_iter=60).fit(X, marks)
+    model = lstm_np.SequenceClassifier(3, 6, 2, loss="binary", dtype="float64", seed=3)
+    optimizer = lstm_np.Adam(model.params, lr=0.01)
+    model.fit(X, marks, epochs=60, optimizer=optimizer, clip_norm=1.0)
+    np.testing.assert_array_equal(fitted.model_.params.flat, model.params.flat)
+    np.testing.assert_allclose(fitted.predict_proba(X), model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_array_equal(fitted.predict(X), model.predict(X))
+    np.testing.assert_array_equal(fitted.decision_function(X) > 0, fitted.predict(X) == 1)
+    assert (fitted.predict(X) == marks).mean() > 0.75
+    held = classifier(early_stopping=True, validation_fraction=0.25).fit(X, marks)  # no class to keep the share of
+    assert len(held.validation_scores_) == held.n_iter_
+    with pytest.raises(ValueError, match=r"y must be \(N, 2\) as before"):
+        fitted.partial_fit(X, np.eye(40, 3, dtype=int))
+    with pytest.raises(ValueError, match="one label"):
+        fitted.partial_fit(X, np.arange(40) % 2)
+    with pytest.raises(ValueError, match="sequences of one label each"):
+        classifier(class_weight="balanced").fit(X, marks)
 
 
 # ---- repeatable
