@@ -152,8 +152,9 @@ class ModelSteps(Steps):
         """What the steps of the epoch of `start` are made on, from there on: batches, or lists of them."""
         if self._batches is None:
             return ()
-        found = self._batches.epoch(start.epoch, start.batch * self._accumulate, step=start.step)
-        return found if self._accumulate == 1 else _in_lists(found, self._accumulate)
+        k = self._accumulate
+        found = self._batches.epoch(start.epoch, start.batch * k, step=start.step * k)
+        return found if k == 1 else _in_lists(found, k)
 
     def step(self, batch: Any, number: int) -> tuple[Array, Array, int]:
         """Make step `number` (from 1) on a batch: (mean loss, correct answers, samples); both are in `sums` then.

@@ -237,8 +237,9 @@ class Trace:
     def probabilities(self) -> np.ndarray:
         """(B, T, K): the class probabilities that the read-out gives after every step; the last are the answer.
 
-        It was trained on the last step alone: before that they are a probe.  Of a model with two directions that reads
-        final states: after as many steps of each.  Raises TraceError for the trace of a layer, which has no read-out.
+        It was trained on the last step alone: before that they are a probe (but of a model that reads each step).  Of a
+        model with two directions that reads final states, a mean or a maximum: after as many steps of each.  Raises
+        TraceError for the trace of a layer, which has no read-out, or of a regressor.
         """
         return self._of_model("probabilities")
 

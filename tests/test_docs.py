@@ -26,6 +26,25 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def test_the_examples_of_heads_do_what_they_say(tmp_path, monkeypatch):
+    """What a line prints stands behind it: a text that it contains, or a bound."""
+    monkeypatch.chdir(tmp_path)
+    told: list[object] = []
+    names: dict[str, object] = {"print": told.append}
+    expected: list[str] = []
+    for language, content in blocks("heads.md"):
+        assert language == "python"
+        expected += re.findall(r"^print\(.*\)  # (.*)$", content, re.MULTILINE)
+        exec(compile(content, "heads.md", "exec"), names)
+    assert len(told) == len(expected) == 7
+    for found, said in zip(told, expected, strict=True):
+        sign, _, bound = said.partition(" ")
+        if sign in "<>":
+            assert bool(found < float(bound)) is (sign == "<"), (found, said)
+        else:
+            assert str(found).startswith(said)
+
+
 @pytest.fixture
 def own_cells():
     """What a test registers is gone after it."""

@@ -8,6 +8,7 @@ import pytest
 import lstm_np
 from lstm_np.data import Batches
 from lstm_np.loop import train
+from tests.model.cases import LENGTHS, READ_OUTS, inputs, make, targets
 from tests.strict_backend import STRICT, DeviceArray, MixingError, from_host, to_host
 
 
@@ -70,6 +71,26 @@ def test_training_on_the_strict_backend_equals_numpy_bit_for_bit(settings, optim
     np.testing.assert_array_equal(numpy_proba, strict_proba)
     assert strict_epoch.train.loss == pytest.approx(numpy_epoch.train.loss, rel=1e-6)
     assert strict_epoch.validation == numpy_epoch.validation
+
+
+@pytest.mark.parametrize("read_out", READ_OUTS)
+@pytest.mark.parametrize(
+    "kind", ["softmax, class weights, smoothed, ignored", "softmax, probabilities", "binary", "huber"]
+)
+def test_every_loss_and_all_that_is_read_equals_numpy_bit_for_bit(kind, read_out):
+    found = []
+    for backend in ("numpy", STRICT):
+        model = make(kind, read_out=read_out, backend="numpy").copy(
+            backend=backend, kernel="reference", dtype="float32"
+        )
+        x, y, weights = inputs(), targets(kind, read_out == "each_step"), np.array([0.5, 1.0, 2.0, 0.0])
+        given = {"lengths": LENGTHS, "sample_weight": weights}
+        history = model.fit(x, y, **given, epochs=2, batch_size=3, accumulate=2, validation_data=(x, y))
+        found.append((to_host(model.params.flat), model.predict(x, lengths=LENGTHS), history[-1].validation))
+    for one, other in zip(*(pair[:2] for pair in found), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[0][2].loss == pytest.approx(found[1][2].loss, rel=1e-6)
+    assert found[0][2].score == pytest.approx(found[1][2].score, rel=1e-6)
 
 
 def test_the_layer_and_the_gradient_check_run_on_the_strict_backend():

@@ -33,6 +33,11 @@ from lstm_np.training.trained import Trained, load_trained
 QUICK = "python -m lstm_np.train --dataset digits"  # trains a model in seconds
 
 
+# what a model can read that is not shown, in words
+NOT_SHOWN = {"mean": "reads the mean of its outputs", "max": "reads the maximum of its outputs",
+             "each_step": "reads each step"}  # fmt: skip
+
+
 def make_parser() -> Parser:
     """The flags."""
     parser = Parser(
@@ -96,13 +101,21 @@ def _tiny(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace, backend: Any) -> Trained:
     try:
-        return load_trained(
+        trained = load_trained(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
         )
     except RunFolderError as error:
         if arguments.run is None:
             raise RunFolderError(f"{error}; this trains one in half a minute: {QUICK}") from None
         raise
+    read_out, loss = trained.model.read_out, trained.model.config["loss"]
+    found = NOT_SHOWN.get(read_out) or ("gives several labels at once" if loss == "binary" else None)
+    if found is not None:
+        raise ValueError(
+            f"{trained.path}: this model {found}, and what is shown here is one class, read at the end of a sequence; "
+            "lstm_np.trace has all values of any model"
+        )
+    return trained
 
 
 def _add_page_flags(parser: Parser) -> None:

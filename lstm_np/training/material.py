@@ -39,7 +39,7 @@ def prepare(dataset: Dataset, recipe: Recipe) -> Material:
         scale=dataset.scale,
         dtype=recipe.model.dtype,
         order=data.order,
-        reuse=True,
+        reuse=recipe.train.accumulate == 1,
     )
     train: Batches | Augmented = batches
     if data.shift or data.rotate or data.zoom:

@@ -255,7 +255,8 @@ def _on_device(plan: Plan) -> list[str]:
 
 def updates_in_words(train: TrainSettings, optimizer: OptimizerSettings, loss: str) -> list[str]:
     """The loss and the optimizer, without the settings that are at their defaults."""
-    parts = [f"batch {train.batch_size}", optimizer.name]
+    several = f", {train.accumulate} for a step" if train.accumulate > 1 else ""
+    parts = [f"batch {train.batch_size}{several}", optimizer.name]
     parts.append(f"learning rate {arguments(optimizer)['lr']:g}")
     if train.schedule != "constant":
         parts.append(train.schedule)

@@ -160,11 +160,15 @@ def run(
     reporter.model(model, material.sequence[0], batch_size)
     settings, optimizer = recipe.train, make_optimizer(recipe.optimizer, model.params)
     callbacks = between_epochs.callbacks_of(settings, optimizer, material.held_out)
+    for callback in callbacks:
+        callback.check_metrics(model.head.monitored)
+    per_epoch = -(-len(material.train) // settings.accumulate)
     steps = model.training_steps(
         optimizer,
         material.train,
         clip_norm=settings.clip_norm,
-        rate=rate_of(settings.schedule, settings.warmup_steps, steps_of(recipe, len(material.train))),
+        rate=rate_of(settings.schedule, settings.warmup_steps, steps_of(recipe, per_epoch)),
+        accumulate=settings.accumulate,
     )
     model.notes = {"recipe": recipe.name, **notes}
     with interruption.held(), ExitStack() as stack:
@@ -548,7 +552,7 @@ def _plan(
         held_out=material.held_out,
         train_images=material.train.samples,
         held_out_images=0 if material.measured is None else material.measured.samples,
-        steps_per_epoch=len(material.train),
+        steps_per_epoch=len(steps),
         sequence=material.sequence,
         parameters=int(model.params.flat.size),
         backend=model.backend.name,

@@ -25,6 +25,13 @@ LOSSES: dict[str, dict[str, Any]] = {
     "huber": {"loss": "huber", "huber_delta": 0.7},
 }  # fmt: skip
 REGRESSION = {"squared", "absolute", "huber"}
+# each loss with what is read in two ways, and all that is read with two losses
+PAIRS = [
+    (kind, read_out)
+    for kind in LOSSES
+    for read_out in ("final_state", "last_output", "mean", "max", "each_step")
+    if read_out in ("final_state", "each_step") or kind in ("softmax", "squared")
+]
 READ_OUTS = ("final_state", "last_output", "mean", "max", "each_step")
 
 

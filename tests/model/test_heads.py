@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lstm_np
 from lstm_np.data import Batches
 from lstm_np.options import OptionError
-from tests.model.cases import LENGTHS, LOSSES, READ_OUTS, REGRESSION, B, D, H, K, T, inputs, make, targets
+from tests.model.cases import LENGTHS, LOSSES, PAIRS, REGRESSION, B, D, H, K, T, inputs, make, targets
 
 pytestmark = pytest.mark.quick
 
@@ -25,8 +25,7 @@ def as_list(array, lengths=MANY):
     return [row[:length] for row, length in zip(array, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("read_out", READ_OUTS)
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize(("kind", "read_out"), PAIRS)
 def test_arrays_with_lengths_and_lists_are_the_same(kind, read_out):
     """In gradients, training with buckets, evaluation and predictions; what lies behind a sequence is not read."""
     each = read_out == "each_step"
@@ -64,8 +63,7 @@ def test_arrays_with_lengths_and_lists_are_the_same(kind, read_out):
         assert np.isnan(rest).all() if kind in REGRESSION else (rest == -1).all()
 
 
-@pytest.mark.parametrize("read_out", READ_OUTS)
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize(("kind", "read_out"), PAIRS)
 def test_a_sequence_counts_as_if_it_were_alone(kind, read_out):
     """The loss of a batch is a weighted mean of its sequences' own, and that of an evaluation is that of one batch."""
     each = read_out == "each_step"

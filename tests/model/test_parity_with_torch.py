@@ -7,19 +7,18 @@ import pytest
 
 import lstm_np
 from lstm_np import losses
-from tests.model.cases import READ_OUTS
+from tests.model.cases import PAIRS
 from tests.model.heads_with_peers import KINDS, LIMIT, Torch, errors_of
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "lstm_np[peers]"')
 
 
-@pytest.mark.parametrize("read_out", READ_OUTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "read_out"), [pair for pair in PAIRS if pair[0] in KINDS])
 def test_loss_gradients_and_ten_steps_agree(kind, read_out):
     assert max(errors_of(Torch, kind, read_out=read_out)) <= LIMIT
 
 
-@pytest.mark.parametrize("read_out", READ_OUTS)
+@pytest.mark.parametrize("read_out", ["final_state", "max"])
 def test_they_agree_for_two_layers_in_both_directions(read_out):
     assert max(errors_of(Torch, "squared", read_out=read_out, bidirectional=True, num_layers=2)) <= LIMIT
 

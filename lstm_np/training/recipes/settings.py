@@ -101,6 +101,7 @@ class TrainSettings:
     max_steps: int | None = setting("stop after N steps, even within an epoch", at_least=1)
     batch_size: int = setting("images per step (B)", at_least=1)
     clip_norm: float | None = setting("upper bound of the norm of all gradients together", above=0)
+    accumulate: int = setting("make each step of the gradients of N batches, as if they were one", at_least=1)
     schedule: str = setting("learning rate schedule after the warm-up", choices=(*SHAPES, PLATEAU))
     warmup_steps: int = setting("raise the learning rate linearly over the first N steps", at_least=0)
     plateau_factor: float = setting(
