@@ -1,6 +1,6 @@
 """Models with every loss and everything that is read, compared with PyTorch and Keras in float64.
 
-    python -m tests.model.heads_with_peers
+    python -m tests.model.heads_with_peers [torch] [keras]
 
 prints a table: the worst relative error of the loss, of all gradients, and of all parameters after ten steps (SGD with
 momentum; each step from two batches, whose gradients are accumulated), an array's largest difference over its largest
@@ -10,6 +10,7 @@ entry, over sequences of unequal length and sample weights.  A peer that is not 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import lstm_np
 from tests.model.cases import LOSSES, READ_OUTS, B, D, H, K, T, inputs, make, targets
 
 LIMIT = 1e-12
-STEPS, RATE, MOMENTUM = 10, 0.2, 0.9
+STEPS, RATE, MOMENTUM = 10, 0.25, 0.875  # which float32 has exactly: Keras rounds them to it
 LENGTHS = np.array([5, 1, 3, 4])
 WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25])
 KINDS = [kind for kind in LOSSES if kind != "softmax, twice"]  # a mistake that no peer makes
@@ -165,7 +166,8 @@ class Keras:
         """The weighted mean."""
         keras, tf, config = self.keras, self.tf, self.model.config
         mask = np.arange(T) < lengths[:, None]
-        h, how = self.lstm(tf.constant(x), mask=tf.constant(mask)), self.model.read_out
+        # a copy has no mask of Keras's, by which its losses would divide on their own
+        h, how = tf.identity(self.lstm(tf.constant(x), mask=tf.constant(mask))), self.model.read_out
         if how in ("final_state", "last_output"):
             h = h[:, -1, :]  # Keras holds an output where there is no step
         elif how == "mean":
@@ -259,12 +261,14 @@ def errors_of(peer: type[Any], kind: str, **options: Any) -> tuple[float, float,
     )
 
 
-def table() -> Iterator[str]:
-    """Lines of Markdown."""
-    yield "| peer | loss | read | loss error | gradients | ten steps |"
-    yield "|---|---|---|---|---|---|"
+def table(peers: list[str]) -> Iterator[str]:
+    """Lines of Markdown; each row is the worst of all that can be read."""
+    yield "| peer | loss | loss error | gradients | ten steps |"
+    yield "|---|---|---|---|---|"
     shapes = {"": {}, ", both directions, two layers": {"bidirectional": True, "num_layers": 2}}
     for name, peer, kinds in (("torch", Torch, KINDS), ("keras", Keras, KERAS_KINDS)):
+        if name not in peers:
+            continue
         if importlib.util.find_spec(name) is None:
             print(f"{name} is not installed", file=sys.stderr)
             continue
@@ -275,12 +279,10 @@ def table() -> Iterator[str]:
                 worst = [max(column) for column in zip(*found, strict=True)]
                 cells = " | ".join(f"{error:.1e}" for error in worst)
                 mark = "" if max(worst) <= LIMIT else " **beyond the limit**"
-                yield f"| {name} {version} | {kind}{shape} | all five | {cells} |{mark}"
+                yield f"| {name} {version} | {kind}{shape} | {cells} |{mark}"
 
 
 if __name__ == "__main__":
-    import importlib.util
-
     assert len(LENGTHS) == B
-    for line in table():
+    for line in table(sys.argv[1:] or ["torch", "keras"]):
         print(line, flush=True)
