@@ -31,7 +31,7 @@ def _own_folder(tmp_path, monkeypatch):
 RICH = small(
     data={"shift": 1, "rotate": 5.0, "zoom": 0.1},
     model={"num_layers": 2, "dropout": 0.3, "cell": "gru", "bias": "double"},
-    train={"schedule": "cosine", "warmup_steps": 3, "clip_norm": 0.5},
+    train={"schedule": "cosine", "warmup_steps": 3, "clip_norm": 0.5, "batch_size": 8, "accumulate": 2},
 )
 KINDS = {"plain": small(), "rich": RICH, "test images": small(data={"validation": 0, "limit_train": 60})}
 
