@@ -186,7 +186,8 @@ class OwnData:
         dtype, settings = recipe.model.dtype, recipe.train
         chosen = self.parts["train"][: recipe.data.limit_train]
         make, data = self.preparation.batches, self.data
-        train = make(data, chosen, settings.batch_size, dtype=dtype, order=recipe.data.order, seed=settings.seed)
+        how: dict[str, Any] = {"dtype": dtype, "order": recipe.data.order, "seed": settings.seed}
+        train = make(data, chosen, settings.batch_size, **how, reuse=settings.accumulate == 1)
         others = {
             name: make(data, self.parts[name], MEASURING_BATCH, dtype=dtype) if len(self.parts[name]) else None
             for name in PARTS[1:]

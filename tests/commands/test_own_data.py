@@ -235,6 +235,17 @@ def test_targets_that_do_not_fit(invoke):
     assert (result.status, result.err) == (2, "evaluate: numbers.npz: found the targets y0, y1; the model predicts y\n")
 
 
+def test_steps_of_several_batches(invoke):
+    """Two batches of three, in float64, are one of six."""
+    x, y = walks("steps")
+    write_long(Path("a.csv"), x, NAMES, [y], ["quality"])
+    flags = ("--target", "quality", "--dtype", "float64", "--kernel", "reference", "--clip-norm", 0.5)
+    one = trained(invoke, "a.csv", *flags, "--batch-size", 6, out="one")
+    two = trained(invoke, "a.csv", *flags, "--batch-size", 3, "--accumulate", 2, out="two")
+    assert two["steps"] == one["steps"] == 8
+    assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-9)
+
+
 def test_everything_may_be_for_training(invoke):
     x, y = walks()
     write_long(Path("a.csv"), x, NAMES, [y], ["label"])

@@ -86,14 +86,15 @@ class Preparation:
         dtype: str,
         order: str = "sequential",
         seed: int = 0,
+        reuse: bool = True,
     ) -> Batches | MappedBatches:
-        """Batches of the sequences `indices`, as the model takes them.  Raises DatasetError as `Batches`."""
+        """Batches of the sequences `indices`, as the model takes them; arguments and errors as of `Batches`."""
         if isinstance(data.x, np.memmap):
             return MappedBatches(self, data, indices, batch_size, dtype=dtype, order=order, seed=seed)
         part = self.apply(data.take(indices))
         targets: Any = np.zeros(len(part), np.int64) if part.targets is None else part.targets
         return Batches(
-            part.x, targets, batch_size, dtype=dtype, order=order, seed=seed, reuse=True, lengths=part.lengths
+            part.x, targets, batch_size, dtype=dtype, order=order, seed=seed, reuse=reuse, lengths=part.lengths
         )
 
     def state(self) -> dict[str, Any]:
