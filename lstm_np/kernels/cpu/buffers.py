@@ -14,6 +14,7 @@ small product.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -33,11 +34,47 @@ SMALL = 32 << 20  # bytes: small items may be kept as long as they are not more 
 TIMES_THE_LARGEST = 4  # not more than so many times the largest of them
 
 
-def rows_of_steps(rows: int, steps: int, columns: int, dtype: str) -> Array:
+# what makes an array of this shape and dtype, with any values, that starts at a cache line
+New = Callable[[tuple[int, ...], str], Array]
+
+
+def taker(memory: Array) -> New:
+    """What takes arrays one after the other from a vector; one that does not fit has memory of its own.
+
+    Objects that are not used at the same time may all take theirs from its start, and then find it in the cache.
+    """
+    line, start = CACHE_LINE // memory.itemsize, 0
+
+    def new(shape: tuple[int, ...], dtype: str) -> Array:
+        nonlocal start
+        size = math.prod(shape)
+        found = memory[start : start + size]
+        if len(found) < size or memory.dtype != dtype:
+            return aligned(shape, dtype)
+        start += -(-size // line) * line
+        return found.reshape(shape)
+
+    return new
+
+
+def values_taken(make: Callable[[New], object], dtype: str) -> int:
+    """How many values of memory an object takes that `make` makes of arrays by a `New`."""
+    line, total = CACHE_LINE // np.dtype(dtype).itemsize, 0
+
+    def new(shape: tuple[int, ...], dtype: str) -> Array:
+        nonlocal total
+        total += -(-math.prod(shape) // line) * line
+        return aligned(shape, dtype)
+
+    make(new)
+    return total
+
+
+def rows_of_steps(rows: int, steps: int, columns: int, dtype: str, new: New = aligned) -> Array:
     """(rows, steps, columns), zero, whose rows follow each other at an odd number of cache lines."""
     line = CACHE_LINE // np.dtype(dtype).itemsize
     length = (-(-steps * columns // line) | 1) * line
-    whole = aligned((rows, length), dtype)
+    whole = new((rows, length), dtype)
     whole.fill(0)
     return whole[:, : steps * columns].reshape(rows, steps, columns)
 
@@ -266,7 +303,11 @@ class Strip(ABC):
     steps: list[Step]
 
     @abstractmethod
-    def __init__(self, job: Job, b: int) -> None: ...
+    def __init__(self, job: Job, b: int, new: New = aligned) -> None: ...
+
+    @abstractmethod
+    def write_constants(self) -> None:
+        """The 1 and the padding, which is 0: where others have used its memory."""
 
     @abstractmethod
     def values(self, start: int, stop: int, features: slice) -> Array:
@@ -335,7 +376,10 @@ class Scratch(Products):
     das             (chunk, blocks, *shape): da of the steps of a chunk
     operands        what `backward_product` takes of each, and inner_operands likewise
     s               (chunk, *shape): s of the steps of a chunk
+    new             what its arrays come from, and those of `Passes`
     """
+
+    new: New
 
     das: Array
     operands: list[Any]
@@ -343,16 +387,16 @@ class Scratch(Products):
     s: Array
 
     @abstractmethod
-    def __init__(self, job: Job, b: int, widest: int) -> None: ...
+    def __init__(self, job: Job, b: int, widest: int, new: New = aligned) -> None: ...
 
-    def allocate(self, job: Job, shape: tuple[int, int], widest: int) -> None:
+    def allocate(self, job: Job, shape: tuple[int, int], widest: int, new: New) -> None:
         """What all layouts have."""
-        self.job, self.shape = job, shape
+        self.job, self.shape, self.new = job, shape, new
         self._summands: dict[tuple[int | None, int | None], Sequence[Summand]] = {}
         self.tau, self.chunk = steps_together(job, widest)
-        self.ds_and_dh = aligned((2 if job.of.inner == "s" else 1, *shape), job.dtype)
+        self.ds_and_dh = new((2 if job.of.inner == "s" else 1, *shape), job.dtype)
         self.ds, self.dh = self.ds_and_dh[0], self.ds_and_dh[-1]
-        self.a_n = aligned((self.tau if job.of.inner else 0, *shape), job.dtype)
+        self.a_n = new((self.tau if job.of.inner else 0, *shape), job.dtype)
 
     def inputs_of_steps(self, weights: Weights, strip: Strip, start: int, count: int) -> None:
         """What is computed of [x_t; 1] for some steps together."""

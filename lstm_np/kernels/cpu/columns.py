@@ -16,6 +16,7 @@ from lstm_np.kernels.cpu import buffers
 from lstm_np.kernels.cpu.buffers import (
     TILE,
     Job,
+    New,
     block_rows,
     in_blocks,
     inner_parts,
@@ -165,15 +166,20 @@ class Strip(buffers.Strip):
     ``Z[:, t]`` is [x_t; 1; h_{t-1}], so step t of the forward pass reads column block t and writes h into block t + 1.
     """
 
-    def __init__(self, job: Job, b: int) -> None:
+    def __init__(self, job: Job, b: int, new: New = aligned) -> None:
         first, H, T = job.D + job.ones, job.H, job.T
         self.T, self.b, self._inputs = T, b, job.inputs
-        self.Z = rows_of_steps(round_up(job.K), T + 1, b, job.dtype)
-        self.Z[job.D : first] = 1
+        self.Z = rows_of_steps(round_up(job.K), T + 1, b, job.dtype, new)
+        self._ones, self._padding = self.Z[job.D : first], self.Z[job.K :]
+        self.write_constants()
         self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]
         self.hs = self.h.transpose(1, 0, 2)
         operand = Products(job, b).operand
         self.steps = [(operand(self.Z[: first + H, t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
+
+    def write_constants(self) -> None:
+        """As that of `buffers.Strip`."""
+        self._ones[...], self._padding[...] = 1, 0
 
     def values(self, start: int, stop: int, features: slice) -> Array:
         """Side by side: (K, (stop - start) * b)."""
@@ -187,28 +193,28 @@ class Strip(buffers.Strip):
 class Scratch(Products, buffers.Scratch):
     """For strips of b columns."""
 
-    def __init__(self, job: Job, b: int, widest: int) -> None:
+    def __init__(self, job: Job, b: int, widest: int, new: New = aligned) -> None:
         super().__init__(job, b)
         of, H, K, dtype = job.of, job.H, job.K, job.dtype
-        self.allocate(job, (H, b), widest)
+        self.allocate(job, (H, b), widest, new)
         self._reading, steps = of.reading * H, self.chunk * b
         self._parts = inner_parts(H, self._reading, b)
         self._recurrent_block = block_rows(H, self._reading // self._parts, b)
-        self._dh_parts = aligned((self._parts if self._parts > 1 else 0, H, b), dtype)  # of dh
+        self._dh_parts = new((self._parts if self._parts > 1 else 0, H, b), dtype)  # of dh
         self._inner_recurrent_block = block_rows(H, H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
         self._ds_blocks = in_blocks(self.ds, self._inner_recurrent_block)
         copies = H >= MANY_UNITS
-        self._z_copy = aligned((K if copies and of.inner != "h" else 0, b), dtype)
-        self._da_copy = aligned((self._reading if copies else 0, b), dtype)
-        self.da = rows_of_steps(of.blocks * H, self.chunk, b, dtype)
+        self._z_copy = new((K if copies and of.inner != "h" else 0, b), dtype)
+        self._da_copy = new((self._reading if copies else 0, b), dtype)
+        self.da = rows_of_steps(of.blocks * H, self.chunk, b, dtype, new)
         self.das = self.da.reshape(of.blocks, H, self.chunk, b).transpose(2, 0, 1, 3)
         self.operands = [self.da[: self._reading, t] for t in range(self.chunk)]
         self.inner_operands = [self.da[-H:, t] for t in range(self.chunk)]
         rows = round_up(K)
         self._gradient_block = gradient_block(of.joint * H, steps, rows)
         self._last_gradient_block = gradient_block(H, steps, rows) if of.inner else 0
-        self._z_T = aligned((steps if self._gradient_block or self._last_gradient_block else 0, rows), dtype)
+        self._z_T = new((steps if self._gradient_block or self._last_gradient_block else 0, rows), dtype)
         self._s = rows_of_steps(rows - job.inputs if of.inner == "s" else 0, self.chunk, b, dtype)
         self.s = self._s[:H].transpose(1, 0, 2)
 

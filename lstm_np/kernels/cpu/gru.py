@@ -24,7 +24,7 @@ import numpy as np
 from lstm_np.arrays import Array
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import passes
-from lstm_np.kernels.cpu.buffers import Job, Products, Ring, Scratch, Step, Weights
+from lstm_np.kernels.cpu.buffers import Job, New, Products, Ring, Scratch, Step, Weights
 from lstm_np.kernels.cpu.passes import Product
 
 
@@ -49,8 +49,8 @@ class BlockOfDerivatives(NamedTuple):
 class Derivatives(passes.Kept):
     """(steps, 5, *shape): for each step p_r, p_z, p_m, p_n, z."""
 
-    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None:
-        self.array = aligned((steps, 5, *shape), dtype)
+    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int, new: New) -> None:
+        self.array = new((steps, 5, *shape), dtype)
         self.steps = [StepDerivatives(P[:4], P[2::2], P[2], P[4]) for P in self.array]
 
     def block(self, start: int, count: int) -> BlockOfDerivatives:
@@ -86,12 +86,12 @@ class Passes(passes.Passes):
 
     def __init__(self, job: Job, scratch: Scratch) -> None:
         super().__init__(job, scratch)
-        self._a = aligned((scratch.tau, 5, *scratch.shape), job.dtype)  # per step a_r a_z m d n
+        self._a = scratch.new((scratch.tau, 5, *scratch.shape), job.dtype)  # per step a_r a_z m d n
         self._forward = [
             StepForward(place_of(scratch, a, step), a[:2], a[2], scratch.a_n[step], a[4], a[3])
             for step, a in enumerate(self._a)
         ]
-        self._z_dh = aligned(scratch.shape, job.dtype)
+        self._z_dh = scratch.new(scratch.shape, job.dtype)
         self._backward = [StepBackward(da, operand) for da, operand in zip(scratch.das, scratch.operands, strict=True)]
 
     def forward(self, steps: Sequence[Step], kept: Derivatives, start: int, *products: Product) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from lstm_np.arrays import Array
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import passes
-from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
+from lstm_np.kernels.cpu.buffers import Job, New, Ring, Scratch, Step, Weights
 from lstm_np.kernels.cpu.gru import derive_gates
 from lstm_np.kernels.cpu.passes import Product
 
@@ -49,8 +49,8 @@ class BlockOfDerivatives(NamedTuple):
 class Derivatives(passes.Kept):
     """(steps, 5, *shape): for each step p_r, p_z, p_n, r, z."""
 
-    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None:
-        self.array = aligned((steps, 5, *shape), dtype)
+    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int, new: New) -> None:
+        self.array = new((steps, 5, *shape), dtype)
         self.steps = [StepDerivatives(P[0], P[1:3], P[3:5], P[3], P[4]) for P in self.array]
 
     def block(self, start: int, count: int) -> BlockOfDerivatives:
@@ -89,14 +89,14 @@ class Passes(passes.Passes):
 
     def __init__(self, job: Job, scratch: Scratch) -> None:
         super().__init__(job, scratch)
-        self._a = aligned((scratch.tau, 5, *scratch.shape), job.dtype)  # per step a_r a_z s d n
+        self._a = scratch.new((scratch.tau, 5, *scratch.shape), job.dtype)  # per step a_r a_z s d n
         self._forward = [
             StepForward(
                 scratch.place(a[:2], step), scratch.inner_place(a[4]), a[:2], a[2], scratch.a_n[step], a[4], a[3]
             )
             for step, a in enumerate(self._a)
         ]
-        self._r_ds_and_z_dh = aligned((2, *scratch.shape), job.dtype)
+        self._r_ds_and_z_dh = scratch.new((2, *scratch.shape), job.dtype)
         self._backward = [
             StepBackward(da[0], da[1:3], operand, inner_operand)
             for da, operand, inner_operand in zip(scratch.das, scratch.operands, scratch.inner_operands, strict=True)

@@ -25,7 +25,7 @@ import numpy as np
 from lstm_np.arrays import Array
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import passes
-from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
+from lstm_np.kernels.cpu.buffers import Job, New, Ring, Scratch, Step, Weights
 from lstm_np.kernels.cpu.passes import Product
 
 
@@ -55,8 +55,8 @@ class BlockOfDerivatives(NamedTuple):
 class Derivatives(passes.Kept):
     """(steps, 6, *shape): for each step p_i, p_f, p_o, p_g, f, q."""
 
-    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None:
-        self.array = aligned((steps, 6, *shape), dtype)
+    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int, new: New) -> None:
+        self.array = new((steps, 6, *shape), dtype)
         self.steps = [
             StepDerivatives(P[:2], P[0], P[1], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array
         ]
@@ -117,8 +117,8 @@ class Passes(passes.Passes):
     def __init__(self, job: Job, scratch: Scratch) -> None:
         super().__init__(job, scratch)
         tau, shape = scratch.tau, scratch.shape
-        self._a = aligned((tau, 6, *shape), job.dtype)  # per step a_i a_f a_o a_g c_{t-1} tanh(c_t)
-        uvh = aligned((tau, 3, *shape), job.dtype)  # per step u = i g, v = f c_{t-1}, h_t
+        self._a = scratch.new((tau, 6, *shape), job.dtype)  # per step a_i a_f a_o a_g c_{t-1} tanh(c_t)
+        uvh = scratch.new((tau, 3, *shape), job.dtype)  # per step u = i g, v = f c_{t-1}, h_t
         self._forward = []
         for step in range(tau):
             a, (u, v, h), uv = self._a[step], uvh[step], uvh[step, :2]
@@ -128,7 +128,7 @@ class Passes(passes.Passes):
             BlockForward(a[:, :3], uvh, uvh[:, ::2], a[:, 3::2], a[:, :2])
             for a, uvh in ((self._a[:n], uvh[:n]) for n in range(tau + 1))
         ]
-        self._dc, self._product = (aligned(shape, job.dtype) for _ in range(2))
+        self._dc, self._product = (scratch.new(shape, job.dtype) for _ in range(2))
         # one call for i and f costs more than two where those are calls over contiguous arrays of one shape
         self._one_by_one = all(da.flags.c_contiguous for da in scratch.das[0])
         self._backward = [

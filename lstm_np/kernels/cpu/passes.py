@@ -15,7 +15,7 @@ import numpy as np
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.numpy_backend import aligned
-from lstm_np.kernels.cpu.buffers import Job, Ring, Scratch, Step, Weights
+from lstm_np.kernels.cpu.buffers import Job, New, Ring, Scratch, Step, Weights
 from lstm_np.kernels.cpu.packed import PackedFrom
 from lstm_np.kernels.cpu.sample import input_products, joins, pack_transposed, packed_input_products
 
@@ -30,7 +30,7 @@ class Kept(ABC):
     array: Array
 
     @abstractmethod
-    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int) -> None: ...
+    def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int, new: New) -> None: ...
 
 
 class Passes(ABC):
@@ -48,9 +48,9 @@ class Passes(ABC):
         self.scratch, self.dtype = scratch, job.dtype
         self.half, self.one = np.array(0.5, job.dtype), np.array(1, job.dtype)
 
-    def keep(self, steps: int) -> Any:
+    def keep(self, steps: int, new: New = aligned) -> Any:
         """What is kept of so many steps; None where that is h alone."""
-        return None if self.kept is None else self.kept(steps, self.scratch.shape, self.dtype, self.scratch.tau)
+        return None if self.kept is None else self.kept(steps, self.scratch.shape, self.dtype, self.scratch.tau, new)
 
     def others(self, step: int) -> Sequence[Array]:
         """The state's parts beside h before a step, counted from the first that is computed; those of step 0 are to be

@@ -3,6 +3,11 @@
 The samples lie longest first, so those that make a step are the first columns.  The steps are taken in segments of a
 few, and each segment is computed for as many columns as make its first step, rounded up to what products like.  A
 segment is a strip of its own (`buffers.py`), as wide as that, and the cell's passes run over it as over any other.
+Samples lie as rows wherever they can, since narrow products of rows are the faster ones (figures: docs/cpu-kernel.md).
+
+Every width has arrays of its own, but only one is under way at a time: all take theirs from the same memory, so that it
+stays in the cache, and the state goes from one to the next through a copy.  What is kept of a segment likewise has its
+place by the segment's number, whatever its width: batch after batch uses the same memory.
 
 A sample that ends within a segment goes on to its end with inputs of 0, and nobody looks: its final state is taken
 after its own last step, its outputs are 0 from there on, and backward its gradients are 0 until that step, where that
@@ -13,7 +18,7 @@ of a segment are undone in pieces that end where samples end.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,13 +26,15 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import cut
-from lstm_np.kernels.cpu.buffers import Job, Strip, round_up, steps_together
+from lstm_np.kernels.cpu.buffers import Job, New, Strip, round_up, steps_together, taker, values_taken
 from lstm_np.kernels.cpu.part import LAYOUTS, PASSES, InputGradients, Inputs, OutputGradients, Outputs, Part, nobody
 from lstm_np.kernels.cpu.passes import Passes
 from lstm_np.workers import Overtaken
 
 WIDTHS = {"columns": 8, "rows": 4, "sample": 1}  # a segment has a multiple of so many columns
 FEWEST_STEPS = 4  # of a segment; with fewer the calls around it cost more than the columns that it saves
+WIDEST_ROWS = 64  # samples together, where they are rows
+MOST_ROOMS = 2048  # whose views are kept from batch to batch
 
 
 class End(NamedTuple):
@@ -61,12 +68,19 @@ class RaggedPart(Part):
     def __init__(self, job: Job, shared: Params | None = None) -> None:
         layout = LAYOUTS[job.layout]
         self.job, self._layout, self.overtaken = job, layout, nobody
-        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // layout.widest(job.H)))]
+        most = WIDEST_ROWS if job.layout == "rows" else layout.widest(job.H)
+        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // most))]
         self.widest = max(span.stop - span.start for span in self.spans)
         self.weights = layout.weights(job, self.widest, shared)
         self._steps_of_segment = max(FEWEST_STEPS, steps_together(job, self.widest)[1])
         self._by_width: dict[int, Passes] = {}
-        self._free: dict[int, list[Room]] = {}
+        self._scratch = self._memory(1, lambda new: self._new_passes(self.widest, new))
+        self._segments = -(-job.T // self._steps_of_segment) if job.keep != "nothing" else 1  # kept of each strip
+        self._kept = self._memory(len(self.spans) * self._segments, lambda new: self._new_room(self.widest, new))
+        self._rooms: dict[tuple[int, int], Room] = {}  # by the number of the place, and the width
+        self._carried = [
+            self._layout.features(aligned(self._passes_for(self.widest).scratch.shape, job.dtype)) for _ in job.of.state
+        ]  # from segment to segment
         self._chains: list[list[Segment]] = []  # of each strip
         self._sum = aligned((job.of.gates * job.H, round_up(job.K)), job.dtype)
 
@@ -86,33 +100,34 @@ class RaggedPart(Part):
         """
         if not self.job.packed and not packed:
             self.weights.pack(params)
-        self._give_back()
+        self._chains = []
         assert given.lengths is not None
         lengths = given.lengths.astype(np.int64)
-        for span in self.spans:
+        for number, span in enumerate(self.spans):
             state = tuple(part[:, span] for part in given.state)
             y = None if wanted.y is None else wanted.y[:, :, span]
             to = Outputs(y, tuple(part[:, span] for part in wanted.state))
-            self._chains.append(self._forward_samples(Inputs(given.x[:, :, span], state), to, lengths[span]))
+            own = Inputs(given.x[:, :, span], state)
+            self._chains.append(self._forward_samples(own, to, lengths[span], number * self._segments))
 
-    def _forward_samples(self, given: Inputs, wanted: Outputs, lengths: Array) -> list[Segment]:
+    def _forward_samples(self, given: Inputs, wanted: Outputs, lengths: Array, place: int) -> list[Segment]:
+        """The segments, which are kept from this place on."""
         T, training = self.job.T, self.job.keep != "nothing"
         making = (lengths[None, :] > np.arange(T + 1)[:, None]).sum(axis=1).tolist()  # how many make each step
         ends = [End(t, making[t], making[t - 1]) for t in range(1, T + 1) if making[t] < making[t - 1]]
         longest = ends[-1].steps if ends else 0
-        for part, place in zip(given.state, wanted.state, strict=True):
-            place[:, making[0] :] = part[:, making[0] :]  # those without steps
+        for part, final in zip(given.state, wanted.state, strict=True):
+            final[:, making[0] :] = part[:, making[0] :]  # those without steps
         state: Sequence[Array] = given.state
         chain: list[Segment] = []
         for start in range(0, longest, self._steps_of_segment):
             stop, n = min(start + self._steps_of_segment, longest), making[start]
-            room = self._take(self._width(n, len(lengths)))
+            room = self._room(place, self._width(n, len(lengths)))
             segment = Segment(start, stop, n, [end for end in ends if start < end.steps <= stop], room)
             state = self._forward_segment(segment, given.x, state, wanted, derive=training)
             if training:
                 chain.append(segment)
-            else:
-                self._free[room.strip.b].append(room)
+                place += 1
         if wanted.y is not None:
             wanted.y[:, longest:] = 0
         return chain
@@ -151,7 +166,9 @@ class RaggedPart(Part):
             wanted.y[:, start:stop, n:] = 0
             for end in ends:
                 wanted.y[:, end.steps : stop, end.first : end.stop] = 0
-        return (strip.h[:, steps], *self._others(passes, steps))
+        for place, part in zip(self._carried, (strip.h[:, steps], *self._others(passes, steps)), strict=True):
+            place[:, :n] = part[:, :n]
+        return self._carried
 
     # ---- backward
 
@@ -181,14 +198,13 @@ class RaggedPart(Part):
         in_pieces = any(part.any() for part in arriving[1:])
         if dx is not None:
             dx[:, chain[-1].stop if chain else 0 :] = 0
-        after: Sequence[Array] = ()
         there = 0
         for segment in reversed(chain):
             start, stop, n, ends, (strip, kept) = segment
             passes = self._passes_for(strip.b)
             scratch = passes.scratch
             dstate = [self._layout.features(part) for part in (scratch.dh, *passes.others_gradients)]
-            for place, part in zip(dstate, after or dstate, strict=True):
+            for place, part in zip(dstate, self._carried, strict=True):
                 place[:, :there] = part[:, :there]
                 place[:, there:] = 0
             edges = {*range(0, stop - start, scratch.chunk), stop - start}
@@ -214,12 +230,13 @@ class RaggedPart(Part):
                     scratch.input_gradient(params["W"], steps_dx)  # (1')
                     dx[:, start + first : start + last, :n] = steps_dx[:, :, :n]
                     dx[:, start + first : start + last, n:] = 0
-            after, there = dstate, n
-        for k, (place, part) in enumerate(zip(wanted.state, arriving, strict=True)):
+            there = n
+            for place, part in zip(self._carried, dstate, strict=True):
+                place[:, :there] = part[:, :there]
+        for place, part, found in zip(wanted.state, arriving, self._carried, strict=True):
             own = place[:, span]
             own[:, there:] = part[:, there:]  # those without steps
-            if there:
-                own[:, :there] = after[k][:, :there]
+            own[:, :there] = found[:, :there]
 
     def _output_gradients(self, segment: Segment, first: int, last: int, dy: Array | None, dh: Array) -> Array | None:
         """(H, steps, columns) for some steps of a segment: dy of the samples that have them, and dh where one ends."""
@@ -244,30 +261,31 @@ class RaggedPart(Part):
 
     def _passes_for(self, width: int) -> Passes:
         if width not in self._by_width:
-            scratch = self._layout.scratch(self.job, width, width)
-            self._by_width[width] = PASSES[self.job.cell].Passes(self.job, scratch)
+            self._by_width[width] = self._new_passes(width, taker(self._scratch[0]))
         return self._by_width[width]
 
-    def _take(self, width: int) -> Room:
-        free = self._free.setdefault(width, [])
-        if free:
-            return free.pop()
-        steps = self._steps_of_segment
-        return Room(self._layout.strip(self.job._replace(T=steps), width), self._passes_for(width).keep(steps))
+    def _new_passes(self, width: int, new: New) -> Passes:
+        scratch = self._layout.scratch(self.job, width, width, new)
+        passes: Passes = PASSES[self.job.cell].Passes(self.job, scratch)
+        return passes
 
-    def _give_back(self) -> None:
-        """The buffers of the pass before are free; more than a whole batch needs are dropped, the narrowest first."""
-        for chain in self._chains:
-            for segment in chain:
-                self._free[segment.room.strip.b].append(segment.room)
-        self._chains = []
-        most = (self.job.T + self._steps_of_segment) * self.job.b
-        total = 0
-        for width in sorted(self._free, reverse=True):
-            rooms = self._free[width]
-            fitting = max(0, most - total) // (width * self._steps_of_segment)
-            del rooms[fitting:]
-            total += len(rooms) * width * self._steps_of_segment
+    def _room(self, place: int, width: int) -> Room:
+        if (place, width) not in self._rooms:
+            if len(self._rooms) >= MOST_ROOMS:
+                self._rooms.clear()
+            self._rooms[place, width] = self._new_room(width, taker(self._kept[place]))
+        room = self._rooms[place, width]
+        room.strip.write_constants()
+        return room
+
+    def _new_room(self, width: int, new: New) -> Room:
+        steps = self._steps_of_segment
+        strip = self._layout.strip(self.job._replace(T=steps), width, new)
+        return Room(strip, self._passes_for(width).keep(steps, new))
+
+    def _memory(self, count: int, make: Callable[[New], object]) -> Array:
+        """(count, values): in each place there is room for what is made so."""
+        return aligned((count, values_taken(make, self.job.dtype)), self.job.dtype)
 
 
 class _Sums:

@@ -42,7 +42,7 @@ class Passes(passes.Passes):
     def __init__(self, job: Job, scratch: Scratch) -> None:
         super().__init__(job, scratch)
         self._nonlinearity = self.nonlinearity(job.dtype)
-        self._a = aligned((1, *scratch.shape), job.dtype)
+        self._a = scratch.new((1, *scratch.shape), job.dtype)
         self._places = [scratch.place(self._a, step) for step in range(scratch.tau)]
 
     def forward(self, steps: Sequence[Step], kept: None, start: int, *products: Product) -> None:

@@ -17,7 +17,7 @@ from lstm_np.arrays import Array, Params
 from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, ring_length, round_up
+from lstm_np.kernels.cpu.buffers import TILE, Job, New, ring_length, round_up
 
 STRIP = 24  # samples at most
 WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
@@ -143,16 +143,21 @@ class Products(buffers.Products):
 class Strip(buffers.Strip):
     """``Z`` (T + 1, b, K): the operand of every product of b rows."""
 
-    def __init__(self, job: Job, b: int) -> None:
+    def __init__(self, job: Job, b: int, new: New = aligned) -> None:
         first, T = job.D + job.ones, job.T
         self.T, self.b, self._inputs = T, b, job.inputs
-        self.Z = aligned((T + 1, b, round_up(job.K)), job.dtype)
+        self.Z = new((T + 1, b, round_up(job.K)), job.dtype)
         self.Z.fill(0)
-        self.Z[:, :, job.D : first] = 1
+        self._ones, self._padding = self.Z[:, :, job.D : first], self.Z[:, :, job.K :]
+        self.write_constants()
         self.hs = self.Z[:, :, first : job.K]
         self.x, self.h = self.Z[:T, :, : job.D].transpose(2, 0, 1), self.hs.transpose(2, 0, 1)
         operand = Products(job).operand
         self.steps = [(operand(self.Z[t, :, : job.K]), self.hs[t], self.hs[t + 1]) for t in range(T)]
+
+    def write_constants(self) -> None:
+        """As that of `buffers.Strip`."""
+        self._ones[...], self._padding[...] = 1, 0
 
     def values(self, start: int, stop: int, features: slice) -> Array:
         """One below the other: ((stop - start) * b, K)."""
@@ -166,16 +171,16 @@ class Strip(buffers.Strip):
 class Scratch(Products, buffers.Scratch):
     """For strips of b rows."""
 
-    def __init__(self, job: Job, b: int, widest: int) -> None:
+    def __init__(self, job: Job, b: int, widest: int, new: New = aligned) -> None:
         super().__init__(job)
         of, H = job.of, job.H
-        self.allocate(job, (b, H), widest)
-        self.da = aligned((of.blocks, self.chunk, b, H), job.dtype)
+        self.allocate(job, (b, H), widest, new)
+        self.da = new((of.blocks, self.chunk, b, H), job.dtype)
         self.das = self.da.swapaxes(0, 1)
         self.operands = [self.da[: of.reading, t, None] for t in range(self.chunk)]
         self.inner_operands = [self.da[-1, t, None] for t in range(self.chunk)]
         # of dh, from the gates
-        self._parts = aligned((of.reading, b, H), job.dtype) if of.reading > 1 else self.dh[None]
+        self._parts = new((of.reading, b, H), job.dtype) if of.reading > 1 else self.dh[None]
         self._s = np.zeros((self.chunk if of.inner == "s" else 0, b, round_up(job.K) - job.inputs), job.dtype)
         self.s = self._s[:, :, :H]
 

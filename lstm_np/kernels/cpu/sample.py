@@ -17,7 +17,7 @@ import numpy as np
 from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers, rows
-from lstm_np.kernels.cpu.buffers import Job, round_up
+from lstm_np.kernels.cpu.buffers import Job, New, round_up
 
 INFER_STEPS = 64  # steps of inference whose input products are made together
 LONG = 128  # steps over which packing few weights gains more than it costs
@@ -100,8 +100,8 @@ def affine(x: Array, W: Array, b: Array | None, out: Array) -> None:
 class Strip(rows.Strip):
     """`rows.Strip` for one sample: a step reads h_{t-1} (H,), or [x; 1; h] (K,)."""
 
-    def __init__(self, job: Job, b: int) -> None:
-        super().__init__(job, b)
+    def __init__(self, job: Job, b: int, new: New = aligned) -> None:
+        super().__init__(job, b, new)
         zs = self.Z[:, 0, : job.K] if packs(job) and joins(job) else self.hs[:, 0]
         self.steps = [(zs[t], self.hs[t], self.hs[t + 1]) for t in range(job.T)]
 
@@ -118,14 +118,14 @@ class StepProduct:
 class Scratch(buffers.Scratch):
     """For one sample: gates and states are (1, H)."""
 
-    def __init__(self, job: Job, b: int, widest: int) -> None:
+    def __init__(self, job: Job, b: int, widest: int, new: New = aligned) -> None:
         of, H = job.of, job.H
         self._half = np.array(0.5, job.dtype)
-        self.allocate(job, (1, H), widest)
+        self.allocate(job, (1, H), widest, new)
         # what is added to the product of each step, and a_n of a gate with one of its own behind it
-        self._added = aligned((self.tau, of.blocks * H), job.dtype)
+        self._added = new((self.tau, of.blocks * H), job.dtype)
         self.a_n = self._added[:, None, -H:]
-        self.das = aligned((self.chunk, of.blocks, 1, H), job.dtype)
+        self.das = new((self.chunk, of.blocks, 1, H), job.dtype)
         self.operands = [da[: of.reading].reshape(-1) for da in self.das]
         self.inner_operands = [da[-1].reshape(-1) for da in self.das]
         self._s = np.zeros((self.chunk if of.inner == "s" else 0, round_up(job.K) - job.inputs), job.dtype)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
-from lstm_np.kernels.cpu import cut, rows
+from lstm_np.kernels.cpu import columns, cut, rows
 from lstm_np.kernels.cpu.buffers import Job, Pool, Stack
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.packed import PackedFrom
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
+from lstm_np.kernels.cpu.ragged import WIDEST_ROWS
 from lstm_np.kernels.cpu.stack_part import part_of
 from lstm_np.kernels.protocol import Cut, LayerSpec
 
@@ -216,7 +217,7 @@ def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False
     of = DESCRIPTIONS[cell]
     ones = of.ones if spec.bias else 0
     sizes = [stop - start for start, stop in found.parts]
-    layout, block = choose_layout(H, D + ones + H, max(sizes))
+    layout, block = choose_layout(H, D + ones + H, max(sizes), ragged)
     packed = layout == "rows" and len(sizes) > 1
     keep = "all" if keep == "lean" and of.kept == 0 else keep  # there is nothing to save
     return [Job(cell, D, ones, H, T, b, spec.dtype, layout, block, packed, keep, ragged) for b in sizes]
@@ -236,11 +237,13 @@ def columns_of(found: Cut, ragged: bool) -> list[slice]:
     return [slice(*part) for part in found.parts]
 
 
-def choose_layout(H: int, K: int, b: int) -> tuple[str, int]:
+def choose_layout(H: int, K: int, b: int, ragged: bool = False) -> tuple[str, int]:
     """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
     if b == 1:
         return "sample", 0
-    block = rows.block_of_units(H, K, b) if b <= rows.STRIP else 0
+    wide = ragged and H < columns.MANY_UNITS
+    together = min(b, WIDEST_ROWS) if wide else b
+    block = rows.block_of_units(H, K, together) if wide or b <= rows.STRIP else 0
     return ("rows", block) if block else ("columns", 0)
 
 
