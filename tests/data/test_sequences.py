@@ -207,6 +207,7 @@ def test_separators_headers_and_packed_files(tmp_path):
     assert found.x[:, :, 0].tolist() == [[1, 2], [4, 5]]
     found = read_sequences(table(tmp_path, ",a_0,a_1", "0,1,2", "1,3,4"))  # with the index of a data frame
     assert found.x[:, :, 0].tolist() == [[1, 2], [3, 4]]
+    assert read_sequences(table(tmp_path, "y,0.5,2", "n,1,0.25", "y,3,4"), target="1").x[0].tolist() == [[0.5], [2]]
     assert read_sequences(table(tmp_path, "1,2", "3,4"), header=True).x.tolist() == [[[3], [4]]]
 
 

@@ -216,8 +216,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def read_table(path: str | os.PathLike[str], header: bool | None = None, delimiter: str | None = None) -> Table:
     """The table in a CSV file.
 
-    header     whether the first row names the columns; None: where it has text above numbers, or a usual name.  Without
-               one columns are called 1, 2, 3 ...
+    header     whether the first row names the columns; None: where it is all text, has text above numbers, or a usual
+               name and otherwise only whole numbers.  Without one columns are called 1, 2, 3 ...
     delimiter  None: a tab for .tsv, else that of , ; tab | which the first row has most of
 
     A first column without a name, as frames write their index, is left out.  Raises DatasetError for rows of unequal
@@ -269,7 +269,8 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     text = [_number(cell) is None for cell in first]
     if not any(text):
         return False
-    if all(text) or any(cell.lower() in KNOWN for cell in first):
+    steps = all(_WHOLE.fullmatch(cell) for cell, is_text in zip(first, text, strict=True) if not is_text)
+    if all(text) or (steps and any(cell.lower() in KNOWN for cell in first)):
         return True
     second = rows[1] if len(rows) > 1 else []
     return any(is_text and _number(cell) is not None for is_text, cell in zip(text, second, strict=False))
