@@ -145,5 +145,5 @@ def test_sizes_below_one_are_refused(bad):
 
 
 def test_other_things_are_refused():
-    with pytest.raises(TypeError, match="a layer or a SequenceClassifier, found str"):
+    with pytest.raises(TypeError, match="a layer or a model, found str"):
         lstm_np.gradcheck("lstm")
