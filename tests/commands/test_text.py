@@ -7,16 +7,17 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lstm_np
 from lstm_np import get_backend
 from lstm_np.checkpoints import Every
+from lstm_np.text import Vocabulary, bits, example, vocabulary_of
 from lstm_np.text import __main__ as command
-from lstm_np.text import bits, example, vocabulary_of
 from lstm_np.text.records import Source
 from lstm_np.text.reporter import Reporter
-from lstm_np.text.run import run, stopped_run
+from lstm_np.text.run import cut, run, stopped_run
 from lstm_np.text.settings import FREE, defaults
 from lstm_np.training import Place
 from lstm_np.training.interruption import Interruption
@@ -121,9 +122,9 @@ class Stopping(Reporter):
             self.interruption.requested = 15
 
 
-def begin(text, out, **stop):
+def begin(text, out, changes=CHANGES, **stop):
     interruption = Interruption()
-    place, settings = Place(get_backend("numpy", threads=1), out=out), defaults().changed(CHANGES)
+    place, settings = Place(get_backend("numpy", threads=1), out=out), defaults().changed(changes)
     return run(settings, Source.read(text), place, Stopping(interruption, **stop), interruption,
                every=Every.parse("7"), keep=3)  # fmt: skip
 
@@ -167,6 +168,27 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_and_longer(text,
     assert outcome.sample == go_on("run")[0].sample  # nothing is left to do
     longer, _ = go_on("run", {"train": {"epochs": 4}})
     assert [record.number for record in longer.epochs] == [1, 2, 3, 4]
+
+
+def test_the_best_epoch_stays_the_best(text):
+    """Where no epoch is better than the first, which nothing is learnt in: also of a run that goes on."""
+    still = {**CHANGES, "optimizer": {"learning_rate": 1e-30}, "train": {"epochs": 3, "batch_size": 4}}
+    assert begin(text, "run", still, step=20).best.epoch == 1
+    best = Path("run/best.safetensors").read_bytes()
+    assert go_on("run")[0].best.epoch == 1
+    assert Path("run/best.safetensors").read_bytes() == best
+
+
+def test_the_end_of_the_text_is_held_out(text):
+    content, settings = text.read_text(), defaults().changed(CHANGES)
+    vocabulary = Vocabulary.of(content)
+    train, held_out = cut(Source.read(text), vocabulary, settings)
+    for batches, part in ((train, content[:560]), (held_out, content[560:])):
+        streams = np.concatenate([x.argmax(axis=2) for x, _ in batches.epoch(0)], axis=1)
+        B, L = streams.shape
+        assert [vocabulary.decode(stream) for stream in streams] == [part[k * L : (k + 1) * L] for k in range(B)]
+        assert len(part) - B <= B * L < len(part)
+    assert cut(Source.read(text), vocabulary, settings.changed({"text": {"validation": 0.0}}))[1] is None
 
 
 def test_ctrl_c(invoke, text, monkeypatch):

@@ -63,6 +63,11 @@ def test_a_number_falls_on_what_it_lies_in(p, uniform):
     assert draw(p, 0.0) == np.flatnonzero(p)[0]
 
 
+def test_a_number_between_two_falls_on_the_second():
+    p = np.array([0, 0.25, 0, 0.75])
+    assert [draw(p, one) for one in (0.0, 0.2499, 0.25, 0.999)] == [1, 1, 3, 3]
+
+
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.5, None), (2.0, 4)])
 def test_characters_come_as_often_as_they_should(temperature, top_k):
     """Chi-square at a fixed seed: the first character of many texts is drawn from one distribution."""
