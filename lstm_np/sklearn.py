@@ -58,6 +58,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+__all__ = ["LSTMClassifier", "LSTMRegressor", "SequenceScaler", "from_aeon"]
+
 BATCH = 512  # sequences that are classified at a time
 FLOATS = (np.float64, np.float32)  # what x may be; anything else becomes the first
 # options of a model that an estimator sets itself, or that have no meaning where each sequence has a y of its own
