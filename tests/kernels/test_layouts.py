@@ -6,7 +6,7 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.cells import get_cell
 from lstm_np.kernels import Cut, LayerSpec
-from lstm_np.kernels.cpu import buffers, columns, cut, fused, remote, rows
+from lstm_np.kernels.cpu import buffers, cut, fused, remote, rows
 from lstm_np.kernels.cpu.columns import product_of
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.cpu.rows import block_of_units
@@ -169,16 +169,6 @@ def test_one_block_is_multiplied_as_a_matrix_and_many_as_a_stack():
         out = np.empty((len(stack), 4, 2))
         product_of(stack)(z, out)
         np.testing.assert_allclose(out, stack @ z)
-
-
-@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
-def test_operands_may_be_copied(kernel_type, monkeypatch):
-    """As with many units."""
-    sizes = (5, 20, 13, 50, True)
-    plain = results(kernel_type, sizes)
-    monkeypatch.setattr(columns, "MANY_UNITS", 20)
-    copied = results(kernel_type, sizes)
-    assert all(np.array_equal(copied[name], array) for name, array in plain.items())
 
 
 @pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])

@@ -311,7 +311,7 @@ class Strip(ABC):
 
     @abstractmethod
     def values(self, start: int, stop: int, features: slice) -> Array:
-        """Some of [x; 1; h; padding] of the steps from start to stop, as one matrix."""
+        """Some of [x; 1; h; padding] of the steps from start to stop, the values last."""
 
     @abstractmethod
     def inputs(self, start: int, stop: int) -> Array:

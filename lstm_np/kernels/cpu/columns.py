@@ -25,7 +25,7 @@ from lstm_np.kernels.cpu.buffers import (
     rows_of_steps,
 )
 
-MANY_UNITS = 512  # from here on products take copies of operands whose rows are far apart, and narrow strips
+MANY_UNITS = 512  # from here on strips are narrow
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 
 
@@ -106,20 +106,6 @@ def sum_of_products(matrix: Array, parts: int, block: int, summands: Array, out:
     return product
 
 
-def of_copy(product: Callable[..., None], operand: Array) -> Callable[..., None]:
-    """The same product of a copy of what it is given.
-
-    A step's rows lie in as many pages of memory as there are rows, and every block of weights goes through all of them.
-    """
-    copyto = np.copyto
-
-    def product_of_copy(z: Array, *places: Array) -> None:
-        copyto(operand, z)
-        product(operand, *places)
-
-    return product_of_copy
-
-
 class Products(buffers.Products):
     """For b columns; gates and states are (H, b)."""
 
@@ -161,33 +147,33 @@ class Products(buffers.Products):
 
 
 class Strip(buffers.Strip):
-    """``Z`` (K, T + 1, b): the operand of every product of b columns.
+    """``Z`` (T + 1, K, b): the operands of the products of b columns.
 
-    ``Z[:, t]`` is [x_t; 1; h_{t-1}], so step t of the forward pass reads column block t and writes h into block t + 1.
+    ``Z[t]`` is [x_t; 1; h_{t-1}], so step t of the forward pass reads it, in one piece, and writes h into ``Z[t + 1]``.
     """
 
     def __init__(self, job: Job, b: int, new: New = aligned) -> None:
         first, H, T = job.D + job.ones, job.H, job.T
         self.T, self.b, self._inputs = T, b, job.inputs
-        self.Z = rows_of_steps(round_up(job.K), T + 1, b, job.dtype, new)
-        self._ones, self._padding = self.Z[job.D : first], self.Z[job.K :]
+        self.Z = new((T + 1, job.K, b), job.dtype)
+        self._ones = self.Z[:, job.D : first]
         self.write_constants()
-        self.x, self.h = self.Z[: job.D, :T], self.Z[first : first + H]
-        self.hs = self.h.transpose(1, 0, 2)
+        self.hs = self.Z[:, first : first + H]
+        self.x, self.h = self.Z[:T, : job.D].transpose(1, 0, 2), self.hs.transpose(1, 0, 2)
         operand = Products(job, b).operand
-        self.steps = [(operand(self.Z[: first + H, t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
+        self.steps = [(operand(self.Z[t]), self.hs[t], self.hs[t + 1]) for t in range(T)]
 
     def write_constants(self) -> None:
         """As that of `buffers.Strip`."""
-        self._ones[...], self._padding[...] = 1, 0
+        self._ones[...] = 1
 
     def values(self, start: int, stop: int, features: slice) -> Array:
-        """Side by side: (K, (stop - start) * b)."""
-        return self.Z.reshape(self.Z.shape[0], -1)[features, start * self.b : stop * self.b]
+        """(stop - start, b, values), without padding."""
+        return self.Z[start:stop, features].transpose(0, 2, 1)
 
     def inputs(self, start: int, stop: int) -> Array:
         """(stop - start, values, b)."""
-        return self.Z[: self._inputs, start:stop].transpose(1, 0, 2)
+        return self.Z[start:stop, : self._inputs]
 
 
 class Scratch(Products, buffers.Scratch):
@@ -204,31 +190,19 @@ class Scratch(Products, buffers.Scratch):
         self._inner_recurrent_block = block_rows(H, H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
         self._ds_blocks = in_blocks(self.ds, self._inner_recurrent_block)
-        copies = H >= MANY_UNITS
-        self._z_copy = new((K if copies and of.inner != "h" else 0, b), dtype)
-        self._da_copy = new((self._reading if copies else 0, b), dtype)
+        self.das = new((self.chunk, of.blocks, H, b), dtype)
+        das = self.das.reshape(self.chunk, of.blocks * H, b)
+        self._da_by_step = das.transpose(1, 0, 2)
+        self.operands = [da[: self._reading] for da in das]
+        self.inner_operands = [da[-H:] for da in das]
+        # of all steps side by side, for the weight gradient
         self.da = rows_of_steps(of.blocks * H, self.chunk, b, dtype, new)
-        self.das = self.da.reshape(of.blocks, H, self.chunk, b).transpose(2, 0, 1, 3)
-        self.operands = [self.da[: self._reading, t] for t in range(self.chunk)]
-        self.inner_operands = [self.da[-H:, t] for t in range(self.chunk)]
-        rows = round_up(K)
-        self._gradient_block = gradient_block(of.joint * H, steps, rows)
-        self._last_gradient_block = gradient_block(H, steps, rows) if of.inner else 0
-        self._z_T = new((steps if self._gradient_block or self._last_gradient_block else 0, rows), dtype)
-        self._s = rows_of_steps(rows - job.inputs if of.inner == "s" else 0, self.chunk, b, dtype)
-        self.s = self._s[:H].transpose(1, 0, 2)
-
-    def forward_product(self, weights: buffers.Weights) -> Callable[[Any, Any], None]:
-        """As that of `Products`."""
-        product = super().forward_product(weights)
-        return of_copy(product, self._z_copy) if len(self._z_copy) else product
+        self._z_T = aligned((steps, round_up(K)), dtype)  # whose padding stays 0
+        self._z_T[:, K:] = 0
+        self.s = new((self.chunk if of.inner == "s" else 0, H, b), dtype)
 
     def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
         """From da (G * H, b)."""
-        product = self._backward_product(weights)
-        return of_copy(product, self._da_copy) if len(self._da_copy) else product
-
-    def _backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
         matrix, parts, block = weights.backward[:, : self._reading], self._parts, self._recurrent_block
         if parts == 1:
             product, dh = product_of(in_blocks(matrix, block)), self._dh_blocks
@@ -246,39 +220,24 @@ class Scratch(Products, buffers.Scratch):
         return dy.transpose(1, 0, 2)
 
     def weight_gradient(self, strip: buffers.Strip, start: int, stop: int, which: slice, out: Array) -> None:
-        """da z^T, with z (K, steps * b)."""
-        H, steps = self.job.H, stop - start
-        z = strip.values(start, stop, which)
-        z_T = self._z_T[: z.shape[1], : z.shape[0]]
-        if len(z_T):
-            z_T[...] = z.T
+        """da z_T, with z_T (steps * b, K)."""
+        H, K, steps = self.job.H, self.job.K, stop - start
+        np.copyto(self.da[:, :steps], self._da_by_step[:, :steps])
+        z_T = self._z_T[: steps * self.dh.shape[1]]
+        by_step = z_T.reshape(steps, -1, z_T.shape[1])
+        by_step[:, :, :K] = strip.values(start, stop, slice(None))
         for blocks, columns, gates, to, with_s in self.summands(which):
-            da = self.da[blocks.start * H : blocks.stop * H, :steps].reshape(-1, z.shape[1])
-            target = out[gates.start * H : gates.stop * H, to]
-            block = self._gradient_block if gates.start == 0 else self._last_gradient_block
-            right = z_T[:, to] if block else z[to].T
-            if with_s:
-                right = self._s[columns, :steps].reshape(-1, z.shape[1]).T
-                if block:
-                    z_T[:, : right.shape[1]], right = right, z_T[:, : right.shape[1]]
-            if block:
-                np.matmul(in_blocks(da, block), right, in_blocks(target, block))
-            else:
-                np.matmul(da, right, target)
+            da = self.da[blocks.start * H : blocks.stop * H, :steps].reshape(-1, len(z_T))
+            if with_s:  # the last one, which reads nothing else
+                by_step[:, :, :H], by_step[:, :, H:K] = self.s[:steps].transpose(0, 2, 1), 0
+            np.matmul(da, z_T[:, columns], out[gates.start * H : gates.stop * H, to])
 
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """All steps at once."""
+        """All steps at once, whose da `weight_gradient` has laid side by side."""
         gates, (D, steps, b) = len(W), dx.shape
         if self.job.of.inner == "h":
             self.da[gates - self.job.H : gates, :steps] = self.da[gates:, :steps]
         dx[...] = (W.T @ self.da[:gates, :steps].reshape(gates, -1)).reshape(D, steps, b)
-
-
-def gradient_block(rows: int, steps: int, columns: int) -> int:
-    """How many rows of the weight gradient to compute at a time, or 0: blocks of fewer rows gain less than the
-    transposed copy costs."""
-    block = block_rows(rows, steps, columns)
-    return block if 8 <= block < rows else 0
 
 
 class Ring(Products, buffers.Ring):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lstm_np.kernels.cpu import columns, rows, sample, stack_part
+from lstm_np.kernels.cpu import rows, sample, stack_part
 from lstm_np.kernels.cpu.buffers import Job, Stack, inner_parts, ring_length, round_up, steps_together
 from lstm_np.kernels.cpu.part import LAYOUTS
 
@@ -46,10 +46,8 @@ def values_of_part(job: Job) -> int:
     summands = {"columns": parts if parts > 1 else 0, "rows": of.reading if of.reading > 1 else 0}
     step += summands.get(job.layout, of.blocks * tau)
     scratch = sum(step * H * width for width in widths)
-    if job.layout == "columns" and H >= columns.MANY_UNITS:
-        scratch += sum((of.reading * H + (job.K if of.inner != "h" else 0)) * width for width in widths)
     if job.layout == "columns":
-        scratch += sum(chunk * K * width for width in widths)  # z_T, where the product wants it
+        scratch += sum(chunk * (K + of.blocks * H) * width for width in widths)  # z_T, and da of all steps side by side
     if of.inner == "s":
         scratch += sum(chunk * (K - job.inputs) * width for width in widths)
     kept = (T + 1) * K * b

@@ -4,7 +4,7 @@ What is said here of an LSTM holds for the other cells too; `description.py` lis
 file of its own (`lstm.py`), with the equations' numbers of `lstm_np.cells`.
 
 One product per step
-    ``Z`` (K, T + 1, b), K = D + 1 + H, holds [x_t; 1; h_{t-1}] of each step, and a step writes its h_t where the next
+    ``Z`` (T + 1, K, b), K = D + 1 + H, holds [x_t; 1; h_{t-1}] of each step, and a step writes its h_t where the next
     step reads it, so (1) is a = [W b U] Z_t straight into a buffer, and the gradient of all three is one product
     da Z^T over many steps.
 
@@ -19,9 +19,12 @@ What backward needs, computed while it is in the cache
 Products that BLAS need not pack
     OpenBLAS on AVX-512 multiplies up to 10^6 multiply-adds straight from memory, and repacks the whole of both
     matrices for more.  Here the weights come back 2T times, so products are cut into blocks of rows below that limit,
-    which one `matmul` of stacked blocks does in one call.  For the weight gradient Z is turned first, some steps at a
-    time, since only products of untransposed matrices gain.  In large layers U^T da is a sum over parts of its columns,
-    since no block of the whole is small enough, and operands are copied where a step's rows lie far apart.
+    which one `matmul` of stacked blocks does in one call.  In large layers U^T da is a sum over parts of its columns,
+    since no block of the whole is small enough.
+
+What a step reads and writes lies together
+    Every block of weights goes through all of a step's operand, so Z_t and da_t are contiguous.  For the weight
+    gradient, one product over some steps, Z_t are copied transposed one below the other, and da_t side by side.
 
 Workers
     Columns (samples) are independent, so the batch is cut into one part per core, which goes from the first step to

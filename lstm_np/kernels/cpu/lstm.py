@@ -33,7 +33,6 @@ from lstm_np.kernels.cpu.passes import Product
 class StepDerivatives:
     """p_i ... q of a step; i, f, o lie in the place of p_g, f, q until those come."""
 
-    p_if: Array
     p_i: Array
     p_f: Array
     p_o: Array
@@ -57,9 +56,7 @@ class Derivatives(passes.Kept):
 
     def __init__(self, steps: int, shape: tuple[int, int], dtype: str, tau: int, new: New) -> None:
         self.array = new((steps, 6, *shape), dtype)
-        self.steps = [
-            StepDerivatives(P[:2], P[0], P[1], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array
-        ]
+        self.steps = [StepDerivatives(P[0], P[1], P[2], P[3], P[4], P[5], P[3:6], P[3:5], P[5]) for P in self.array]
         self._blocks = [  # of tau steps
             BlockOfDerivatives(self.array[t : t + tau, :3], self.array[t : t + tau, 3::2]) for t in range(0, steps, tau)
         ]
@@ -101,7 +98,6 @@ class BlockForward:
 class StepBackward:
     """da of a step, by gates, and `da` as its product takes it."""
 
-    da_if: Array
     da_i: Array
     da_f: Array
     da_o: Array
@@ -129,10 +125,8 @@ class Passes(passes.Passes):
             for a, uvh in ((self._a[:n], uvh[:n]) for n in range(tau + 1))
         ]
         self._dc, self._product = (scratch.new(shape, job.dtype) for _ in range(2))
-        # one call for i and f costs more than two where those are calls over contiguous arrays of one shape
-        self._one_by_one = all(da.flags.c_contiguous for da in scratch.das[0])
         self._backward = [
-            StepBackward(da[:2], da[0], da[1], da[2], da[3], operand)
+            StepBackward(da[0], da[1], da[2], da[3], operand)
             for da, operand in zip(scratch.das, scratch.operands, strict=True)
         ]
 
@@ -184,18 +178,15 @@ class Passes(passes.Passes):
             self._product,
             self.scratch.backward_product(weights),
         )
-        derivatives, one_by_one = kept.steps[steps], self._one_by_one
+        derivatives = kept.steps[steps]
         for t in reversed(range(len(derivatives))):
             s, to = derivatives[t], self._backward[t]
             if dys is not None:
                 add(dh, dys[t], dh)
             multiply(dh, s.q, product)
             add(dc, product, dc)  # (5')
-            if one_by_one:
-                multiply(dc, s.p_i, to.da_i)  # (4'), (2')
-                multiply(dc, s.p_f, to.da_f)
-            else:
-                multiply(dc, s.p_if, to.da_if)
+            multiply(dc, s.p_i, to.da_i)  # (4'), (2')
+            multiply(dc, s.p_f, to.da_f)
             multiply(dh, s.p_o, to.da_o)  # (5'), (2')
             multiply(dc, s.p_g, to.da_g)  # (4'), (3')
             multiply(dc, s.f, dc)  # (4')

@@ -27,8 +27,8 @@ class StackPart:
         self.job = job
         self._parts = [Part(single) for single in job.singles]
         self._names = [[*shapes_of_parameters(single)] for single in job.singles]
-        self._between = [aligned(shape, job.dtype) for shape in shapes_between(job)]
-        self._second = aligned(shape_of_second(job), job.dtype)
+        self._between = [aligned(shape, job.dtype).transpose(1, 0, 2) for shape in shapes_between(job)]
+        self._second = aligned(shape_of_second(job), job.dtype).transpose(1, 0, 2)
 
     @property
     def overtaken(self) -> Callable[[], bool]:
@@ -97,18 +97,18 @@ class StackPart:
 
 
 def shapes_between(job: Stack) -> list[tuple[int, int, int]]:
-    """Of memory for what passes from layer to layer.
+    """Of memory for what passes from layer to layer, (T, features, b), as parts read and write it.
 
     One direction overwrites what it reads (see `Part`).  Where there are two, the second reads it as well, so that what
     they write goes elsewhere.
     """
-    return [(max(job.between), job.T, job.b)] * min(len(job.directions), len(job.between)) if job.between else []
+    return [(job.T, max(job.between), job.b)] * min(len(job.directions), len(job.between)) if job.between else []
 
 
 def shape_of_second(job: Stack) -> tuple[int, int, int]:
     """Of memory for the input gradient of a layer's second direction, until it is added to that of the first."""
     needed = len(job.directions) > 1 and job.keep != "nothing"
-    return (max(job.D, *job.between, 0) if needed else 0), job.T, job.b
+    return job.T, (max(job.D, *job.between, 0) if needed else 0), job.b
 
 
 def turned(array: Array, reverse: bool) -> Array:
