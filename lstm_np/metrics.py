@@ -179,11 +179,11 @@ class Running:
 
         of  what its answers count, where that is not 1 for each sequence
         """
-        of = of or Answers(count, count, count, correct)
-        self._loss = self._loss + loss.astype("float64") * float(of.weight)
-        self._correct, self._right = self._correct + correct, self._right + of.right
-        self.count += of.answers
-        self._weights = self._weights[0] + of.weight, self._weights[1] + of.total
+        answers, weight, total, right = of or (count, count, count, correct)
+        self._loss = self._loss + loss.astype("float64") * float(weight)
+        self._correct, self._right = self._correct + correct, self._right + right
+        self.count += answers
+        self._weights = self._weights[0] + weight, self._weights[1] + total
 
     def read(self) -> Metrics:
         """The means so far; may wait for a device.  nan before the first batch."""

@@ -187,19 +187,19 @@ class SequenceModel(EvaluatedNetwork):
         Raises ValueError when a shape does not fit or a target is none of the model's.
         """
         entered = self._enter_batch(batch)
-        return self.backpropagate(entered, into, dropout_key=(number, *TrainingBatch(*batch).part))
+        return self.backpropagate(entered, into, dropout_key=(number, *entered.part))
 
     def _enter_batch(self, batch: tuple[Array, ...]) -> TrainingBatch:
         """A batch entered; the values of x are not looked at."""
-        x, y, real, weights = self._parts(batch)
-        given = TrainingBatch(*batch)
+        x, y, real, weights, state, resets, truncation, part = TrainingBatch(*batch)
+        x, real = read(x, **named(real), to_host=self.backend.to_host)
         entered, packing = self._convert(x, real)
         _, T, B = entered.shape
         targets = self._enter_targets(y, B, T, real, weights)
-        refuse_lengths(given.truncation, packing)
-        self._check_carried(given.state, B)
-        resets = self.recurrent.enter_resets(given.resets, B)
-        return TrainingBatch(entered, targets, packing, None, given.state, resets, given.truncation)
+        refuse_lengths(truncation, packing)
+        self._check_carried(state, B)
+        resets = self.recurrent.enter_resets(resets, B)
+        return TrainingBatch(entered, targets, packing, None, state, resets, truncation, part)
 
     def new_sums(self) -> Any:
         """As `lstm_np.steps.Differentiable.new_sums`."""
@@ -232,7 +232,7 @@ class SequenceModel(EvaluatedNetwork):
             one_by_one = [self.loss(xp, outputs[..., k : k + 1], targets.sample(k))[0] for k in range(B)]
             watch.note("the loss", xp.stack(one_by_one))
 
-        made = copy.backpropagate(entered, dropout_key=(number, *TrainingBatch(*batch).part), check=check)
+        made = copy.backpropagate(entered, dropout_key=(number, *entered.part), check=check)
         if watch.first is None and not self._is_finite(made.loss):
             return divergence.NotFinite(f"the loss: the sum of the samples' own is beyond the range of {self.dtype}")
         return watch.first or copy.not_finite_in(made.grads, "the first is the gradient of {name}")

@@ -232,9 +232,13 @@ class Network(SequenceInputs):
         """
         stack, H = self.recurrent, self.recurrent.hidden_size
         with self.backend.one_blas_thread(h.size * self.head.size):
-            flat = doutputs.reshape(self.head.size, -1)
-            dh, dense_out = dense.backward(self.params.section("readout"), h.reshape(h.shape[0], -1), flat)
-        dh = dh.reshape(h.shape)
+            params = self.params.section("readout")
+            if h.ndim == 2:
+                dh, dense_out = dense.backward(params, h, doutputs)
+            else:
+                flat = doutputs.reshape(self.head.size, -1)
+                dh, dense_out = dense.backward(params, h.reshape(h.shape[0], -1), flat)
+                dh = dh.reshape(h.shape)
         nothing = (None,) * len(stack.cell.state)
         dstate = [nothing] * (stack.num_layers * stack.directions)
         dy, how = None, self._reads_outputs("windows" in cache)

@@ -32,9 +32,8 @@ def forward(backend: Backend, how: str, y: Array, packing: Packing | None) -> tu
         share = _share(backend, y, packing)
         return xp.sum(y, axis=1) * share, share
     here = xp.real(y) if packing is None else xp.where(_real(packing), xp.real(y), -np.inf)
-    steps = xp.arange(y.shape[1])[None, :, None]
+    steps = xp.arange(y.shape[1])[None, :, None]  # of a sequence without steps the first, where y is 0
     chosen = steps == xp.argmax(here, axis=1)[:, None, :]
-    chosen = chosen if packing is None else chosen & _real(packing)
     return xp.sum(xp.where(chosen, y, 0.0), axis=1), chosen
 
 

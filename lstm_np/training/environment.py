@@ -132,7 +132,8 @@ def memory_of_training(model: SequenceModel, steps: int, batch_size: int) -> int
     if model.backend.reads_are_free:
         kept, passing = zip(*(single.kernel.host_values(T, B) for single in stack.singles), strict=True)
         held += sum(kept) + max(passing)
-        read = stack.num_layers > 1 or model.read_out == "last_output"  # whether anybody reads outputs of every step
+        # whether anybody reads outputs of every step
+        read = stack.num_layers > 1 or model.read_out != "final_state"
         masks = stack.num_layers if stack.dropout else 0
         held += T * B * (stack.output_size * (BETWEEN * read + masks) + model.input_size)
     workers = min(model.backend.processes, B // cut.FEWEST_SAMPLES) - 1
