@@ -113,7 +113,7 @@ PIXELS = Task(
 PERMUTED = replace(PIXELS, name="permuted", title="MNIST by permuted pixels, 14x14", bound=0.88)
 PIXELS784 = replace(
     PIXELS, name="pixels784", title="MNIST by pixels, 28x28", steps=784, hidden_size=128, epochs=30,
-    learning_rate=0.002, peer=False, seeds=(1,),
+    learning_rate=0.002, forget_bias=None, peer=False, seeds=(1,),
 )  # fmt: skip
 TASKS = {task.name: task for task in (ADDING, COPY, PIXELS, PERMUTED, PIXELS784)}
 
