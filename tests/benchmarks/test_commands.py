@@ -242,6 +242,8 @@ def test_a_lower_bound_counts_all_products_and_tanhs(monkeypatch):
         assert found["products"] == pytest.approx(expected * 1e-12), case
         assert found["tanh"] == pytest.approx(layers * tanhs * case.H * case.B * steps * 1e-9)
         assert found["total"] == found["products"] + found["tanh"]
+    whole, some = (ceilings.lower_bound(Case("train", 4, 8, 3, lengths=lengths), 2) for lengths in (False, True))
+    assert some == pytest.approx({name: seconds * 2 / 3 for name, seconds in whole.items()})  # 1, 2 or 3 of 3 steps
 
 
 def test_more_samples_than_are_measured_take_proportionally_longer(monkeypatch):
