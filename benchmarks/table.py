@@ -20,19 +20,9 @@ TASKS, TEXT = ROOT / "docs" / "tasks.md", ROOT / "docs" / "text.md"
 MORE_PEERS = results.FOLDER / "more-peers"
 # folder with a race of chosen cases -> the document that shows all of them
 CHOSEN = {
-    results.FOLDER / "raced-again": ROOT / "docs" / "cpu-kernel.md",
     results.FOLDER / "lengths": ROOT / "docs" / "lengths.md",
 }
 FIRST = [Case("train", 128, 128), Case("infer", 128, 128)]  # on the README's page, with the means of all cases
-SHOWN = [
-    *(Case("train", 128, H) for H in (64, 128, 256, 512, 1024)),
-    Case("train", 1, 128), Case("train", 16, 128), Case("train", 512, 128), Case("train", 128, 128, T=784),
-    Case("train", 1, 64, T=784, D=1), Case("train", 128, 128, L=2), Case("train", 128, 128, directions=2),
-    Case("train", 128, 128, cell="gru"), Case("train", 64, 200, L=3, cell="gru"), Case("train", 128, 128, cell="rnn"),
-    Case("infer", 1, 128), Case("infer", 16, 128), Case("infer", 128, 128), Case("infer", 1, 128, T=784),
-    Case("infer", 128, 128, cell="gru"), Case("infer", 128, 128, cell="rnn"),
-    Case("stream", 1, 16), Case("stream", 1, 128),
-]  # fmt: skip
 TITLES = {
     "torch": "PyTorch", "jax": "JAX", "keras": "Keras", "thinc": "Thinc", "onnxruntime": "ONNX Runtime",
     "reference": "our reference kernel", "torch-padded": "PyTorch, padded",
@@ -40,15 +30,15 @@ TITLES = {
 CELLS = {"lstm": "", "gru": "GRU, ", "rnn": "RNN, "}
 
 
-def render(document: dict[str, Any], shown: Sequence[Case] = SHOWN, *, means: bool = True) -> str:
-    """Markdown: the cases `shown`, the geometric means, and a line or two about how, where and when."""
+def render(document: dict[str, Any], shown: Sequence[Case] | None = None, *, means: bool = True) -> str:
+    """Markdown: the cases `shown` (None: all), the geometric means, and a line or two about how, where and when."""
     peers = [name for name in document["contestants"] if name != "ours"]
     by_case = {results.case_of(record): record for record in document["cases"]}
     bounded = any(results.bound_of(record) is not None for record in document["cases"])
     more = ["lower bound"] if bounded else []
     head = ["", "ours", *more, *(_title(name, document) for name in peers)]
     lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
-    for case in shown:
+    for case in by_case if shown is None else shown:
         if case in by_case:
             record = by_case[case]
             ours = in_words(results.time_of(record, "ours", "median"))
@@ -84,7 +74,7 @@ def _caption(document: dict[str, Any]) -> str:
 
 
 def rendered_results() -> dict[Path, str]:
-    """What belongs into each document: two cases and the means into README.md, all shown cases into docs/race.md.
+    """What belongs into each document: two cases and the means into README.md, all cases into docs/race.md.
 
     Where more peers were raced in some cases, docs/race.md has a second table; races of CHOSEN have theirs elsewhere,
     without means.  The results of tasks and characters go into docs/tasks.md and docs/text.md.
@@ -95,8 +85,7 @@ def rendered_results() -> dict[Path, str]:
         tables.append(render(results.read("cpu", MORE_PEERS)))
     rendered = {README: render(document, FIRST), RACE: "\n\n".join(tables)}
     for folder, path in CHOSEN.items():
-        chosen = results.read("cpu", folder)
-        rendered[path] = render(chosen, [results.case_of(record) for record in chosen["cases"]], means=False)
+        rendered[path] = render(results.read("cpu", folder), means=False)
     for kind, path, one in (("tasks", TASKS, tasks.render), ("characters", TEXT, characters.render)):
         if (results.FOLDER / f"{kind}.json").exists():
             rendered[path] = one(results.read(kind))

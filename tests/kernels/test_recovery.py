@@ -36,18 +36,32 @@ every_case = pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLean
 every_layout = pytest.mark.parametrize("layout", list(LAYOUTS))
 
 
+def make_team():
+    return Team(remote.serving.TARGET, remote.serving.PartServer.describe)
+
+
+@pytest.fixture(scope="session")
+def shared_team():
+    """Workers for the tests that name this fixture: they do no worker any harm, and starting one takes a while."""
+    team = make_team()
+    yield team
+    team.close()
+
+
 @pytest.fixture(autouse=True)
 def _one_part_a_core(request, monkeypatch):
-    """As many parts as cores, whatever the sizes, and a team of this test's own."""
+    """As many parts as cores, whatever the sizes, and a team of this test's own, or the shared one."""
 
     def share_out(gates, D, H, T, B, cores, save):
         return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)
-    team = Team(remote.serving.TARGET, remote.serving.PartServer.describe)
+    shared = "shared_team" in request.fixturenames
+    team = request.getfixturevalue("shared_team") if shared else make_team()
     monkeypatch.setattr(remote, "TEAM", team)
     yield
-    team.close()
+    if not shared:
+        team.close()
 
 
 def make(layout, kernel_type, monkeypatch, **changes):
@@ -195,6 +209,7 @@ def test_where_no_worker_can_be_started_the_bits_are_the_same(kernel_type, layou
     assert record.getMessage().startswith("working on one core: no worker process could be started (")
 
 
+@pytest.mark.usefixtures("shared_team")
 @every_case
 @every_layout
 @pytest.mark.parametrize(("threads", "cell"), [(2, "lstm"), (3, "lstm"), (5, "lstm"), *((2, cell) for cell in OTHERS)])
@@ -232,6 +247,7 @@ def test_one_process_that_computes_all_parts_gives_the_bits_of_several(sizes, le
     assert not several or same_bits([found[0], *found[1]], [alone[0], *alone[1]])
 
 
+@pytest.mark.usefixtures("shared_team")
 @every_case
 @every_layout
 def test_parameters_that_lie_otherwise_in_memory_give_the_same_bits(kernel_type, layout, monkeypatch):

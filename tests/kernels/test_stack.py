@@ -15,12 +15,13 @@ from lstm_np.kernels.cpu import footprint, part, remote, stack_part
 from lstm_np.kernels.cpu.buffers import Stack
 from lstm_np.kernels.cpu.stack import MOST
 from tests.kernels.test_numpy_fused import same_bits
-from tests.kernels.test_recovery import (  # noqa: F401 (the fixture is used by being there)
+from tests.kernels.test_recovery import (  # noqa: F401 (fixtures are used by being there)
     FOREVER,
     _one_part_a_core,
     go_on,
     kill,
     pids,
+    shared_team,
     struck_when_asked_for,
     wait_until_ready,
     waiting,
@@ -116,6 +117,7 @@ def undisturbed(case):
 # ---- bits
 
 
+@pytest.mark.usefixtures("shared_team")
 @every_option
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_bits_are_those_of_the_layers_one_by_one(options, cell):
@@ -127,6 +129,7 @@ def test_the_bits_are_those_of_the_layers_one_by_one(options, cell):
     assert same_bits(case.one_by_one(), expected)
 
 
+@pytest.mark.usefixtures("shared_team")
 @pytest.mark.parametrize("threads", [2, 3, 5])
 @pytest.mark.parametrize("options", ["two layers", "both directions", "lean, both directions"])
 def test_whoever_is_first_the_bits_are_the_same(threads, options):
@@ -136,6 +139,7 @@ def test_whoever_is_first_the_bits_are_the_same(threads, options):
         assert all(same_bits(case.everything(), expected) for _ in range(10))
 
 
+@pytest.mark.usefixtures("shared_team")
 @pytest.mark.parametrize("units", [300, 600])
 def test_large_layers_of_several_strips(units):
     """From 512 units on strips are narrower; layers of both kinds hand on to one another."""
@@ -144,6 +148,7 @@ def test_large_layers_of_several_strips(units):
     assert same_bits(case.one_by_one(), expected)
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_a_model_trains_to_the_same_parameters(monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(B, T, D)), rng.integers(0, 3, B)
@@ -220,6 +225,7 @@ def test_where_no_worker_can_be_started_the_bits_are_the_same(monkeypatch, caplo
 # ---- buffers
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_backward_twice_is_the_same_until_a_forward_needs_the_memory():
     case = Case()
     cache = case.forward()[2]
@@ -231,6 +237,7 @@ def test_backward_twice_is_the_same_until_a_forward_needs_the_memory():
     assert same_bits(first, list(flat(case.layer.backward(later, case.dy, case.dstate))))
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_two_forwards_before_their_backwards():
     case = Case()
     expected = list(flat(case.layer.backward(case.forward()[2], case.dy, case.dstate)))
@@ -238,6 +245,7 @@ def test_two_forwards_before_their_backwards():
     assert all(same_bits(flat(case.layer.backward(cache, case.dy, case.dstate)), expected) for cache in caches)
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_what_is_returned_belongs_to_the_caller():
     case = Case()
     returned = case.everything()
@@ -256,6 +264,7 @@ def test_values_kept_before_a_fork_are_refused_after_it(monkeypatch):
     assert same_bits(case.everything(), expected)
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_batch_and_sequence_may_change_from_call_to_call():
     case = Case(bidirectional=True)
     for steps, samples in [(9, 90), (3, 90), (9, 31), (9, 90), (1, 20)]:
@@ -285,6 +294,7 @@ def test_the_count_of_values_is_what_a_stack_allocates(keep, sizes):
 # ---- where layers run one after the other
 
 
+@pytest.mark.usefixtures("shared_team")
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
@@ -307,6 +317,7 @@ def test_where_layers_cannot_run_together_they_run_one_by_one(options, arguments
     case.layer.backward(cache, None, case.dstate)
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_dropout_without_a_key_and_a_truncated_pass_run_together():
     case = Case(dropout=0.5)
     assert "together" in case.forward()[2]
@@ -318,11 +329,13 @@ def test_dropout_without_a_key_and_a_truncated_pass_run_together():
     assert same_bits(found, flat([y, final, case.layer.backward(cache, case.dy)]))
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_a_worker_is_told_of_as_many_layers_as_may_run_together():
     deep = Case(hidden_size=30, num_layers=MOST, sizes=(D, 2, 60))
     assert same_bits(deep.one_by_one(), undisturbed(deep))
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_kernels_that_were_put_in_the_place_of_others_are_used(monkeypatch):
     case = Case()
     other = lstm_np.Recurrent(20, 20, backend=case.layer.backend, kernel="reference").singles[0].kernel
