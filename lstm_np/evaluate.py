@@ -15,7 +15,7 @@ from lstm_np.data.progress import download_bars
 from lstm_np.display.pictures import check_picture, confusion_matrix, save_picture
 from lstm_np.display.tables import loss_in_words
 from lstm_np.training.evaluation import evaluate
-from lstm_np.training.material import in_order
+from lstm_np.training.material import MEASURING_BATCH, in_order
 from lstm_np.training.own_model import OwnModel, is_own, test_part
 from lstm_np.training.trained import load_model, of_images
 
@@ -41,7 +41,7 @@ def make_parser() -> Parser:
     add_reading_flags(group, targets=False)
     add_machine_flags(parser)
     add_hold_flag(parser)
-    parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images at a time [500]")
+    parser.add_argument("--batch-size", type=int, metavar="N", help=f"images at a time [{MEASURING_BATCH}]")
     parser.add_argument("--picture", metavar="FILE", help="also draw the confusion matrix, as PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
@@ -69,9 +69,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         with download_bars(arguments.json) as progress:
             dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
         images, labels = dataset.test_images, dataset.test_labels
-        batches = in_order(
-            images, labels, dataset.scale, trained.view, trained.model.dtype, batch_size=arguments.batch_size
-        )
+        batch_size = MEASURING_BATCH if arguments.batch_size is None else arguments.batch_size
+        batches = in_order(images, labels, dataset.scale, trained.view, trained.model.dtype, batch_size=batch_size)
         began = time.perf_counter()
         result = evaluate(trained.model, batches.epoch(0), hold=arguments.hold)
         seconds = time.perf_counter() - began
@@ -104,10 +103,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _evaluate_own(own: OwnModel, arguments: argparse.Namespace) -> int:
     """The same of a model of sequences of one's own."""
-    for name in ("hold", "dataset", "data_dir"):
-        if getattr(arguments, name) is not None:
+    for name in ("hold", "dataset", "data_dir", "batch_size", "offline"):
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} is for models of images, {own.path} has learnt from sequences of your own")
+    if arguments.picture and not own.classes:
+        raise ValueError(f"--picture draws the confusion matrix of classes, {own.path} predicts numbers; leave it out")
     changes = reading_changes(arguments)
     if arguments.data is None:
         data, source = test_part(own.path, changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,16 +13,26 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, flush, naming_another, run_command, say
+from lstm_np.cli.command import (
+    Parser,
+    add_run_arguments,
+    backend_of,
+    check_writable,
+    emit,
+    flush,
+    naming_another,
+    run_command,
+    say,
+)
 from lstm_np.cli.flags import add_cell_file_flag, add_data_flags, add_machine_flags
 from lstm_np.cli.own_data import FILES, add_reading_flags, reading_changes
 from lstm_np.data.images import read_pictures
 from lstm_np.data.load import DATASETS
 from lstm_np.data.progress import download_bars
-from lstm_np.data.sequences import Reading
+from lstm_np.data.sequences import Reading, Sequences
 from lstm_np.display import text
 from lstm_np.display.pictures import check_picture, digit_grid, save_picture
-from lstm_np.files import write_atomically
+from lstm_np.files import expand, write_atomically
 from lstm_np.training.own_model import OwnModel, is_own
 from lstm_np.training.trained import Trained, load_model, of_images
 
@@ -60,7 +71,7 @@ def make_parser() -> Parser:
     group = add_data_flags(parser)
     group.add_argument("--dataset", choices=DATASETS, help="test images of this data set [the one it was trained on]")
     add_machine_flags(parser)
-    parser.add_argument("--picture", metavar="FILE", help="also draw the images with the answers, as PNG")
+    parser.add_argument("--picture", metavar="FILE", help="also draw the images with the predictions, as PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser
 
@@ -115,12 +126,17 @@ def _predict_own(own: OwnModel, arguments: argparse.Namespace) -> int:
     """Predictions for sequences of one's own, as CSV."""
     if arguments.file is None:
         raise ValueError(f"{own.path} has learnt from sequences of your own: name a file of them, predict RUN FILE")
-    for name in ("index", "image", "picture", "dataset", "data_dir"):
-        if getattr(arguments, name) is not None:
+    for name in ("index", "image", "picture", "dataset", "data_dir", "offline"):
+        if getattr(arguments, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} is for models of images; leave it out")
     if arguments.json:
         raise ValueError("predictions for a file are CSV; leave out --json")
-    lines = own.write(own.read(arguments.file, targets=False, **reading_changes(arguments)))
+    if arguments.out is not None:
+        check_writable(arguments.out, "--out")
+    data = own.read(arguments.file, targets=False, **reading_changes(arguments))
+    if arguments.out is not None:
+        _check_no_input(arguments.out, data, own.path)
+    lines = own.write(data)
     if arguments.out is None:
         for line in lines:
             flush(line)
@@ -128,6 +144,14 @@ def _predict_own(own: OwnModel, arguments: argparse.Namespace) -> int:
         with naming_another(arguments.out, "--out"):
             write_atomically(arguments.out, "".join(lines).encode())
     return 0
+
+
+def _check_no_input(out: str, data: Sequences, weights: Path) -> None:
+    """Raises ValueError where the predictions would be written over a file that they are made from."""
+    path = expand(out)
+    for file in [*map(Path, data.files), weights]:
+        if path.exists() and os.path.samefile(path, file):
+            raise ValueError(f"--out {out}: is {file}, which is read here; name another file with --out")
 
 
 def _check_images(arguments: argparse.Namespace, path: Path) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from threadpoolctl import threadpool_limits
@@ -20,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from lstm_np import startup
 from lstm_np.backends import Backend, get_backend
 from lstm_np.errors import LstmNpError
-from lstm_np.files import discard_buffered
+from lstm_np.files import discard_buffered, expand
 from lstm_np.kernels import KernelWarning
 from lstm_np.loop import TrainingDivergedError
 from lstm_np.options import OptionWarning
@@ -187,6 +189,19 @@ def naming_another(path: str, flag: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror}); name another file with {flag}") from error
+
+
+def check_writable(path: str, flag: str) -> None:
+    """Refuse, before any work is done, a file that a flag names and that cannot be written.  Raises OSError."""
+    with naming_another(path, flag):
+        file = expand(path)
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not file.absolute().parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        special = file.exists() and not file.is_file()  # a device or a pipe, which is written to as it is
+        if not os.access(file if special else Path(os.path.realpath(file)).parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ from lstm_np.data.sequences import Reading
 from lstm_np.data.sequences.missing import WAYS
 from lstm_np.data.sequences.record import LAYOUTS, TASKS
 from lstm_np.data.sequences.splits import WAYS as SPLIT_WAYS
+from lstm_np.files import expand
 from lstm_np.training.own_data import CLASS_WEIGHTS, NONE, REGRESSION_LOSSES, OwnSettings
 
 FILES = "an .npz, .npy, .csv, .tsv or .ts file, or a folder of CSV files"
@@ -36,7 +37,7 @@ def add_own_data_flags(parser: argparse.ArgumentParser) -> None:
         "--split-by",
         choices=SPLIT_WAYS,
         help="at random; by group, which stays whole; or by time, the last for testing, without what lies on both "
-        "sides of a boundary [group where one is named, time for windows, else random]",
+        "sides of a boundary [group where there are groups, time for windows, else random]",
         **suppressed,
     )
     group.add_argument("--missing", choices=WAYS, help="what is done about missing values [refuse]", **suppressed)
@@ -68,7 +69,7 @@ def add_reading_flags(group: argparse._ActionsContainer, *, targets: bool = True
     if targets:
         group.add_argument("--target", nargs="+", help="the columns to be predicted", **name)
         group.add_argument("--features", nargs="+", help="the columns that are the input [all others]", **name)
-        group.add_argument("--group", help="the column of what belongs together, for a split by group", **name)
+        group.add_argument("--group", help="the column of what belongs together and is not torn by the split", **name)
         group.add_argument(
             "--task",
             choices=TASKS,
@@ -92,7 +93,7 @@ def add_reading_flags(group: argparse._ActionsContainer, *, targets: bool = True
             type=int,
             metavar="N",
             default=argparse.SUPPRESS,
-            help="the target of a window is N steps behind its last [0]",
+            help="the target of a window is N steps behind its last; from 1 on it may be a feature, too [0]",
         )
     group.add_argument("--ignore", nargs="+", help="columns that are not read", **name)
     group.add_argument(
@@ -153,6 +154,7 @@ def resumed_settings(stopped: OwnSettings, arguments: argparse.Namespace) -> Own
     others = {item.name: given[item.name] for item in fields(OwnSettings) if item.name in given}
     for name, value in [*changes.items(), *others.items()]:
         had = getattr(stopped.reading if name in changes else stopped, name)
+        value = str(expand(value).absolute()) if name == "labels" else value
         if (tuple(value) if isinstance(value, list) else value) != had:
             flag = name.replace("_", "-")
             raise ValueError(

@@ -12,10 +12,10 @@ import numpy as np
 from lstm_np.backends import Backend
 from lstm_np.data import DatasetError, Sequences, read_sequences
 from lstm_np.data.scaling import KINDS
-from lstm_np.data.sequences import Reading, fingerprint_of_files
+from lstm_np.data.sequences import UNUSED, Reading, fingerprint_of_files, kind_of
 from lstm_np.data.sequences.missing import WAYS
 from lstm_np.data.sequences.preparation import Preparation
-from lstm_np.data.sequences.splits import PARTS, check_fractions
+from lstm_np.data.sequences.splits import PARTS, check_fractions, drawn
 from lstm_np.files import expand
 from lstm_np.model import SequenceClassifier, SequenceModel, SequenceRegressor
 from lstm_np.options import of, taken_by
@@ -29,7 +29,8 @@ REGRESSION_LOSSES = of(SequenceRegressor)["loss"].choices
 CLASS_WEIGHTS = (NONE, "balanced")
 # the notes of a model that say how it was trained on sequences of one's own
 NOTES = ("task", "classes", "features", "targets", "reading", "missing", "scaler", "target_scaler")
-ARRAYS = (".npz", ".npy", ".ts")  # files whose features have no names, or need none
+COLUMNS = ("a table", "a folder")  # kinds of files whose features are columns; those of arrays need no names
+WAYS_IN_WORDS = {"random": "split at random", "group": "split by group", "time": "split by time"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class OwnSettings:
     path              of the file or folder
     reading           how it is read
     split             shares of training, validation and test
-    split_by          "random", "group" or "time"; None: by group where one is named, by time for windows, else random
+    split_by          "random", "group" or "time"; None: as `Sequences.default_split` says
     missing           what is done about missing values, a way of `SequenceImputer`
     scale             a kind of `SequenceScaler`, or "none";  scale_targets: of targets that are numbers
     class_weights     "balanced": each class counts as much as the others, however rare; or "none"
@@ -108,6 +109,8 @@ class OwnData:
             raise DatasetError(
                 f"{settings.path}: found the class {only!r} alone, expected at least 2; --task says otherwise"
             )
+        _check_task(data, settings)
+        settings = replace(settings, split_by=settings.split_by or data.default_split)
         parts = split_of(data, settings, seed)
         preparation = Preparation.fit(
             data,
@@ -146,6 +149,18 @@ class OwnData:
         D = len(self.data.names)
         return f"sequences of {self.data.steps_in_words()} of {D:,} feature{'' if D == 1 else 's'}"
 
+    @property
+    def split_in_words(self) -> str:
+        """How its parts were chosen."""
+        way = WAYS_IN_WORDS[self.settings.split_by or self.data.default_split]
+        if self.data.groups is not None and way == WAYS_IN_WORDS["group"]:
+            way += f" ({len(set(self.data.groups)):,} groups)"
+        if self.data.parts is None:
+            return way
+        has_validation = len(self.data.parts.get("validation", ())) > 0
+        own = "split as the file is"
+        return own if has_validation or not len(self.parts["validation"]) else f"{own}, validation {way}"
+
     def counts(self) -> dict[str, int]:
         """How many sequences each part has."""
         return {name: len(self.parts[name]) for name in PARTS}
@@ -165,15 +180,22 @@ class OwnData:
             **self.settings.state(),
         }
 
+    def tables(self, recipe: Recipe) -> dict[str, Any]:
+        """The recipe's settings that sequences have, as config.json says them."""
+        data = {name: recipe.tables["data"][name] for name in ("limit_train", "order")}
+        return {**recipe.tables, "data": data, "model": self.model_options(recipe)}
+
     def notes(self) -> dict[str, Any]:
         """What the model's file keeps, so that files of the same kind can be predicted."""
         kept = {name: value for name, value in asdict(self.data.reading).items() if name not in ("classes", "labels")}
-        kept |= {"features": None, "task": self.data.task, "per_step": self.data.per_step}
+        columns = kept["features"] if self.data.reading.layout == "wide" else None  # others stand in the notes alone
+        kept |= {"features": columns, "task": self.data.task, "per_step": self.data.per_step}
         return {
             "dataset": self.name,
             "task": self.data.task,
             "classes": None if self.data.classes is None else list(self.data.classes),
             "features": list(self.data.names),
+            "named": self.data.named,
             "targets": list(self.data.target_names),
             "reading": {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()},
             **self.preparation.state(),
@@ -184,8 +206,9 @@ class OwnData:
     def material(self, recipe: Recipe) -> Material:
         """Batches of all parts.  Raises DatasetError."""
         dtype, settings = recipe.model.dtype, recipe.train
-        chosen = self.parts["train"][: recipe.data.limit_train]
-        make, data = self.preparation.batches, self.data
+        make, data, chosen = self.preparation.batches, self.data, self.parts["train"]
+        if recipe.data.limit_train is not None:
+            chosen = chosen[drawn(data.strata[chosen], recipe.data.limit_train, recipe.train.seed)]
         how: dict[str, Any] = {"dtype": dtype, "order": recipe.data.order, "seed": settings.seed}
         train = make(data, chosen, settings.batch_size, **how, reuse=settings.accumulate == 1)
         others = {
@@ -198,23 +221,36 @@ class OwnData:
 
     def model(self, recipe: Recipe, backend: Backend, kernel: str) -> SequenceModel:
         """The model that the recipe and the task ask for.  Raises ValueError for options that do not go together."""
-        options = dict(recipe.tables["model"])
-        if self.data.per_step:
-            if options["read_out"] != load_recipe().model.read_out:
-                raise ValueError(f"read_out {options['read_out']}: targets of each step need the outputs of each step")
-            options["read_out"] = "each_step"
+        options = self.model_options(recipe)
         common: dict[str, Any] = {"kernel": kernel, "backend": backend, "seed": recipe.train.seed}
         if self.data.classes is None:
-            known = {name: value for name, value in options.items() if name in taken_by(SequenceRegressor)}
-            known["loss"] = self.settings.regression_loss
-            return SequenceRegressor(len(self.data.names), num_targets=self.outputs, **known, **common)
+            return SequenceRegressor(len(self.data.names), num_targets=self.outputs, **options, **common)
         weights = self.class_weights() if self.settings.class_weights == "balanced" else None
         return SequenceClassifier(
             len(self.data.names), num_classes=self.outputs, class_weights=weights, **options, **common
         )
 
+    def model_options(self, recipe: Recipe) -> dict[str, Any]:
+        """The settings of the model as the task has them.
+
+        Raises ValueError for a setting, other than its default, that the task does not have.
+        """
+        options, defaults = dict(recipe.tables["model"]), load_recipe().tables["model"]
+        if self.data.per_step:
+            if options["read_out"] != defaults["read_out"]:
+                raise ValueError(f"read_out {options['read_out']}: targets of each step need the outputs of each step")
+            options["read_out"] = "each_step"
+        if self.data.classes is not None:
+            return options
+        for name in ("loss", *(name for name in options if name not in taken_by(SequenceRegressor))):
+            value = options.pop(name)
+            if value != defaults[name]:
+                hint = "; --regression-loss is that of numbers" if name == "loss" else ""
+                raise ValueError(f"--{name.replace('_', '-')} {value} is for classes, the targets are numbers{hint}")
+        return {**options, "loss": self.settings.regression_loss}
+
     def class_weights(self) -> list[float]:
-        """n / (K n_k) of each class: n answers of the training part in all, n_k of the class; 0 where n_k is 0."""
+        """n / (K n_k) of each class: n targets of the training part in all, n_k of the class; 0 where n_k is 0."""
         data, chosen = self.data, self.parts["train"]
         if isinstance(data.targets, list):
             flat = np.concatenate([data.targets[index] for index in chosen.tolist()])
@@ -234,14 +270,6 @@ def split_of(data: Sequences, settings: OwnSettings, seed: int) -> dict[str, np.
     Raises DatasetError.
     """
     by = settings.split_by
-    if by is None:
-        by = (
-            "group"
-            if settings.reading.group is not None
-            else "time"
-            if settings.reading.window is not None
-            else "random"
-        )
     if data.parts is None:
         return data.split_indices(settings.split, by=by, seed=seed)
     parts = {name: data.parts.get(name, np.zeros(0, np.int64)) for name in PARTS}
@@ -252,6 +280,19 @@ def split_of(data: Sequences, settings: OwnSettings, seed: int) -> dict[str, np.
         inner = data.take(parts["train"]).split_indices((1 - share, share, 0.0), by=by, seed=seed)
         parts |= {name: parts["train"][inner[name]] for name in ("train", "validation")}
     return parts
+
+
+def _check_task(data: Sequences, settings: OwnSettings) -> None:
+    """Raises DatasetError for settings of numbers with classes, and the other way round."""
+    standard = OwnSettings(settings.path)
+    of_task = ("class_weights",) if data.classes is None else ("regression_loss", "scale_targets")
+    for name in of_task:
+        value = getattr(settings, name)
+        if value not in (getattr(standard, name), NONE):
+            has, wants = ("numbers", "classes") if data.classes is None else ("classes", "numbers")
+            flag = name.replace("_", "-")
+            found = f"--{flag} {value} is for {wants}, the targets of {settings.path} are {has}"
+            raise DatasetError(f"{found}; leave it out")
 
 
 def _or_none(kind: str) -> str | None:
@@ -267,29 +308,47 @@ def reread(notes: Mapping[str, Any], path: str, *, targets: bool, changes: Mappi
     """The sequences of another file of the kind that a model was trained on.
 
     notes    of the model
-    targets  whether the targets are read, too
+    targets  whether the targets are read, too; where they are not, windows reach to the end of their sequences
     changes  of how the file is read
 
+    Features are found by their names, where the file and the one that the model was trained on have names.
     Raises DatasetError for a file that is not like it, ValueError for notes of another kind.
     """
+    kind = kind_of(expand(path))
     try:
-        reading = Reading(**{**notes["reading"], **changes})
+        kept = {name: value for name, value in notes["reading"].items() if name not in UNUSED.get(kind, ())}
+        reading = Reading(**{**kept, **changes})
         names, classes = tuple(notes["features"]), notes["classes"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"the model does not say how its sequences are read ({error})") from None
-    in_columns = not path.lower().endswith(ARRAYS)
+    unread = [] if reading.group is None else [reading.group]
+    reading = replace(reading, group=None)  # which is for splits alone
     if not targets:
-        unread = [*(reading.target or ()), *(() if reading.group is None else (reading.group,))]
-        reading = replace(reading, target=(), group=None, ignore=(*reading.ignore, *unread) if in_columns else ())
-    if in_columns and reading.layout != "wide":
-        reading = replace(reading, features=names)
+        unread += reading.target or ()
+        reading = replace(reading, target=(), horizon=0)
+    if kind in COLUMNS:
+        reading = replace(reading, ignore=(*reading.ignore, *(name for name in unread if name not in names)))
+        if reading.layout != "wide":
+            reading = replace(reading, features=names)
     data = read_sequences(path, reading=replace(reading, classes=None if classes is None else tuple(classes)))
     if targets and data.targets is None:
         raise DatasetError(f"{path}: no target is found; expected {', '.join(notes['targets'])}")
     if targets and len(data.target_names) != len(notes["targets"]):
         found, wanted = (", ".join(some) for some in (data.target_names, notes["targets"]))
         raise DatasetError(f"{path}: found the targets {found}; the model predicts {wanted}")
-    if len(data.names) != len(names) or (in_columns and data.names != names):
+    return _as_trained(data, names, named=notes.get("named", True), source=path)
+
+
+def _as_trained(data: Sequences, names: tuple[str, ...], *, named: bool, source: str) -> Sequences:
+    """The sequences with the features that a model reads, in its order.
+
+    names, named  of the model's features, and whether they are names or numbers
+
+    Raises DatasetError for other features.
+    """
+    if set(names) <= set(data.names):
+        return data if data.names == names else data.with_features(names)
+    if len(data.names) != len(names) or (data.named and named):
         found, wanted = (", ".join(some[:8]) + (" ..." if len(some) > 8 else "") for some in (data.names, names))
-        raise DatasetError(f"{path}: found the features {found}; the model reads {wanted}")
+        raise DatasetError(f"{source}: found the features {found}; the model reads {wanted}")
     return data

@@ -78,18 +78,18 @@ class OwnModel:
     def write(self, data: Sequences) -> Iterator[str]:
         """Predictions as lines of a CSV file, its header first.
 
-        Columns: id; step (of each step alone), from 0; prediction and probability of each class (p_CLASS), or a column
-        for each target.
+        Columns: id (of a window, behind a colon, the time of its last step); step (of each step alone), from 0;
+        prediction and probability of each class (p_CLASS), or a column for each target.
         """
         per_step = self.model.config["read_out"] == "each_step"
         columns = ["id", "step"] if per_step else ["id"]
-        answers = ["prediction", *(f"p_{label}" for label in self.classes)] if self.classes else self.notes["targets"]
-        yield _line([*columns, *answers])
+        predicted = ["prediction", *(f"p_{label}" for label in self.classes)] if self.classes else self.notes["targets"]
+        yield _line([*columns, *predicted])
         for index, values in self.predictions(data):
             for step, row in enumerate(values if per_step else [values]):
                 numbers = [repr(float(value)) for value in row]
-                answer = [self.classes[int(row.argmax())], *numbers] if self.classes else numbers
-                yield _line([data.ids[index], *([step] if per_step else []), *answer])
+                cells = [self.classes[int(row.argmax())], *numbers] if self.classes else numbers
+                yield _line([data.ids[index], *([step] if per_step else []), *cells])
 
     # ---- how good they are
 
@@ -159,7 +159,7 @@ class OwnEvaluation:
         """As plain values."""
         found: dict[str, Any] = {"task": self.task, f"{prefix}loss": self.loss, f"{prefix}sequences": self.sequences}
         if self.classes is not None:
-            found |= {f"{prefix}accuracy": self.classes.accuracy, f"{prefix}answers": self.classes.count}
+            found |= {f"{prefix}accuracy": self.classes.accuracy, f"{prefix}predictions": self.classes.count}
         return found | {f"{prefix}{name}": value for name, value in (self.errors or {}).items()}
 
     def in_words(self) -> str:

@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def counted(self) -> str:
-        """What metrics count: the same, or "steps" where each has an answer of its own."""
+        """What metrics count: the same, or "steps" where each has a prediction of its own."""
         return "steps" if isinstance(self.dataset, OwnData) and self.dataset.data.per_step else self.things
 
     @property

@@ -97,7 +97,7 @@ class LineReporter(Reporter):
         self._line(f"        {data.source}")
         if isinstance(data, OwnData):
             self._parts("", data.data.recognized)
-            self._parts("", [f"{name} {count:,}" for name, count in data.counts().items()])
+            self._parts("", [data.split_in_words, *(f"{name} {count:,}" for name, count in data.counts().items())])
         self._parts("model", layers_in_words(recipe.model))
         self._line(
             f"        {plan.parameters:,} parameters, {recipe.model.dtype}, {plan.backend} backend, {kernels} kernel"

@@ -646,7 +646,7 @@ def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped 
     config = {
         "recipe": recipe.name,
         "title": recipe.title,
-        **recipe.tables,
+        **(dataset.tables(recipe) if isinstance(dataset, OwnData) else recipe.tables),
         "optimizer": {"name": recipe.optimizer.name, **arguments(recipe.optimizer)},
         "dataset": dataset.described() if isinstance(dataset, OwnData) else _described(dataset, plan),
         "sequence": {"steps": plan.sequence[0], "features": plan.sequence[1]},

@@ -14,7 +14,7 @@ import pytest
 import lstm_np
 from lstm_np.checkpoints import Checkpoints
 from lstm_np.data.sequences import arrays
-from lstm_np.training.own_data import OwnData, OwnSettings, Reading, split_of
+from lstm_np.training.own_data import OwnData, OwnSettings, Reading, own_recipe, split_of
 from tests.data.sequence_files import write_folder, write_long, write_rows, write_ts, write_wide
 
 SMALL = ("--hidden-size", 6, "--epochs", 2, "--quiet")
@@ -150,8 +150,13 @@ def test_windows_by_time(invoke):
     assert spans["validation"][:, 1].max() < spans["test"][:, 0].min()
     assert outcome["test_mean_absolute_error"] > 0
     found = rows(invoke("predict", "run", "a.csv").out)
-    assert found[0]["id"] == "1:0"
-    assert len(found) == 120 - 8
+    assert [found[0]["id"], found[-1]["id"]] == ["1:7.0", "1:119.0"]  # to the end of the series
+    assert len(found) == 120 - 7
+    write_rows(Path("b.csv"), [["time", "value"], *zip(t, np.sin(t / 5), strict=True)])
+    trained(invoke, "b.csv", "--target", "value", "--window", 8, "--stride", 2, "--horizon", 3, out="past")
+    assert lstm_np.load("past/weights.safetensors").notes["features"] == ["value"]
+    assert rows(invoke("predict", "past", "b.csv").out)[-1]["id"] == "1:119.0"
+    assert invoke("evaluate", "past", "--data", "b.csv").status == 0
 
 
 def test_groups_stay_whole_and_are_not_needed_to_predict(invoke):
@@ -165,22 +170,78 @@ def test_groups_stay_whole_and_are_not_needed_to_predict(invoke):
     assert sum(map(len, parts)) == 6
     write_long(Path("b.csv"), x, NAMES)
     assert invoke("predict", "run", "b.csv").status == 0
+    write_long(Path("c.csv"), x, NAMES, [y], ["label"])
+    assert invoke("evaluate", "run", "--data", "c.csv").status == 0
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+def test_groups_of_a_file_stay_whole_without_a_word(invoke, name):
+    x, y = walks(unequal=False)
+    people = [f"p{n % 6}" for n in range(30)]
+    if name == "a.csv":
+        write_long(Path(name), x, NAMES, [y, people], ["label", "group"])
+    else:
+        np.savez(name, x=np.stack(x), y=y, groups=people)
+    result = invoke("train", "--data", name, "--out", "run", "--hidden-size", 4, "--epochs", 1)
+    assert "        split by group (6 groups), train " in result.out
+    assert config("run")["dataset"]["split_by"] == "group"
+    own = OwnData.load(OwnSettings(name), 0)
+    parts = [{own.data.groups[k] for k in indices} for indices in own.parts.values()]
+    assert sum(map(len, parts)) == 6
+
+
+def test_features_are_found_by_their_names(invoke):
+    """Columns and arrays in another order, with others among them, give the same predictions; others are refused."""
+    x, y = walks(unequal=False)
+    months = np.stack(x)[:, :3, 0]
+    body = ([k, *m, 1] for k, m in zip(y, months, strict=True))
+    write_rows(Path("a.csv"), [["label", "jan", "feb", "mar", "size"], *body])
+    trained(invoke, "a.csv", "--features", "jan", "feb", "mar", "--layout", "wide", out="wide")
+    expected = invoke("predict", "wide", "a.csv").out
+    write_rows(Path("b.csv"), [["mar", "apr", "jan", "feb"], *([m[2], 9, m[0], m[1]] for m in months)])
+    assert invoke("predict", "wide", "b.csv").out == expected
+    write_rows(Path("c.csv"), [["mar", "apr", "jan"], *([m[2], 9, m[0]] for m in months)])
+    result = invoke("predict", "wide", "c.csv")
+    assert (result.status, result.err) == (2, "predict: c.csv: no column 'feb' (feature); there are: mar, apr, jan\n")
+    np.savez("a.npz", x=np.stack(x), y=y, features=NAMES)
+    trained(invoke, "a.npz", out="arrays")
+    expected = invoke("predict", "arrays", "a.npz").out
+    np.savez("b.npz", x=np.stack(x)[:, :, [1, 1, 0]], features=["speed", "colour", "load"])
+    assert invoke("predict", "arrays", "b.npz").out == expected
+    np.savez("c.npz", x=np.stack(x), features=["speed", "colour"])
+    result = invoke("predict", "arrays", "c.npz")
+    line = "predict: c.npz: found the features speed, colour; the model reads load, speed\n"
+    assert (result.status, result.err) == (2, line)
+    np.savez("d.npz", x=np.stack(x))  # without names: in their order
+    assert invoke("predict", "arrays", "d.npz").out == expected
+    np.savez("e.npz", x=np.stack(x), y=y)  # chosen by their numbers
+    trained(invoke, "e.npz", "--features", "x1", "x0", out="swapped")
+    assert lstm_np.load("swapped/weights.safetensors").notes["features"] == ["x1", "x0"]
+    found = rows(invoke("predict", "swapped", "e.npz").out)
+    model = lstm_np.load("swapped/weights.safetensors")
+    scaled = lstm_np.data.SequenceScaler.from_state(model.notes["scaler"]).transform(np.stack(x)[:, :, ::-1])
+    p = model.predict_proba(scaled)
+    assert [float(row["p_x"]) for row in found] == pytest.approx(p[:, 0].tolist(), abs=1e-6)
 
 
 def test_nothing_of_validation_and_test_is_learnt(invoke):
-    """Change every value and label of the other parts: the trained weights and what was fitted keep all their bits."""
+    """Change every value and label of the other parts: the trained weights and what was fitted keep all their bits.
+
+    The split is by group, since one at random has each class with its share.
+    """
     x, y = walks()
+    people = [f"p{n // 3}" for n in range(30)]
     x = [np.where(np.random.default_rng(n).random(one.shape) < 0.1, np.nan, one) for n, one in enumerate(x)]
     for one in x:
         one[-1] = 0.5
     flags = ("--missing", "mean", "--class-weights", "balanced")
-    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    write_long(Path("a.csv"), x, NAMES, [y, people], ["label", "group"])
     trained(invoke, "a.csv", *flags, out="first")
     own = OwnData.load(OwnSettings("a.csv", missing="mean"), 0)
     for part in ("validation", "test"):
         for n in own.parts[part].tolist():
-            x[n] = np.full_like(x[n], 1e6 * n)
-    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+            x[n], y[n] = np.full_like(x[n], 1e6 * n), {"x": "y", "y": "z", "z": "x"}[y[n]]
+    write_long(Path("a.csv"), x, NAMES, [y, people], ["label", "group"])
     trained(invoke, "a.csv", *flags, out="second")
     assert weights("first") == weights("second")
     one, other = (lstm_np.load(Path(name) / "weights.safetensors") for name in ("first", "second"))
@@ -188,7 +249,7 @@ def test_nothing_of_validation_and_test_is_learnt(invoke):
         assert one.notes[name] == other.notes[name]
     assert one.config["class_weights"] == other.config["class_weights"]
     x[int(own.parts["train"][0])][0, 0] += 1  # but of the training part everything
-    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    write_long(Path("a.csv"), x, NAMES, [y, people], ["label", "group"])
     trained(invoke, "a.csv", *flags, out="third")
     assert weights("first") != weights("third")
 
@@ -221,6 +282,81 @@ def test_a_stopped_run_goes_on_with_the_same_bits_and_the_same_file(invoke):
     result = invoke("evaluate", "cut")
     assert result.status == 2
     assert result.err.endswith("b.csv: not as it was when cut was trained; name a file with --data\n")
+
+
+def test_a_run_of_numbers_says_what_it_is(invoke):
+    x, y = walks("number")
+    write_long(Path("a.csv"), x, NAMES, [y], ["label"])
+    trained(invoke, "a.csv", "--regression-loss", "huber", "--limit-train", 8)
+    told = config("run")
+    assert sorted(told["data"]) == ["limit_train", "order"]
+    assert told["data"]["limit_train"] == 8
+    assert told["model"]["loss"] == "huber"
+    assert "label_smoothing" not in told["model"]
+    result = invoke("evaluate", "run", "--picture", "a.png")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == (
+        "evaluate: --picture draws the confusion matrix of classes, run/weights.safetensors predicts numbers; leave it "
+        "out\n"
+    )
+
+
+def test_a_limit_draws_from_all_classes(invoke):
+    """The file has the classes one after the other."""
+    x, y = walks()
+    order = sorted(range(30), key=lambda n: y[n])
+    write_long(Path("a.csv"), [x[n] for n in order], NAMES, [[y[n] for n in order]], ["label"])
+    own = OwnData.load(OwnSettings("a.csv"), 0)
+    found = []
+    for seed in (0, 1):
+        recipe = own_recipe().changed({"data": {"limit_train": 6, "order": "sequential"}, "train": {"seed": seed}})
+        batches = own.material(recipe).train
+        assert batches.samples == 6
+        labels = np.concatenate([batch[1] for batch in batches.epoch(0)])
+        assert np.bincount(labels).tolist() == [2, 2, 2]
+        found.append(np.concatenate([np.ravel(batch[0]) for batch in batches.epoch(0)]).tobytes())
+    assert found[0] != found[1]
+
+
+def test_an_array_on_disk_with_unequal_lengths_and_numbers_of_each_step(invoke, monkeypatch):
+    x, y = walks("steps")
+    padded, targets = np.full((30, 6, 2), np.nan), np.zeros((30, 6))
+    for n, sequence in enumerate(x):
+        padded[n, : len(sequence)], targets[n, : len(sequence)] = sequence, y[n]
+    np.save("x.npy", padded)
+    np.save("y.npy", targets)
+    first = trained(invoke, "x.npy", out="first")
+    monkeypatch.setattr(arrays, "available_memory", lambda: 0)
+    second = trained(invoke, "x.npy", out="second")
+    assert second["test_mean_absolute_error"] == pytest.approx(first["test_mean_absolute_error"], rel=1e-4)
+
+
+def test_predictions_are_not_written_over_what_they_are_made_from(invoke):
+    Path("a.csv").write_text(GOOD, encoding="utf-8")
+    trained(invoke, "a.csv")
+    Path("link.csv").symlink_to("a.csv")
+    weights_before = weights("run")
+    for out in ("a.csv", "./a.csv", "link.csv"):
+        result = invoke("predict", "run", "a.csv", "--out", out)
+        line = f"predict: --out {out}: is a.csv, which is read here; name another file with --out\n"
+        assert (result.status, result.err) == (2, line)
+    assert invoke("predict", "run", "a.csv", "--out", "run/weights.safetensors").status == 2
+    assert (Path("a.csv").read_text(encoding="utf-8"), weights("run")) == (GOOD, weights_before)
+    for out, why in (("none/p.csv", "No such file or directory"), ("run", "Is a directory")):
+        result = invoke("predict", "run", "not-there.csv", "--out", out)  # before anything is read
+        line = f"predict: {out}: cannot be written ({why}); name another file with --out\n"
+        assert (result.status, result.err) == (2, line)
+
+
+def test_resume_with_the_same_labels_written_otherwise(invoke):
+    x, y = walks(unequal=False)
+    np.save("a.npy", np.stack(x))
+    np.save("labels.npy", np.array(y))
+    trained(invoke, "a.npy", "--labels", "labels.npy", "--max-steps", 1)
+    again = ("train", "--resume", "run", "--max-steps", 2, "--quiet", "--labels")
+    assert invoke(*again, "labels.npy").status == 0
+    np.save("others.npy", np.array(y))
+    assert invoke(*again, "others.npy").status == 2
 
 
 def test_targets_that_do_not_fit(invoke):
@@ -287,6 +423,17 @@ MISUSE = {
         "--task", "tag", "--no-per-step"),
     "train: the recipe best moves images, which sequences are not; take another": ("--recipe", "best"),
     "train: a.csv: no sequence has the 9 steps of a window; the longest has 3": ("--window", 9),
+    "train: a.csv: labels says nothing about a table; leave it out": ("--labels", "y.npy"),
+    "train: --label-smoothing 0.1 is for classes, the targets are numbers": (
+        "--target", "load", "--features", "speed", "--label-smoothing", 0.1),
+    "train: --loss softmax_twice is for classes, the targets are numbers; --regression-loss is that of numbers": (
+        "--target", "load", "--features", "speed", "--loss", "softmax_twice"),
+    "train: --class-weights balanced is for classes, the targets of a.csv are numbers; leave it out": (
+        "--target", "load", "--features", "speed", "--class-weights", "balanced"),
+    "train: --regression-loss huber is for numbers, the targets of a.csv are classes; leave it out": (
+        "--regression-loss", "huber"),
+    "train: a.csv: windows of 2 steps, one each 1, overlap: split at random, parts would have the same steps; split "
+    "them by time or group": ("--window", 2, "--stride", 1, "--split-by", "random"),
 }  # fmt: skip
 
 

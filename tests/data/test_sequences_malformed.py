@@ -41,9 +41,16 @@ TABLES = {
         "time,x,y", "0,1,0", "0,1,0"),
     "a.csv: line 3, column 'time': found '3.1.2026', expected a number or a date such as 2026-01-31T12:00": (
         "id,time,x,y", "a,2026-01-01,1,0", "a,3.1.2026,2,0"),
+    "a.csv: line 3, column 'date': no time, expected a number or a date such as 2026-01-31T12:00": (
+        "id,date,x,y", "a,2026-01-01,1,0", "a,,2,0"),
+    "a.csv: line 2, column 'date': no time, expected a number or a date such as 2026-01-31T12:00": (
+        "id,date,x,y", "a,NaT,1,0", "a,2026-01-01,2,0"),
+    "a.csv: line 3, column 'date': found 'today', expected a number or a date such as 2026-01-31T12:00": (
+        "id,date,x,y", "a,2026-01-01,1,0", "a,today,2,0"),
+    "a.csv: line 4, column 'y': the target is missing; *": ("id,x,y", "a,1,0.5", "b,1,1.5", "c,1,NA"),
     "a.csv: line 3, column 'time': no time, expected a number or a date *": ("id,time,x,y", "a,0,1,0", "a,,2,0"),
     "a.csv: line 3, column 'label': the target is missing; fill it in, or leave the row out": (
-        "id,x,label", "a,1,u", "b,1,NA"),
+        "id,x,label", "a,1,u", "b,1,?"),
     "a.csv: line 3, column 'y': found inf, expected a finite target": ("id,x,y", "a,1,0.5", "b,1,inf"),
     "a.csv: no column is left for the features; there are: id, y": ("id,y", "a,1", "a,1"),
     "a.csv: line 3, column 'x_0': the whole row is empty, expected a sequence": ("x_0,x_1,y", "1,2,0", ",,1"),
@@ -64,7 +71,10 @@ OPTIONS = {
     "a.csv: no column 'speed' (feature); there are: id, time, x, z, y, group": {"features": "speed"},
     "a.csv: no column 'speed' (target); there are: id, time, x, z, y, group": {"target": "speed"},
     "a.csv: no column 'speed' (id); there are: id, time, x, z, y, group": {"id": "speed"},
-    "a.csv: the column 'x' is a feature and something else; it can be one": {"features": "x", "target": "x"},
+    "a.csv: the column 'x' is a feature and something else; it can be one, or with a window and a horizon *": {
+        "features": "x", "target": "x"},
+    "a.csv: the column 'group' is a feature and something else; it can be one": {"features": "group", "group": "group"},
+    "a.csv: labels says nothing about a table; leave it out": {"labels": "b.csv"},
     "a.csv: the column 'x' is named for two things; it can be one": {"target": "x", "group": "x"},
     "a.csv: classify takes one target, found 2: x, y": {"target": ("x", "y"), "task": "classify"},
     "a.csv: line 4, column 'y': found the class 1, expected one of 0, 2": {"classes": (0, 2)},
@@ -149,6 +159,11 @@ ARRAYS = {
         "x": np.array([X[0], None], object)},
     "a.npz: y is there for train, x for train, test": {"x_train": X, "x_test": X, "y_train": np.arange(4)},
     "a.npz: x_train and the others do not fit together (*)": {"x_train": X, "x_test": X[:, :2]},
+    "a.npz: y_train and x_train differ in length: (5,), (4,)": {
+        "x_train": X, "x_test": X, "y_train": np.arange(5), "y_test": np.arange(3)},
+    "a.npz: names of features have shape (), expected one for each feature": {"x": X, "names": np.array("ab")},
+    "a.npz: time has no value for sequence 1": {"x": X, "times": np.array([0, np.nan, 1, 2])},
+    "a.npz: time: found what is no array of numbers (*)": {"x": X, "times": np.array(["a", "b", "c", "d"])},
 }  # fmt: skip
 
 
@@ -179,6 +194,65 @@ def test_damaged_and_missing_files(tmp_path, monkeypatch):
     refused(line, lambda: read_sequences("f.xlsx"))
 
 
+def test_files_of_another_kind_than_their_name_and_damaged_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", X)
+    (tmp_path / "a.npy").rename("a.npz")
+    refused("a.npz: holds one array, as an .npy file does; call it .npy", lambda: read_sequences("a.npz"))
+    np.savez("b.npz", x=X)
+    (tmp_path / "b.npz").rename("b.npy")
+    refused("b.npy: holds several arrays, as an .npz file does; call it .npz", lambda: read_sequences("b.npy"))
+    np.savez_compressed("c.npz", x=np.random.default_rng(0).standard_normal((40, 3, 2)))
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    begins = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
+    content[begins] = 0xFF  # a block of a kind that there is not
+    (tmp_path / "c.npz").write_bytes(content)
+    refused("c.npz: cannot be read as an .npz file, or is cut short (*)", lambda: read_sequences("c.npz"))
+    np.savez("d.npz", x=X)
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    content[6] |= 1  # encrypted, says the file's own header, and so does that of the folder at its end
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "d.npz").write_bytes(content)
+    refused("d.npz: cannot be read as an .npz file, or is cut short (*password*)", lambda: read_sequences("d.npz"))
+    content = bytearray(gzip.compress(b"x_0,y\n1,2\n" * 100))
+    content[10] = 0xFF
+    (tmp_path / "e.csv.gz").write_bytes(content)
+    refused("e.csv.gz: no gzip file, or cut short (*)", lambda: read_sequences("e.csv.gz"))
+    (tmp_path / "f.npy.gz").touch()
+    refused("f.npy.gz: an .npy file that is compressed; decompress it (gunzip)", lambda: read_sequences("f.npy.gz"))
+    np.save("g.npy", np.array(1.0))
+    for window in (None, 2):
+        line = "g.npy: x is float64 (), expected numbers (N, T, D), or (N, T) for one feature"
+        refused(line, lambda window=window: read_sequences("g.npy", window=window))
+
+
+IGNORED = {
+    "a.npz: ignore says nothing about .npz files; leave it out": {"ignore": "x0"},
+    "a.npz: labels says nothing about .npz files; leave it out": {"labels": "y.npy"},
+    "a.npy: ignore says nothing about .npy files; leave it out": {"ignore": "x0"},
+    "a.npy: target names columns of a CSV file with the targets (labels); leave it out": {"target": "y"},
+    "a.ts: target says nothing about .ts files; leave it out": {"target": "y"},
+    "a.ts: ignore says nothing about .ts files; leave it out": {"ignore": "x0"},
+    "all: group says nothing about a folder; leave it out": {"group": "p"},
+}
+
+
+@pytest.mark.parametrize("line", IGNORED)
+def test_what_says_nothing_about_a_file(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", x=X)
+    np.save("a.npy", X)
+    (tmp_path / "a.ts").write_text(HEADER + "1,2:3,4:a\n", encoding="utf-8")
+    (tmp_path / "all").mkdir()
+    refused(line, lambda: read_sequences(line.partition(":")[0], **IGNORED[line]))
+
+
+def test_two_columns_of_a_frame_with_one_name():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[1.0, 2.0]], columns=["x", "x"])
+    refused("the data frame: two columns are called 'x'; rename one", lambda: read_sequences(frame))
+
+
 def test_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "all").mkdir()
@@ -189,6 +263,8 @@ def test_folders(tmp_path, monkeypatch):
     (tmp_path / "all/b.csv").write_text("u,v\n1,2\n3,x\n", encoding="utf-8")
     refused("all/b.csv: line 3, column 'v': found 'x', expected a number*", lambda: read_sequences("all"))
     (tmp_path / "all/b.csv").write_text("u,v\n1,2\n3,4\n", encoding="utf-8")
+    line = "all/a.csv: the column 'u' is a feature and something else; it can be one, or *"
+    refused(line, lambda: read_sequences("all", features="u", target="u"))
     (tmp_path / "all/labels.csv").write_text("file,label\na.csv,k\n", encoding="utf-8")
     line = "all/labels.csv: no row for the file b.csv; expected its name in the column 'file'"
     refused(line, lambda: read_sequences("all"))

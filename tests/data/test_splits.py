@@ -74,6 +74,42 @@ def test_what_is_refused():
         splits.by_group(["a", "b", "a"], (0.4, 0.3, 0.3), 0)
 
 
+def test_what_is_the_default(tmp_path):
+    """By group where there are groups, by time for windows, else at random; overlapping windows never at random."""
+    x, groups = RNG.standard_normal((12, 8, 1)), np.repeat(["p", "q", "r"], 4)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(12) % 2, groups=groups)
+    data = read_sequences(tmp_path / "a.npz")
+    assert data.default_split == "group"
+    assert "group 'groups'" in data.recognized
+    shares = (0.4, 0.3, 0.3)
+    parts = data.split(shares)
+    assert [len(set(part.groups)) for part in parts.values()] == [1, 1, 1]
+    assert read_sequences(tmp_path / "a.npz", window=4, stride=2).default_split == "group"
+    windows = read_sequences(x, targets=np.arange(12) % 2, window=2, stride=1)
+    assert windows.default_split == "time"
+    parts = windows.split((0.5, 0.0, 0.5))
+    assert parts["train"].spans[:, 1].max() < parts["test"].spans[:, 0].min()
+    line = "x: windows of 2 steps, one each 1, overlap: split at random, parts would have the same steps; *"
+    with pytest.raises(DatasetError, match=line.replace("*", ".*")):
+        windows.split((0.5, 0.0, 0.5), by="random")
+    assert len(windows.split((1.0, 0.0, 0.0), by="random")["train"]) == len(windows)
+    assert read_sequences(x, window=4).split((0.5, 0.0, 0.5), by="random")
+    assert read_sequences(x).default_split == "random"
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 5), counts=st.lists(st.integers(1, 30), min_size=1, max_size=4), share=st.floats(0.1, 1))
+def test_a_limit_draws_each_class_with_its_share(seed, counts, share):
+    classes = np.repeat(np.arange(len(counts)), counts)
+    n = max(1, round(share * len(classes)))
+    found = splits.drawn(classes, n, seed)
+    assert len(found) == n
+    assert (np.diff(found) > 0).all()
+    off = np.bincount(classes[found], minlength=len(counts)) - n * np.array(counts) / len(classes)
+    assert (np.abs(off) <= 0.5 + len(counts) / 2 + 1e-9).all()
+    assert len(splits.drawn(classes, len(classes) + 5, seed)) == len(classes)
+
+
 def test_nothing_of_other_parts_is_in_what_is_fitted_on_the_training_part():
     """Change every value of validation and test: split, scaler and filled values keep all their bits."""
     x = RNG.standard_normal((30, 6, 2))

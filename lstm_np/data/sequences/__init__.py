@@ -24,6 +24,17 @@ from lstm_np.files import expand
 __all__ = ["Reading", "SequenceImputer", "Sequences", "fingerprint_of_files", "read_sequences"]
 
 TABLES = (".csv", ".tsv", ".tab", ".txt")
+# what of a `Reading` says nothing about each kind of source
+OF_TABLES = ("layout", "header", "delimiter", "ignore")
+UNUSED = {
+    "a table": ("labels",),
+    "a folder": ("layout", "id", "group"),
+    "a data frame": ("header", "delimiter", "labels"),
+    "arrays": (*OF_TABLES, "id", "time", "group", "labels"),
+    ".npz": (*OF_TABLES, "labels"),
+    ".npy": ("layout", "ignore", "id", "time", "group"),
+    ".ts": (*OF_TABLES, "id", "time", "group", "labels", "target"),
+}
 KINDS = ".npz, .npy, .csv, .tsv, .ts, or a folder of CSV files"
 AT_ONCE = 1 << 20  # bytes of a file that are hashed together
 
@@ -35,8 +46,9 @@ def read_sequences(source: Any, *, targets: Any = None, reading: Reading | None 
     targets  of arrays and lists, by value: (N,), (N, M), of each step (N, T), (N, T, M) or a list
     options  as `Reading` has them; or `reading`, all of them together
 
-    What a file is, is seen from its name: .npz, .npy, .csv or .tsv (also .txt, and packed: .gz), .ts.  What is not said
-    of columns, layout and task is recognized; `Sequences.recognized` says what was.
+    What a file is, is seen from its name: .npz, .npy, .csv or .tsv (also .txt; compressed: .csv.gz), .ts.  What is not
+    said of columns, layout and task is recognized; `Sequences.recognized` says what was.  An option that says nothing
+    about a kind of source is refused.
 
     >>> with open("walks.csv", "w") as file:
     ...     _ = file.write("id,time,speed,label\\na,0,1.5,up\\na,1,2.5,up\\nb,0,3.5,down\\n")
@@ -53,9 +65,11 @@ def read_sequences(source: Any, *, targets: Any = None, reading: Reading | None 
         if targets is not None:
             raise DatasetError("targets of a file stand in it, or in a second file (labels); name columns with target")
         return _read_path(expand(source), chosen)
+    is_frame = hasattr(source, "columns") and hasattr(source, "__getitem__") and not is_awkward(source)
+    _check_used(chosen, "a data frame" if is_frame else "arrays", "the data frame" if is_frame else "x")
     if is_awkward(source):
         source = from_awkward(source)
-    elif hasattr(source, "columns") and hasattr(source, "__getitem__"):
+    elif is_frame:
         if targets is not None:
             raise DatasetError("targets of a data frame are columns of it; name them with target")
         return from_table(frame_table(source), chosen)
@@ -67,17 +81,35 @@ def read_sequences(source: Any, *, targets: Any = None, reading: Reading | None 
     return from_arrays(source, chosen, targets=given, source="x")
 
 
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """What kind of file or folder it is, one of `UNUSED`; another suffix as it is."""
+    if Path(path).is_dir():
+        return "a folder"
+    suffix = Path(Path(path).name.lower().removesuffix(".gz")).suffix
+    return "a table" if suffix in TABLES else suffix
+
+
+def _check_used(reading: Reading, kind: str, source: str) -> None:
+    """Raises DatasetError for what says nothing about this kind of source."""
+    shown = f"{kind} files" if kind.startswith(".") else kind
+    for name in UNUSED.get(kind, ()):
+        if getattr(reading, name) not in (None, ()):
+            raise DatasetError(f"{source}: {name} says nothing about {shown}; leave it out")
+
+
 def _read_path(path: Path, reading: Reading) -> Sequences:
-    if path.is_dir():
-        return read_folder(path, reading)
+    kind = kind_of(path)
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder")
-    name = path.name.lower().removesuffix(".gz")
-    suffix = Path(name).suffix
-    reader: Callable[[Path, Reading], Sequences] | None = OPENED.get(suffix)
-    if suffix == ".ts":
+    _check_used(reading, kind, str(path))
+    if kind == "a folder":
+        return read_folder(path, reading)
+    if kind in OPENED and path.name.lower().endswith(".gz"):
+        raise DatasetError(f"{path}: an {kind} file that is compressed; decompress it (gunzip)")
+    reader: Callable[[Path, Reading], Sequences] | None = OPENED.get(kind)
+    if kind == ".ts":
         reader = read_ts
-    elif suffix in TABLES:
+    elif kind == "a table":
 
         def reader(path: Path, reading: Reading) -> Sequences:
             return from_table(read_table(path, reading.header, reading.delimiter), reading)

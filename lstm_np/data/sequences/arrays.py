@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +20,11 @@ from lstm_np.data.dataset import DatasetError
 from lstm_np.data.scaling import VALUES_AT_ONCE
 from lstm_np.data.sequences.assembly import about, build
 from lstm_np.data.sequences.record import Reading, Sequences
-from lstm_np.data.sequences.tables import Labels, read_table
+from lstm_np.data.sequences.tables import MISSING_LABELS, Labels, read_table
 from lstm_np.data.sequences.targets import encode
+from lstm_np.files import expand
 
-SHARE_OF_MEMORY = 4  # an .npy file larger than this part of the free memory stays on disk
+SHARE_OF_MEMORY = 4  # an .npy file whose values are larger than this part of the free memory stays on disk
 KEYS = {
     "x": ("x", "data", "sequences", "arr_0"),
     "y": ("y", "target", "targets", "labels", "label", "arr_1"),
@@ -30,6 +34,10 @@ KEYS = {
     "time": ("times", "time"),
     "features": ("features", "names"),
 }
+# what NumPy and the modules below it raise for files that are damaged, encrypted, or of another kind
+UNREADABLE = (
+    ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
@@ -43,15 +51,24 @@ def read_npz(path: str | os.PathLike[str], reading: Reading) -> Sequences:
     """
     source = os.fspath(path)
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise DatasetError(f"{source}: holds one array, as an .npy file does; call it .npy")
+            with file:
+                read = {name: file[name] for name in file.files}
+    except DatasetError:
+        raise
+    except UNREADABLE as error:
         raise DatasetError(f"{source}: {_why(error, 'an .npz file')}") from None
+    stored = {name: array for name, array in read.items() if isinstance(array, np.ndarray)}  # the others are no .npy
     parts, arrays = _joined(source, stored)
     x = _found(arrays, "x")
     if x is None:
         raise DatasetError(f"{source}: no array called x (or data, sequences); there are: {', '.join(stored)}")
     names = _found(arrays, "features")
+    if names is not None and names.ndim != 1:
+        raise DatasetError(f"{source}: names of features have shape {names.shape}, expected one for each feature")
     about_x: dict[str, Any] = {
         "names": None if names is None else [str(name) for name in names.tolist()],
         "lengths": _found(arrays, "lengths"),
@@ -62,6 +79,9 @@ def read_npz(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         if given is not None and given not in arrays:
             raise DatasetError(f"{source}: no array {given!r} ({what}); there are: {', '.join(arrays)}")
         about_x[what] = _found(arrays, what) if given is None else arrays[given]
+    say: list[str] = []
+    if reading.group is None and (called := _called(arrays, "group")) is not None:
+        reading, say = replace(reading, group=called), [f"group {called!r}"]
     targets: dict[str, Any] = {}
     if reading.target is None:
         y = _found(arrays, "y")
@@ -70,31 +90,34 @@ def read_npz(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         if name not in arrays:
             raise DatasetError(f"{source}: no array {name!r} (target); there are: {', '.join(arrays)}")
         targets[name] = arrays[name]
-    return from_arrays(x, reading, targets=targets, source=source, **about_x)
+    data = from_arrays(x, reading, targets=targets, source=source, **about_x)
+    return replace(data, recognized=(*say, *data.recognized))
 
 
 def read_npy(path: str | os.PathLike[str], reading: Reading) -> Sequences:
     """The sequences x (N, T, D) or (N, T) in an .npy file, and the targets of a second file.
 
     The second file is `reading.labels`, or the one beside it with y for x in its name: y_train.npy for x_train.npy.
-    A file that is larger than a quarter of the free memory is not read but mapped: its sequences are read as they are
-    needed.
+    A file whose values, as float64, are larger than a quarter of the free memory is not read but mapped: its sequences
+    are read as they are needed.
 
     Raises DatasetError as `read_npz`.
     """
     source = os.fspath(path)
     x = load_array(path, mapped=True)
     memory = available_memory()
-    if not (memory is not None and x.nbytes > memory // SHARE_OF_MEMORY):
+    if not (memory is not None and x.size * np.dtype(np.float64).itemsize > memory // SHARE_OF_MEMORY):
         x = np.array(x)
     name = Path(path).name
     beside = Path(path).with_name(("y" if name[:1] == "x" else "Y") + name[1:])
-    labels: Path | None = None if reading.labels is None else Path(reading.labels)
+    labels: Path | None = None if reading.labels is None else expand(reading.labels)
     if labels is None and name[:1] in "xX" and reading.target != ():
         labels = next((one for one in (beside, beside.with_name("y" + name[1:])) if one.is_file()), None)
+    if reading.target and (labels is None or labels.suffix.lower() == ".npy"):
+        raise DatasetError(f"{source}: target names columns of a CSV file with the targets (labels); leave it out")
     targets: dict[str, Any] = {}
     if labels is not None and reading.target != ():
-        if labels.suffix == ".npy":
+        if labels.suffix.lower() == ".npy":
             targets = {"y": load_array(labels)}
         else:
             table = read_table(labels, reading.header, reading.delimiter)
@@ -112,9 +135,13 @@ def load_array(path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndar
     Raises DatasetError for a damaged file or one of objects; OSError.
     """
     try:
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except UNREADABLE as error:
         raise DatasetError(f"{os.fspath(path)}: {_why(error, 'an .npy file')}") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise DatasetError(f"{os.fspath(path)}: holds several arrays, as an .npz file does; call it .npz")
+    return found
 
 
 def _why(error: Exception, what: str) -> str:
@@ -142,6 +169,10 @@ def _joined(
     for name, arrays in split.items():
         if sorted(arrays) != sorted(present):
             raise DatasetError(f"{source}: {name} is there for {', '.join(arrays)}, {main} for {', '.join(present)}")
+        for part in present:
+            found, expected = np.shape(arrays[part])[:1], np.shape(split[main][part])[:1]
+            if found != expected:
+                raise DatasetError(f"{source}: {name}_{part} and {main}_{part} differ in length: {found}, {expected}")
         try:
             joined[name] = np.concatenate([arrays[part] for part in present])
         except ValueError as error:
@@ -153,8 +184,14 @@ def _joined(
 
 def _found(arrays: Mapping[str, np.ndarray], what: str) -> np.ndarray | None:
     """The array under one of the usual names of what it is."""
+    name = _called(arrays, what)
+    return None if name is None else arrays[name]
+
+
+def _called(arrays: Mapping[str, np.ndarray], what: str) -> str | None:
+    """The usual name of what it is under which there is an array."""
     lower = {name.lower(): name for name in reversed(list(arrays))}
-    return next((arrays[lower[name]] for name in KEYS[what] if name in lower), None)
+    return next((lower[name] for name in KEYS[what] if name in lower), None)
 
 
 def from_arrays(
@@ -176,11 +213,19 @@ def from_arrays(
     targets   by name, (N,), (N, M), (N, T), (N, T, M), or lists as x is one; or `Labels`, (N,)
 
     Steps at the end of a sequence at which all features are NaN are no steps, unless `lengths` say how many there are.
-    Raises DatasetError.
+    One long sequence in several parts is one for each.  Raises DatasetError.
     """
+    if parts is not None and reading.window is not None and np.ndim(x) in (1, 2):
+        targets = {
+            name: [values[steps] for steps in parts.values()] if np.shape(values)[:1] == (len(x),) else values
+            for name, values in targets.items()
+        }
+        x = [x[steps] for steps in parts.values()]
+        parts = {name: np.array([n]) for n, name in enumerate(parts)}
     matrix, counts, mapped = _entered(x, reading, source, lengths)
     N, D = len(counts), (mapped if mapped is not None else matrix).shape[-1]
-    names = tuple(names or (reading.features if reading.target == () else None) or _numbered(D))
+    named = names is not None
+    names = tuple(names or _numbered(D))
     if len(names) != D:
         raise DatasetError(f"{source}: found {len(names)} names of features, x has {D} features")
     if reading.features is not None and tuple(reading.features) != names:
@@ -216,7 +261,9 @@ def from_arrays(
 
     ids = list(range(N)) if id is None else [str(one) for one in np.asarray(id).tolist()]
     groups = None if group is None else np.asarray(group).tolist()
-    times = None if time is None else np.asarray(time, np.float64)
+    times = None if time is None else _floats(time, f"{source}: time")
+    if times is not None and np.isnan(times).any():
+        raise DatasetError(f"{source}: time has no value for sequence {int(np.argmax(np.isnan(times)))}")
     if mapped is None:
         data = build(
             matrix,
@@ -230,6 +277,7 @@ def from_arrays(
             source=source,
             place_target=place_target,
             place_value=place_value,
+            parts=parts,
         )
         if reading.window is None and times is not None:
             data = replace(data, spans=np.stack((times, times), axis=1))
@@ -237,8 +285,7 @@ def from_arrays(
         found = encode(labels, None if of_sequences else counts, reading, place_target, source) if labels else None
         values = None
         if found is not None:
-            T = mapped.shape[1]
-            values = found.values.reshape(N, T, *found.values.shape[1:]) if found.per_step else found.values
+            values = _padded(found.values, counts, mapped.shape[1]) if found.per_step else found.values
         data = Sequences(
             mapped,
             values,
@@ -247,12 +294,20 @@ def from_arrays(
             groups=groups,
             spans=None if times is None else np.stack((times, times), axis=1),
             lengths=None if (counts == mapped.shape[1]).all() else counts,
+            parts=parts,
             source=source,
             place=lambda n, t, d: f"{source}: sequence {n}, step {t}, feature {names[d]!r}",
             **about(found, [column.name for column in labels]),
             reading=reading,
         )
-    return replace(data, parts=parts if reading.window is None else None)
+    return replace(data, named=named)
+
+
+def _padded(values: np.ndarray, counts: np.ndarray, T: int) -> np.ndarray:
+    """(N, T, ...) of the values (sum of T_i, ...) of sequences one after the other; 0 behind their ends."""
+    found = np.zeros((len(counts), T, *values.shape[1:]), values.dtype)
+    found[np.arange(T) < counts[:, None]] = values
+    return found
 
 
 def _steps_of(x: np.ndarray, reading: Reading) -> int:
@@ -275,7 +330,7 @@ def _entered(x: Any, reading: Reading, source: str, lengths: Any) -> tuple[np.nd
                 expected = f"(T, {parts[0].shape[1] if parts[0].ndim == 2 else 'D'}) with at least one step"
                 raise DatasetError(f"{source}: sequence {n} has shape {one.shape}, expected {expected}")
         return np.concatenate(parts), np.array([len(one) for one in parts]), None
-    if reading.window is not None and x.ndim < 3:
+    if reading.window is not None and x.ndim in (1, 2):
         x = x.reshape(1, len(x), -1)  # one long sequence
     if x.ndim == 2:
         x = x[:, :, None]
@@ -386,7 +441,7 @@ def _column(name: str, array: np.ndarray) -> Labels:
         numbers = array.astype(np.float64)
         return Labels(name, numbers, array.tolist(), np.isnan(numbers), array.dtype.kind in "uib")
     cells = ["" if cell is None else str(cell) for cell in array.tolist()]
-    return Labels(name, None, cells, np.array([cell == "" for cell in cells], bool), False)
+    return Labels(name, None, cells, np.array([cell.lower() in MISSING_LABELS for cell in cells], bool), False)
 
 
 def is_awkward(value: Any) -> bool:

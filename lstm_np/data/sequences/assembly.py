@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +38,12 @@ def from_table(table: Table, reading: Reading) -> Sequences:
         }
         if reading.target is None:
             targets = tuple(name for name in targets if name not in features)
-    layout = reading.layout or _layout(table, roles)
+    if reading.layout is None:
+        others = {*targets, *roles.values()}
+        columns = reading.features or [name for name in table.columns if name not in others]
+        layout = _layout(table, roles, reading.window, columns)
+    else:
+        layout = reading.layout
     parts = {"id": roles["id"], "time": roles["time"], "group": roles["group"]}
     taken = [*targets, *(name for name in parts.values() if name is not None)]
     doubled = {name for name in taken if taken.count(name) > 1}
@@ -47,11 +52,11 @@ def from_table(table: Table, reading: Reading) -> Sequences:
     if reading.features is None:
         known = _usual_names(table, reading)
         features = tuple(name for name in table.columns if name not in taken and name not in known)
-    elif both := [name for name in features if name in taken]:
+    if both := [name for name in features if name in parts.values()]:
         raise DatasetError(f"{table.source}: the column {both[0]!r} is a feature and something else; it can be one")
-    if not features:
-        raise DatasetError(f"{table.source}: no column is left for the features; there are: {', '.join(table.columns)}")
+    features, own_past = forecast_features(table, features, targets, reading, long=layout == "long")
     say = [f"layout {layout}"] if reading.layout is None else []
+    say += own_past
     say += [
         f"{what} {name!r}"
         for what, name in [*parts.items(), *(("target", name) for name in targets)]
@@ -63,18 +68,50 @@ def from_table(table: Table, reading: Reading) -> Sequences:
     return replace(data, recognized=(*say, *data.recognized))
 
 
+def forecast_features(
+    table: Table, features: tuple[str, ...], targets: tuple[str, ...], reading: Reading, *, long: bool = True
+) -> tuple[tuple[str, ...], list[str]]:
+    """(the features, what was recognized): a target that is `horizon` steps ahead may be a feature, and is one where no
+    other column is left.
+
+    long   whether targets are of steps
+
+    Raises DatasetError for a target that is a feature otherwise, and where there is no feature.
+    """
+    ahead = long and reading.window is not None and reading.horizon >= 1
+    if not features and ahead and targets:
+        return targets, [f"predicted from the past of {', '.join(map(repr, targets))}"]
+    if not features:
+        raise DatasetError(f"{table.source}: no column is left for the features; there are: {', '.join(table.columns)}")
+    if (both := [name for name in features if name in targets]) and not ahead:
+        raise DatasetError(
+            f"{table.source}: the column {both[0]!r} is a feature and something else; it can be one, or with a window "
+            "and a horizon of at least 1 feature and target"
+        )
+    return features, []
+
+
 def _usual_names(table: Table, reading: Reading) -> set[str]:
     """Columns that look like a target, where none is wanted: they are no features either."""
     called = table.called("target")
     return {called} if called is not None and reading.target == () else set()
 
 
-def _layout(table: Table, roles: dict[str, str | None]) -> str:
-    """Long where an id stands in several rows, or there are times and no ids; else wide."""
+def _layout(table: Table, roles: dict[str, str | None], window: int | None, others: Sequence[str]) -> str:
+    """Long where an id stands in several rows, where there are times and no ids, or where windows are to be cut and the
+    `others`, the columns that may be features, are not the steps of one; else wide."""
     if roles["id"] is not None:
         keys = list(table.columns[roles["id"]])
         return "long" if len(set(keys)) < len(keys) else "wide"
-    return "long" if roles["time"] is not None else "wide"
+    if roles["time"] is not None:
+        return "long"
+    return "long" if window is not None and _steps_named(others) < window else "wide"
+
+
+def _steps_named(columns: Sequence[str]) -> int:
+    """How many steps the names of columns number; 0 where they number none."""
+    parsed = [_STEP.fullmatch(name) for name in columns]
+    return len({int(match[2]) for match in parsed if match is not None}) if all(parsed) else 0
 
 
 def _long(table: Table, features: tuple[str, ...], reading: Reading) -> Sequences:
@@ -83,6 +120,7 @@ def _long(table: Table, features: tuple[str, ...], reading: Reading) -> Sequence
     numbers = {key: number for number, key in enumerate(ids)}
     codes = np.fromiter((numbers[key] for key in keys), np.int64, len(keys))
     times = None if reading.time is None else table.times(reading.time)
+    clock = None if reading.time is None or reading.window is None else table.texts(reading.time)
     order = np.argsort(codes, kind="stable") if times is None else np.lexsort((times, codes))
     counts = np.bincount(codes, minlength=len(ids))
     if times is not None:
@@ -103,6 +141,7 @@ def _long(table: Table, features: tuple[str, ...], reading: Reading) -> Sequence
         reading,
         labels=labels,
         times=times,
+        clock=None if clock is None else [clock[row] for row in order.tolist()],
         ids=ids,
         groups=groups,
         names=features,
@@ -124,21 +163,25 @@ def build(
     place_target: Callable[[int, str], str],
     place_value: Callable[[int, int], str],
     times: np.ndarray | None = None,
+    clock: Sequence[str] | None = None,
     groups: Sequence[Any] | None = None,
     labels_of_sequences: bool = False,
+    parts: Mapping[str, np.ndarray] | None = None,
 ) -> Sequences:
     """Sequences from all their steps (sum of T_i, D), one after the other, `counts` (N,) of them each.
 
     labels        columns of targets, of each step, or of each sequence (`labels_of_sequences`)
     place_target  where the target of a row of these columns stands
     place_value   where the value of a step (a row of the matrix) and a feature stands
+    times, clock  of each step; as a number, and as it is written
+    parts         {"train": indices of sequences ...}; a window is in the part of its sequence
 
     Raises DatasetError as `lstm_np.data.sequences.targets.encode`.
     """
     if reading.window is not None:
         return _windows(
-            matrix, counts, reading, labels, names, ids, source, place_target, place_value, times, groups,
-            labels_of_sequences,
+            matrix, counts, reading, labels, names, ids, source, place_target, place_value, times, clock, groups,
+            labels_of_sequences, parts,
         )  # fmt: skip
     starts = np.cumsum(counts) - counts
     targets = None
@@ -154,6 +197,7 @@ def build(
         ids=ids,
         groups=groups,
         spans=spans,
+        parts=parts,
         source=source,
         place=lambda n, t, d: place_value(int(starts[n]) + t, d),
         **about(targets, [column.name for column in labels]),
@@ -191,8 +235,10 @@ def _windows(
     place_target: Callable[[int, str], str],
     place_value: Callable[[int, int], str],
     times: np.ndarray | None,
+    clock: Sequence[str] | None,
     groups: Sequence[Any] | None,
     labels_of_sequences: bool,
+    parts: Mapping[str, np.ndarray] | None,
 ) -> Sequences:
     """Windows of T steps of each sequence; the target is that of the step `horizon` after the last, or of each step."""
     assert reading.window is not None
@@ -230,13 +276,16 @@ def _windows(
         values = (
             targets.values.reshape(len(first), T, *targets.values.shape[1:]) if targets.per_step else targets.values
         )
+    ends = (first + T - 1).tolist()
+    called = (first + T - 1 - begun).tolist() if clock is None else [clock[end] for end in ends]
     return Sequences(
         matrix[steps],
         values,
         names=names,
-        ids=[f"{ids[n]}:{k}" for n, k in zip(owner.tolist(), (first - begun).tolist(), strict=True)],
+        ids=[f"{ids[n]}:{time}" for n, time in zip(owner.tolist(), called, strict=True)],
         groups=[ids[n] for n in owner.tolist()] if groups is None else [groups[n] for n in owner.tolist()],
         spans=np.stack((when[first], when[last]), axis=1),
+        parts=None if parts is None else {name: np.flatnonzero(np.isin(owner, part)) for name, part in parts.items()},
         source=source,
         place=lambda n, t, d: place_value(int(steps[n, t]), d),
         **about(targets, [column.name for column in labels]),
@@ -245,7 +294,9 @@ def _windows(
 
 
 def _wide(table: Table, features: tuple[str, ...], reading: Reading) -> Sequences:
-    names, grid = _grid(table, features)
+    names, grid, numbered = _grid(table, features)
+    if not numbered:  # the names do not say which step a column is, so a file like it must have them in this order
+        reading = replace(reading, features=features)
     matrix = table.matrix([name for row in grid for name in row]).reshape(len(table), len(grid), len(names))
     known = ~np.isnan(matrix).all(axis=2)
     # empty cells at the end of a row are no steps: files of unequal lengths are written so
@@ -274,8 +325,8 @@ def _wide(table: Table, features: tuple[str, ...], reading: Reading) -> Sequence
     )
 
 
-def _grid(table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """(names of the D features, T rows of the D columns of each step), from names such as x_0, x_1, y_0, y_1."""
+def _grid(table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[list[str]], bool]:
+    """(names of the D features, T rows of the D columns of each step, whether the names say so: x_0, x_1, y_0, y_1)."""
     parsed = [_STEP.fullmatch(name) for name in columns]
     if all(match is not None for match in parsed):
         steps: dict[str, dict[int, str]] = {}
@@ -284,7 +335,7 @@ def _grid(table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list
             steps.setdefault(match[1], {})[int(match[2])] = name
         if len(steps) == 1 and sum(map(len, steps.values())) == len(columns):
             ((prefix, only),) = steps.items()
-            return (prefix or "value",), [[only[step]] for step in sorted(only)]
+            return (prefix or "value",), [[only[step]] for step in sorted(only)], True
         numbers = sorted({step for found in steps.values() for step in found})
         if len(steps) < len(columns) or len(numbers) == 1:
             for prefix, found in steps.items():
@@ -293,8 +344,8 @@ def _grid(table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list
                         raise DatasetError(
                             f"{table.source}: no column for step {step} of the feature {prefix!r}, which others have"
                         )
-            return tuple(steps), [[steps[prefix][step] for prefix in steps] for step in numbers]
-    return ("value",), [[name] for name in columns]
+            return tuple(steps), [[steps[prefix][step] for prefix in steps] for step in numbers], True
+    return ("value",), [[name] for name in columns], False
 
 
 def _in_order(column: Labels, order: np.ndarray) -> Labels:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lstm_np.data.dataset import DatasetError
-from lstm_np.data.sequences.assembly import build
+from lstm_np.data.sequences.assembly import build, forecast_features
 from lstm_np.data.sequences.record import Reading, Sequences
-from lstm_np.data.sequences.tables import Labels, Table, read_table
+from lstm_np.data.sequences.tables import Labels, Table, labels_of, read_table
+from lstm_np.files import expand
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LABELS = ("labels.csv", "labels.tsv")  # the file in the folder that has the targets, where none is named
@@ -29,7 +30,7 @@ def read_folder(path: str | os.PathLike[str], reading: Reading) -> Sequences:
     labels say nothing, and as the readers of tables do; OSError.
     """
     folder = Path(path)
-    labels_file = Path(reading.labels) if reading.labels is not None else _beside(folder)
+    labels_file = expand(reading.labels) if reading.labels is not None else _beside(folder)
     paths = [file for file in _below(folder) if labels_file is None or not _same(file, labels_file)]
     if not paths:
         held = ", ".join(sorted(os.listdir(folder))[:3]) or "nothing"
@@ -41,6 +42,7 @@ def read_folder(path: str | os.PathLike[str], reading: Reading) -> Sequences:
     features = reading.features or tuple(name for name in first.columns if name != time and name not in inside)
     if time in features:
         time = None
+    features, own_past = forecast_features(first, features, inside, reading)
     for table in tables:
         for name in (*features, *inside, *((time,) if time is not None else ())):
             if name not in table.columns:
@@ -55,7 +57,7 @@ def read_folder(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         return tables[n].place(int(orders[n][row - int(starts[n])]), name)
 
     about: dict[str, Any] = {"labels": [], "labels_of_sequences": True, "place_target": place}
-    say: list[str] = []
+    say = own_past
     if reading.target == ():
         pass
     elif inside:
@@ -75,8 +77,11 @@ def read_folder(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         about |= {"labels": [column], "place_target": lambda row, name: f"{paths[row]}: {name}"}
         say.append("the class of a file is its subfolder")
     times = None
+    clock = None
     if time is not None:
         times = np.concatenate([table.times(time)[order] for table, order in zip(tables, orders, strict=True)])
+        ordered = zip(tables, orders, strict=True)
+        clock = [texts[row] for table, order in ordered for texts in [table.texts(time)] for row in order.tolist()]
         say += [f"time {time!r}"] if reading.time is None else []
     data = build(
         np.concatenate([table.matrix(features)[order] for table, order in zip(tables, orders, strict=True)]),
@@ -85,6 +90,7 @@ def read_folder(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         ids=relative,
         names=tuple(features),
         times=times,
+        clock=clock,
         source=str(folder),
         place_value=lambda row, d: place(row, features[d]),
         **about,
@@ -121,13 +127,8 @@ def _order(table: Table, time: str | None) -> np.ndarray:
 
 def _column(tables: list[Table], orders: list[np.ndarray], name: str) -> Labels:
     """A column of targets over all files."""
-    parts = [table.labels(name) for table in tables]
-    cells = [part.cells[row] for part, order in zip(parts, orders, strict=True) for row in order.tolist()]
-    missing = np.concatenate([part.missing[order] for part, order in zip(parts, orders, strict=True)])
-    numbers = None
-    if all(part.numbers is not None for part in parts):
-        numbers = np.concatenate([part.numbers[order] for part, order in zip(parts, orders, strict=True)])  # type: ignore[index]
-    return Labels(name, numbers, cells, missing, all(part.whole for part in parts))
+    ordered = zip(tables, orders, strict=True)
+    return labels_of(name, [table.columns[name][row] for table, order in ordered for row in order.tolist()])
 
 
 def _labels_of(path: Path, reading: Reading, files: list[str]) -> tuple[list[Labels], Table, list[int]]:

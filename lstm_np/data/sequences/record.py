@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstm_np.data.dataset import DatasetError
-from lstm_np.data.sequences.splits import Fractions, split_by
+from lstm_np.data.sequences.splits import Fractions, check_fractions, split_by
 
 Place = Callable[[int, int, int], str]  # sequence, step, feature -> file, line and column, in words
 LAYOUTS = ("long", "wide")
@@ -26,7 +26,7 @@ class Reading:
     target    the columns (of an .npz: arrays) to be predicted; () for none
     features  the columns that are the input, in this order; None: all that have no other part
     ignore    columns that are not read, where they are there
-    group     a column of what belongs together (a patient, a machine), which a split by group keeps together
+    group     a column (of an .npz: array) of what belongs together (a patient, a machine), which is not torn by a split
     labels    a second file with the targets: of .npy, an .npy; of a folder, a CSV with a column of file names
     task      "classify" (a class for each sequence), "regress" (numbers) or "tag" (a class for each step)
     per_step  whether targets are of each step
@@ -34,7 +34,7 @@ class Reading:
     header    whether the first row of a table names the columns
     delimiter what separates the cells of a row
     window    cut every sequence into windows of so many steps, a new one each `stride` steps (None: `window`); the
-              target is that of the step `horizon` steps after the last one
+              target is that of the step `horizon` steps after the last one; from 1 on, targets may be features, too
     """
 
     layout: str | None = None
@@ -83,8 +83,9 @@ class Sequences:
               (T_i, M); None where none are read
     task      "classify", "regress" or "tag" (a class for each step); None without targets
     classes   the labels, text or whole numbers, of which targets are the indices
-    names     of the D features;  target_names: of the M targets
-    ids       (N,) what the file calls each sequence
+    names     of the D features, and whether the source has them (`named`) or they are numbered;
+              target_names: of the M targets
+    ids       (N,) what the file calls each sequence; of a window, behind a colon, the time of its last step
     groups    (N,) what a split by group keeps together, or None
     spans     (N, 2) float64, the first and the last time that a sequence and its target are of, or None
     lengths   (N,) how many steps each sequence of an array has, None for all of them
@@ -107,6 +108,7 @@ class Sequences:
     task: str | None = None
     classes: tuple[Any, ...] | None = None
     names: tuple[str, ...] = ()
+    named: bool = True
     target_names: tuple[str, ...] = ()
     ids: Sequence[Any] = ()
     groups: Sequence[Any] | None = None
@@ -184,26 +186,55 @@ class Sequences:
             place=lambda n, t, d: place(int(chosen[n]), t, d),
         )
 
+    def with_features(self, names: Sequence[str]) -> Sequences:
+        """The same with these features alone, in this order.  Raises DatasetError for one that there is not."""
+        if missing := [name for name in names if name not in self.names]:
+            raise DatasetError(f"{self.source}: no feature {missing[0]!r}; there are: {', '.join(self.names)}")
+        columns, place = [self.names.index(name) for name in names], self.place
+        x = [one[:, columns] for one in self.x] if self.is_list else self.x[..., columns]
+        return replace(self, x=x, names=tuple(names), place=lambda n, t, d: place(n, t, columns[d]))
+
+    @property
+    def strata(self) -> np.ndarray:
+        """(N,) the class of each sequence, by which a random choice is stratified; 0 for all where there is none."""
+        return self.targets if self.task == "classify" else np.zeros(len(self), np.int64)
+
+    @property
+    def default_split(self) -> str:
+        """How they are split where nothing is said: "group" where the source has groups, or they were named; "time" for
+        windows; else "random"."""
+        if self.groups is not None and (self.reading.window is None or self.reading.group is not None):
+            return "group"
+        return "random" if self.reading.window is None else "time"
+
     def split_indices(
-        self, fractions: Fractions = (0.7, 0.15, 0.15), *, by: str = "random", seed: int = 0
+        self, fractions: Fractions = (0.7, 0.15, 0.15), *, by: str | None = None, seed: int = 0
     ) -> dict[str, np.ndarray]:
         """{"train": indices, "validation": ..., "test": ...}; arguments and errors as for `split`."""
-        classes = self.targets if self.task == "classify" else np.zeros(len(self), np.int64)
+        way, reading = self.default_split if by is None else by, self.reading
+        window, stride = reading.window or 1, reading.stride or reading.window or 1
+        if way == "random" and stride < window and sum(share > 0 for share in check_fractions(fractions)) > 1:
+            raise DatasetError(
+                f"{self.source}: windows of {window} steps, one each {stride}, overlap: split at random, parts would "
+                "have the same steps; split them by time or group"
+            )
         about: dict[str, Any] = {"groups": self.groups, "spans": self.spans, "source": self.source}
-        return split_by(fractions, by=by, seed=seed, classes=classes, **about)
+        return split_by(fractions, by=way, seed=seed, classes=self.strata, **about)
 
     def split(
-        self, fractions: Fractions = (0.7, 0.15, 0.15), *, by: str = "random", seed: int = 0
+        self, fractions: Fractions = (0.7, 0.15, 0.15), *, by: str | None = None, seed: int = 0
     ) -> dict[str, Sequences]:
         """{"train": Sequences, "validation": ..., "test": ...}, by fractions of all sequences that add up to 1.
 
         by    "random": at random, each class by itself where targets are classes;
               "group": what has the same group stays together;
               "time": the first are for training, the last for testing, and a sequence (with its target) that lies on
-              both sides of a boundary is left out
+              both sides of a boundary is left out;
+              None: as `default_split` says
         seed  the random ones are a function of it and of the sequences' order
 
-        Raises DatasetError where a part of the split would be empty, or there are no groups or times.
+        Raises DatasetError where a part of the split would be empty, there are no groups or times, or windows that
+        overlap would be split at random.
         """
         return {name: self.take(indices) for name, indices in self.split_indices(fractions, by=by, seed=seed).items()}
 

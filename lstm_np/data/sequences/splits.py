@@ -96,6 +96,19 @@ def at_random(classes: np.ndarray, shares: tuple[float, float, float], seed: int
     return found
 
 
+def drawn(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count,) indices, ascending, of so many sequences drawn at random, each class (N,) with its share; all of fewer.
+
+    In a random order, the k-th of a class of n is at (k + 1/2) / n; those of the lowest values are taken.
+    """
+    order = streams.permutation(len(classes), seed, "limit")
+    at = np.empty(len(classes))
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes[order] == label)
+        at[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(order[np.argsort(at, kind="stable")[:count]])
+
+
 def by_group(groups: Sequence[Any], shares: tuple[float, float, float], seed: int) -> np.ndarray:
     """(N,) the number of each sequence's part; a group goes whole to the part that most of the sequences are owed.
 

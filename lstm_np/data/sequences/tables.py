@@ -1,6 +1,7 @@
 """A table of named columns, from a CSV file or a data frame, and its cells as numbers or labels.
 
-Errors say the file, the line and the column.  A cell counts as missing that is empty or one of `MISSING`.
+Errors say the file, the line and the column.  A number counts as missing whose cell is empty or one of `MISSING`, a
+label where it is one of `MISSING_LABELS`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ import numpy as np
 from lstm_np.data.dataset import DatasetError
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
+MISSING_LABELS = frozenset(("", "nan", "?"))  # others may be the name of a class
 DELIMITERS = (",", ";", "\t", "|")
 # names that say what a column is, where nobody says it otherwise
 NAMES = {
@@ -103,7 +106,10 @@ class Table:
         return found
 
     def times(self, name: str) -> np.ndarray:
-        """A column of numbers or ISO dates as float64 (n,); dates are seconds since 1970.  Raises DatasetError."""
+        """A column of numbers or ISO dates as float64 (n,); dates are seconds since 1970.
+
+        Raises DatasetError for anything else, a missing time too.
+        """
         column = self.columns[name]
         if isinstance(column, np.ndarray):
             if column.dtype.kind == "M":
@@ -127,7 +133,11 @@ class Table:
 
     def _seconds(self, row: int, name: str, cell: str) -> float:
         text = cell.strip().removesuffix("Z")
+        if text.lower() in MISSING or text.lower() == "nat":  # which NumPy takes for a date, too
+            return float("nan")
         try:
+            if not text[0].isdecimal():  # "now", "today"
+                raise ValueError
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of NumPy, for time zones, which it leaves out
                 return float(np.datetime64(text, "us").astype(np.int64)) / 1e6
@@ -143,13 +153,11 @@ class Table:
             whole = column.dtype.kind in "uib"
             plain = [int(cell) for cell in column.tolist()] if whole else column.tolist()
             return Labels(name, numbers, plain, np.isnan(numbers), whole)
-        cells = ["" if cell is None else str(cell).strip() for cell in column]
-        missing = np.array([cell.lower() in MISSING for cell in cells], dtype=np.bool_)
-        found = _floats(cells)
-        whole = found is not None and all(
-            _WHOLE.fullmatch(cell) for cell, no in zip(cells, missing, strict=True) if not no
-        )
-        return Labels(name, found, cells, missing, whole)
+        return labels_of(name, ["" if cell is None else str(cell) for cell in column])
+
+    def texts(self, name: str) -> list[str]:
+        """A column as text."""
+        return [str(cell).strip() for cell in self.columns[name]]
 
     def keys(self, name: str) -> list[str]:
         """A column as text, for ids and groups.  Raises DatasetError where a cell is missing."""
@@ -159,6 +167,17 @@ class Table:
             if cell == "":
                 raise DatasetError(f"{self.place(row, name)}: the cell is empty, expected what the row belongs to")
         return cells
+
+
+def labels_of(name: str, texts: Sequence[str]) -> Labels:
+    """Cells as targets: numbers where all that are not missing are, else text."""
+    cells = [text.strip() for text in texts]
+    found = _floats(cells)
+    if found is not None and np.isnan(found).all():  # no number at all: "none", "null"
+        found = None
+    missing = np.array([cell.lower() in (MISSING_LABELS if found is None else MISSING) for cell in cells], np.bool_)
+    whole = found is not None and all(_WHOLE.fullmatch(cell) for cell, no in zip(cells, missing, strict=True) if not no)
+    return Labels(name, found, cells, missing, whole)
 
 
 def _plain(column: Any) -> Iterable[Any]:
@@ -197,13 +216,16 @@ def _shown(cell: Any) -> str:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file, unpacked where its name ends in .gz.  Raises DatasetError for what is no UTF-8, OSError."""
+    """The text of a file, decompressed where its name ends in .gz.
+
+    Raises DatasetError for a damaged file and for what is no UTF-8, OSError.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
-        if os.fspath(path).endswith(".gz"):
+        if os.fspath(path).lower().endswith(".gz"):
             content = gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, ValueError) as error:
+    except (EOFError, gzip.BadGzipFile, ValueError, zlib.error) as error:
         raise DatasetError(f"{path}: no gzip file, or cut short ({error})") from None
     try:
         return content.decode("utf-8-sig")
@@ -226,8 +248,8 @@ def read_table(path: str | os.PathLike[str], header: bool | None = None, delimit
     source, text = os.fspath(path), read_text(path)
     first = text.partition("\n")[0]
     if delimiter is None:
-        by_name = "\t" if source.removesuffix(".gz").endswith((".tsv", ".tab")) else max(DELIMITERS, key=first.count)
-        delimiter = by_name
+        has_tabs = source.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
+        delimiter = "\t" if has_tabs else max(DELIMITERS, key=first.count)
     rows, lines = [], []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
@@ -280,8 +302,14 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def frame_table(frame: Any) -> Table:
-    """The table in a data frame of pandas or polars; its index is left out.  Rows are counted from 0."""
+    """The table in a data frame of pandas or polars; its index is left out.  Rows are counted from 0.
+
+    Raises DatasetError for no row, and for a name that stands twice.
+    """
     columns: dict[str, Any] = {}
+    names = [str(name) for name in frame.columns]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise DatasetError(f"the data frame: two columns are called {doubled[0]!r}; rename one")
     for name in frame.columns:
         column = frame[name].to_numpy()
         if column.dtype.kind not in "uifbM":

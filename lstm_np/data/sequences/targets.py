@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from lstm_np.data.sequences.record import Reading
 from lstm_np.data.sequences.tables import Labels
 
 MOST_CLASSES = 100  # of whole numbers; more different ones are numbers, not classes
+EXACT = 2.0**53  # below it, float64 has every whole number
 
 
 class Targets(NamedTuple):
@@ -36,7 +38,7 @@ def encode(
     place   where the value of a row and a column stands
 
     Steps' values that are the same throughout each sequence are targets of the sequences; otherwise they are of the
-    steps, unless `reading` says so.  Text and truth values are classes, and so are whole numbers where there are few of
+    steps, unless `reading` says so.  Text and booleans are classes, and so are whole numbers where there are few of
     them (at most `MOST_CLASSES`, each twice on average); other numbers are numbers.
 
     Raises DatasetError for a missing target, for text where numbers are expected, and for a label of no class.
@@ -106,11 +108,11 @@ def _per_step(
     starts[(np.cumsum(counts) - counts)[counts > 0]] = True
     varying = None
     for column in columns:
-        if column.numbers is not None:
+        if column.numbers is not None and (np.abs(column.numbers) < EXACT).all():
             same = column.numbers[1:] == column.numbers[:-1]
         else:
             same = np.fromiter(
-                map(str.__eq__, column.cells[1:], column.cells[:-1]), bool, max(0, len(column.cells) - 1)
+                map(operator.eq, column.cells[1:], column.cells[:-1]), bool, max(0, len(column.cells) - 1)
             )
         changes = ~(same | starts[1:])
         if changes.any():
@@ -156,14 +158,25 @@ def _is_number(cell: Any) -> bool:
     return True
 
 
+def _keys(column: Labels) -> list[Any]:
+    """The labels: whole numbers where all of them are and are written so, else text, as "01" is."""
+    numbers, texts = column.numbers, [str(cell) for cell in column.cells]
+    if numbers is None or not (numbers == np.floor(numbers)).all():
+        return texts
+    if not any(isinstance(cell, str) for cell in column.cells):
+        return [int(cell) for cell in column.cells]
+    if (np.abs(numbers) >= EXACT).any():
+        return texts
+    found: list[Any] = numbers.astype(np.int64).tolist()
+    as_written = (text.removeprefix("+") == str(key) for text, key in zip(texts, found, strict=True))
+    return found if not column.whole or all(as_written) else texts
+
+
 def _indices(
     column: Labels, classes: Sequence[Any] | None, place: Callable[[int, str], str]
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """(n,) the index of each label among the classes: those given, else all labels in order."""
-    if column.numbers is not None and (column.numbers == np.floor(column.numbers)).all():
-        keys: list[Any] = column.numbers.astype(np.int64).tolist()
-    else:
-        keys = [str(cell) for cell in column.cells]
+    keys = _keys(column)
     known = tuple(classes) if classes is not None else tuple(sorted(set(keys)))
     if known and isinstance(known[0], str):
         keys = [str(cell) for cell in column.cells]

@@ -65,7 +65,7 @@ def read_ts(path: str | os.PathLike[str], reading: Reading) -> Sequences:
     classes = header.labels if header.labels and reading.classes is None else None
     found = reading if classes is None else replace(reading, classes=classes)
     wanted = header.labels is not None and reading.target != ()
-    return build(
+    data = build(
         np.concatenate(parts),
         counts,
         found,
@@ -77,6 +77,7 @@ def read_ts(path: str | os.PathLike[str], reading: Reading) -> Sequences:
         place_target=lambda row, name: f"{source}: line {numbers[row]}, {name}",
         place_value=place,
     )
+    return replace(data, named=reading.features is not None)
 
 
 def _header(source: str, lines: Sequence[str]) -> _Header:

@@ -51,7 +51,10 @@ class DataSettings:
     dataset: str = setting("data set", choices=DATASETS)
     view: str = setting("how an image is read as a sequence", choices=VIEWS)
     validation: int = setting("hold out the first N training images for validation", at_least=0)
-    limit_train: int | None = setting("train on the first N of the remaining images only", at_least=1)
+    limit_train: int | None = setting(
+        "train on the first N of the remaining images only; of sequences of your own, on N that the seed draws",
+        at_least=1,
+    )
     order: str = setting("the order of the images within an epoch", choices=ORDERS)
     shift: int = setting("move each training image by up to N pixels each way", at_least=0)
     rotate: float = setting("rotate each training image by up to X degrees", at_least=0, below=180)
