@@ -352,3 +352,15 @@ def test_a_part_of_a_stack_hears_that_it_was_overtaken():
     assert made.overtaken is part.nobody
     made.overtaken = lambda: True
     assert all(one.overtaken() for one in made._parts)
+
+
+def test_a_cut_that_another_thread_forgets_meanwhile_is_known_all_the_same():
+    class Forgetting(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            self.clear()
+
+    stack = Case().layer._together
+    expected = stack.takes(T, B, True)
+    stack._known = Forgetting()
+    assert stack.takes(T, B, True) is expected is True

@@ -8,6 +8,7 @@ layer is cut and computed as it is alone, so the bits are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -44,11 +45,13 @@ class FusedStack:
     def _cut(self, T: int, B: int, save: bool) -> Cut | None:
         """That of all layers; None where the stack does not take such batches."""
         key = T, B, save
-        if key not in self._known:
-            if len(self._known) == KNOWN_LIMIT:
-                self._known.clear()
-            self._known[key] = self._find_cut(T, B, save)
-        return self._known[key]
+        with suppress(KeyError):
+            return self._known[key]
+        found = self._find_cut(T, B, save)
+        if len(self._known) >= KNOWN_LIMIT:
+            self._known.clear()
+        self._known[key] = found
+        return found  # another thread may have cleared what is known by now
 
     def _find_cut(self, T: int, B: int, save: bool) -> Cut | None:
         found, *others = {kernel.cut(T, B, save) for kernel in self.kernels}
