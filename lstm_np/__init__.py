@@ -98,6 +98,7 @@ __all__ = [
     "ReduceLROnPlateau",
     "RegressionMetrics",
     "SequenceClassifier",
+    "SequenceModel",
     "SequenceRegressor",
     "Stream",
     "Trace",

@@ -20,13 +20,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_np.loop import Epoch
+from lstm_np.metrics import Metrics, RegressionMetrics, names_of_means
 from lstm_np.optimizers import Optimizer
 from lstm_np.options import Option, check_bool, check_count
 from lstm_np.parameters import Parameters
 
 AUTO = "auto"  # the validation's loss where there is one, else that of training
-CLASSIFICATION, REGRESSION = ("loss", "accuracy"), ("mean_squared_error", "mean_absolute_error", "r2")
-MONITORS = (AUTO, *(f"{part}_{name}" for part in ("train", "validation") for name in (*CLASSIFICATION, *REGRESSION)))
+NAMES = tuple(dict.fromkeys((*names_of_means(Metrics), *names_of_means(RegressionMetrics))))
+MONITORS = (AUTO, *(f"{part}_{name}" for part in ("train", "validation") for name in NAMES))
 THRESHOLDS = ("rel", "abs")
 
 
@@ -116,7 +117,10 @@ class _Monitoring(Callback):
         return math.nan if metrics is None else float(getattr(metrics, name))
 
     def _is_better(self, value: float, margin: float, relative: bool = False) -> bool:
-        """Whether a value beats the best by a margin, absolute or a share of it; nan never does."""
+        """Whether a value beats the best by a margin, absolute or a share of it; nan never does.
+
+        As in PyTorch the share of a negative best is negative: what is a little worse than it beats it.
+        """
         if self.best is None:
             return math.isfinite(value)
         if self._watched.endswith(("loss", "error")):
@@ -231,8 +235,10 @@ class ReduceLROnPlateau(_Monitoring):
     >>> optimizer.lr
     0.0025
 
-    The arithmetic and the defaults are PyTorch's.  Raises ValueError for an argument outside its range, TypeError when
-    optimizer is none.
+    The arithmetic and the defaults are PyTorch's.  So is what "rel" does where the best value is negative, as r2 may
+    be: the share lies on its other side then, and the same value again, or one that is a little worse, counts as
+    better ("abs" has no such side).  Raises ValueError for an argument outside its range, TypeError when optimizer is
+    none.
     """
 
     settings = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps", "monitor")

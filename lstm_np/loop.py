@@ -216,26 +216,27 @@ class History(Sequence[Epoch]):
         >>> history = lstm_np.History([lstm_np.Epoch(1, 10, lstm_np.Metrics(0.5, 0.8, 10, 8), None, seconds=0.1)])
         >>> history.plot(title="one epoch").savefig("history.png")
 
-        Raises MissingPackageError (an ImportError) without
-        matplotlib, and ValueError where there is no epoch to draw.
+        Raises MissingPackageError (an ImportError) without matplotlib, and ValueError where there is no epoch to draw,
+        which is one in which something counted.
         """
-        if not self._epochs:
+        drawn = [epoch for epoch in self if epoch.train.divisor]
+        if not drawn:
             raise ValueError("there is no epoch to draw")
-        ends = [epoch.number - 1 + epoch.share for epoch in self]
+        ends = [epoch.number - 1 + epoch.share for epoch in drawn]
         xs: list[float] = []
         means: list[tuple[float, float]] = []
-        for epoch in self:
+        for epoch in drawn:
             looks = epoch.looks or ((epoch.train.loss, epoch.train.score),)
-            stretches = min(len(looks), -(-STRETCHES // len(self)))
+            stretches = min(len(looks), -(-STRETCHES // len(drawn)))
             for k in range(stretches):
                 part = looks[k * len(looks) // stretches : (k + 1) * len(looks) // stretches]
                 xs.append(epoch.number - 1 + epoch.share * (k + 0.5) / stretches)
                 means.append((sum(loss for loss, _ in part) / len(part), sum(right for _, right in part) / len(part)))
-        held = [(end, epoch.validation) for end, epoch in zip(ends, self, strict=True)]
+        held = [(end, epoch.validation) for end, epoch in zip(ends, drawn, strict=True)]
         return draw_learning_curves(
             within=[(x, loss, accuracy) for x, (loss, accuracy) in zip(xs, means, strict=True)],
-            train=[(end, epoch.train.score) for end, epoch in zip(ends, self, strict=True)],
-            held=[(end, metrics.loss, metrics.score) for end, metrics in held if metrics and metrics.count],
+            train=[(end, epoch.train.score) for end, epoch in zip(ends, drawn, strict=True)],
+            held=[(end, metrics.loss, metrics.score) for end, metrics in held if metrics and metrics.divisor],
             held_out=held_out,
             title=title,
             second=self._second,
@@ -278,7 +279,7 @@ class History(Sequence[Epoch]):
 
 
 def _pair(metrics: AnyMetrics | None) -> tuple[float, float] | None:
-    return (metrics.loss, metrics.score) if metrics is not None and metrics.count else None
+    return (metrics.loss, metrics.score) if metrics is not None and metrics.divisor else None
 
 
 # ---- the epoch under way
@@ -335,6 +336,7 @@ class Progress:
     """How the epoch under way went so far.
 
     looks    mean loss and accuracy (or absolute error) of the samples between two looks at the sums, in order
+    steps    that were made
     seconds  spent in training
     """
 
@@ -344,6 +346,7 @@ class Progress:
     def reset(self) -> None:
         """An epoch begins."""
         self.looks: list[tuple[float, float]] = []
+        self.steps = 0
         self._coming: list[Glance] = []
         self._seen: AnyMetrics = Metrics(0.0, 0.0, 0, 0)  # at the last look
         self._spent, self._began = 0.0, math.nan
@@ -360,17 +363,17 @@ class Progress:
             self.look(self._coming.pop(0).read())
 
     def look(self, now: AnyMetrics) -> None:
-        """Keep the means of the samples since the last look, if there were any."""
-        if now.count > self._seen.count:
+        """Keep the means of the samples since the last look, if any counted."""
+        if now.divisor > self._seen.divisor:
             self.looks, self._seen = list(self._with(now)), now
 
     def until(self, now: AnyMetrics) -> tuple[tuple[float, float], ...]:
-        """The looks, and behind them one at `now` if there were samples since the last; waits for those expected."""
+        """The looks, and behind them one at `now` if samples counted since the last; waits for those expected."""
         self.settle()
         return self._with(now)
 
     def _with(self, now: AnyMetrics) -> tuple[tuple[float, float], ...]:
-        return (*self.looks, now.since(self._seen)) if now.count > self._seen.count else tuple(self.looks)
+        return (*self.looks, now.since(self._seen)) if now.divisor > self._seen.divisor else tuple(self.looks)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -389,12 +392,14 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """Everything as plain values; waits for the glances that are expected."""
         self.settle()
-        return {"looks": [list(look) for look in self.looks], "seen": self._seen.as_dict(), "seconds": self.seconds}
+        looks, seen = [list(look) for look in self.looks], self._seen.as_dict()
+        return {"looks": looks, "seen": seen, "seconds": self.seconds, "steps": self.steps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.looks, self._coming = [(loss, accuracy) for loss, accuracy in state["looks"]], []
         self._seen, self._spent = from_dict(state["seen"]), state["seconds"]
+        self.steps = state.get("steps", 0)  # checkpoints of earlier versions do not have it
 
 
 # ---- what the loop runs
@@ -475,12 +480,12 @@ class Steps(Protocol):
         """The means of the epoch so far; waits for a device, and asks there whether training has diverged.
 
         Raises TrainingDivergedError where the backend's reads are not free, so that steps cannot look themselves, and
-        the mean loss or a parameter is not finite any more.
+        the mean loss or a parameter is not finite any more.  The mean of nothing, which is nan, is no divergence.
         """
         metrics, backend = self.sums.read(), self.model.backend
         if not backend.reads_are_free:
             finite = bool(backend.to_host(backend.xp.isfinite(self.model.params.flat).all()))
-            if not (finite and math.isfinite(metrics.loss)):
+            if not finite or (metrics.divisor and not math.isfinite(metrics.loss)):
                 raise TrainingDivergedError(
                     f"training diverged by step {self.model.position.step}: the mean loss of the epoch is "
                     f"{metrics.loss:g}, the parameters {'are' if finite else 'are not'} finite; "
@@ -609,6 +614,7 @@ def train(
                             model.position = here = here.without_batch()
                             break
                         loss, correct, samples = made
+                        progress.steps += 1
                         model.position = here = here.next_batch()
                         # the last look of an epoch is at its end: a short last batch alone would stand out
                         if here.batch % every == 0 and here.batch + every < size:
@@ -616,7 +622,8 @@ def train(
                         if on_step is not None:
                             on_step(Step(here, samples, loss, correct, sums))
                 progress.settle()
-                metrics = steps.look() if sums.count else None
+                # where nothing counted there is a record of nan, but none where all batches were left out
+                metrics = steps.look() if progress.steps or sums.count else None
             record = None
             if metrics is not None:
                 validation = validate() if validate is not None else None

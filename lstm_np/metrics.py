@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ class Metrics:
     """Mean loss and accuracy over `count` answers, of which `correct` were right.
 
     An answer is a sequence's class; of a model that reads each step, a step's class; with loss="binary", one label of
-    it.  With sample weights, loss and accuracy are weighted means, and `weights` is what the two were divided by.
+    it.  With sample weights, loss and accuracy are weighted means, and `weights` is what the two were divided by (None:
+    both by `count`).  Where nothing counts they are nan.
 
     >>> lstm_np.Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
     Metrics(loss=0.25, accuracy=0.9, count=10, correct=9)
@@ -44,15 +45,25 @@ class Metrics:
         """The number called `second`."""
         return self.accuracy
 
+    @property
+    def divisor(self) -> float:
+        """What the mean loss was divided by; 0: nothing counted."""
+        return self._divisors[0]
+
+    @property
+    def _divisors(self) -> tuple[float, float]:
+        return (self.count, self.count) if self.weights is None else self.weights
+
     def since(self, seen: AnyMetrics | None) -> tuple[float, float]:
         """(loss, accuracy) of the answers that came after those of `seen`, which are among these."""
         if not isinstance(seen, Metrics) or not seen.count:
             return self.loss, self.accuracy
-        if self.weights is None or seen.weights is None:
+        now, before = self._divisors, seen._divisors
+        if self.weights is None and seen.weights is None:
             count = self.count - seen.count
             return (self.loss * self.count - seen.loss * seen.count) / count, (self.correct - seen.correct) / count
         pairs = ((self.loss, seen.loss), (self.accuracy, seen.accuracy))
-        loss, accuracy = (_after(*p, a, b) for p, a, b in zip(pairs, self.weights, seen.weights, strict=True))
+        loss, accuracy = (_after(*pair, a, b) for pair, a, b in zip(pairs, now, before, strict=True))
         return loss, accuracy
 
 
@@ -63,7 +74,8 @@ class RegressionMetrics:
     mean_squared_error, mean_absolute_error   over all targets
     r2   1 - sum (y - t)^2 / sum (t - mean t)^2, the mean over the targets (nan where all of a target are equal)
 
-    With sample weights all of them are weighted, and `weight` is the sum of the weights.
+    With sample weights all of them are weighted, and `weight` is the sum of the weights (None: `count`).  Where nothing
+    counts they are nan.
 
     >>> metrics = lstm_np.SequenceRegressor(3, 8).evaluate(np.ones((4, 5, 3)), [0.0, 1.0, 2.0, 3.0])
     >>> sorted(metrics.as_dict()), metrics.count
@@ -88,21 +100,37 @@ class RegressionMetrics:
         """The number called `second`."""
         return self.mean_absolute_error
 
+    @property
+    def divisor(self) -> float:
+        """As `Metrics.divisor`."""
+        return self.count if self.weight is None else self.weight
+
     def since(self, seen: AnyMetrics | None) -> tuple[float, float]:
         """(loss, mean absolute error) of what came after that of `seen`, which is among these."""
-        if not isinstance(seen, RegressionMetrics) or not seen.count:
+        if not isinstance(seen, RegressionMetrics):
             return self.loss, self.mean_absolute_error
-        now, before = (m.count if m.weight is None else m.weight for m in (self, seen))
         pairs = ((self.loss, seen.loss), (self.mean_absolute_error, seen.mean_absolute_error))
-        loss, error = (_after(*pair, now, before) for pair in pairs)
+        loss, error = (_after(*pair, self.divisor, seen.divisor) for pair in pairs)
         return loss, error
 
 
 AnyMetrics = Metrics | RegressionMetrics
 
 
+def names_of_means(kind: type[AnyMetrics]) -> tuple[str, ...]:
+    """The names of the means among metrics, which callbacks may look at; the others are counts.
+
+    >>> from lstm_np.metrics import names_of_means
+    >>> names_of_means(lstm_np.Metrics)
+    ('loss', 'accuracy')
+    """
+    return tuple(item.name for item in fields(kind) if item.type == "float")
+
+
 def _after(now: float, before: float, weight_now: float, weight_before: float) -> float:
     """The mean of what lies between two means, from these and their weights; nan where nothing does."""
+    if not weight_before:  # the mean of nothing is nan
+        return now
     weight = weight_now - weight_before
     return (now * weight_now - before * weight_before) / weight if weight else math.nan
 
@@ -179,9 +207,10 @@ class Running:
 
         of  what its answers count, where that is not 1 for each sequence
         """
-        answers, weight, total, right = of or (count, count, count, correct)
+        answers, weight, total = (count, count, count) if of is None else of[:3]
         self._loss = self._loss + loss.astype("float64") * float(weight)
-        self._correct, self._right = self._correct + correct, self._right + right
+        self._correct = self._correct + correct
+        self._right = self._right + (correct if of is None else of.right.astype("float64"))
         self.count += answers
         self._weights = self._weights[0] + weight, self._weights[1] + total
 
@@ -200,11 +229,10 @@ class Running:
         self.restore({"loss": 0.0, "correct": 0, "count": 0})
 
     def state(self) -> dict[str, Any]:
-        """{"loss": float, "correct": int, "count": int}, and where not all answers count the same "right" and
-        "weights"."""
+        """{"loss": float, "correct": int, "count": int}, and where they would be others "right" and "weights"."""
         loss, correct, right = (float(self._backend.to_host(v)) for v in (self._loss, self._correct, self._right))
         simple = {"loss": loss, "correct": int(correct), "count": self.count}
-        same = self._weights == (self.count, self.count)
+        same = self._weights == (self.count, self.count) and right == correct  # weights may sum to the count
         return simple if same else {**simple, "right": right, "weights": list(self._weights)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -270,12 +270,12 @@ OPTIONS: tuple[Option, ...] = (
            optional=True, choices=DENSE_INITIALIZERS),
     Option("readout_bias", "initial biases of the read-out; none: the initializer's own", float, None, optional=True),
     Option("read_out", "what is read of the top layer: the state after the last step of each direction, the output at "
-           "the last step, the mean or the maximum of the outputs over the steps that a sequence has, or the output at "
-           "each of them, for a prediction at each", str, "final_state",
+           "the last step, the mean or the maximum of the outputs over the steps that a sequence has (pooling over "
+           "time), or the output at each of them, for a prediction at each (sequence labeling)", str, "final_state",
            choices=("final_state", "last_output", "mean", "max", "each_step"), private=("each_step",)),
     Option("loss", "loss function: cross-entropy of one of K classes (softmax), or of K labels that are 0 or 1 each "
-           "(binary); softmax_twice is a published mistake, to study it", str, "softmax",
-           choices=("softmax", "softmax_twice", "binary"), private=("binary",)),
+           "(binary, for multi-label classification); softmax_twice is a published mistake, to study it", str,
+           "softmax", choices=("softmax", "softmax_twice", "binary"), private=("binary",)),
     Option("class_weights", "what each of the K classes counts in the loss, at least 0; of binary labels: what their "
            "ones count; none: 1 each", list, None, optional=True, at_least=0, recipe=False),
     Option("label_smoothing", "share of each target that is spread evenly over all classes", float, 0.0, at_least=0,
@@ -298,7 +298,7 @@ BY_NAME = {option.name: option for option in OPTIONS}
 OF_REGRESSORS = {
     option.name: option
     for option in (
-        Option("loss", "loss function of the difference between output and target: its square, its size, or Huber's",
+        Option("loss", "loss function: the squared, absolute or Huber loss of output minus target",
                str, "squared", choices=("squared", "absolute", "huber"), recipe=False),
     )
 }  # fmt: skip
@@ -386,6 +386,17 @@ def warn_if_nothing_is_dropped(values: Mapping[str, Any]) -> None:
         warnings.warn(
             f"dropout {values['dropout']:g} drops nothing: it acts between layers, and there is one layer; "
             'add a layer, or drop "all" outputs (dropout_outputs)',
+            OptionWarning,
+            stacklevel=depth_of_caller(),
+        )
+
+
+def warn_if_no_error_is_cut(values: Mapping[str, Any]) -> None:
+    """OptionWarning, at the line outside this package, where the Huber loss has a delta and the loss is another."""
+    delta = values.get("huber_delta")
+    if delta is not None and delta != BY_NAME["huber_delta"].default and values["loss"] != "huber":
+        warnings.warn(
+            f'huber_delta {delta:g} changes nothing: the loss is {values["loss"]}; for Huber\'s choose loss="huber"',
             OptionWarning,
             stacklevel=depth_of_caller(),
         )

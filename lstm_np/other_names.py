@@ -5,18 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
-# arguments of layers and models in PyTorch and Keras
+# arguments of layers and models in PyTorch and Keras, and of one kind of models that others do not have
 ARGUMENTS = {
     "activation": "activations are part of a cell: RNN has nonlinearity, and register_cell takes a cell of your own",
     "batch_first": "arrays of a model are batch-first, (B, T, D), always; a layer has the option",
+    "class_weight": "it is called class_weights, an option of a SequenceClassifier: a list, a number for each class",
+    "class_weights": "it is an option of a SequenceClassifier; sample_weight, in fit, is for all models",
     "device": "it is called backend: backend='cupy' is a GPU",
     "go_backwards": "it is called reverse; outputs keep the order of the sequence",
+    "huber_delta": "it is an option of a SequenceRegressor with loss='huber'",
+    "ignored_label": "it is an option of a SequenceClassifier; a sample_weight of 0, in fit, is for all models",
     "input_shape": "say input_size, the features of a time step; a batch may have any number of steps",
+    "label_smoothing": "it is an option of a SequenceClassifier, whose targets are classes or labels",
     "layout": "it is called batch_first",
     "merge_mode": "it is called merge",
     "kernel_initializer": "it is called initializer, for all of a layer's weights",
+    "num_classes": "it is an option of a SequenceClassifier; a SequenceRegressor has num_targets",
+    "num_targets": "it is an option of a SequenceRegressor; a SequenceClassifier has num_classes",
     "proj_size": "there is no projection of the state; input_projection of a model is a dense layer before the cell",
     "recurrent_activation": "activations are part of a cell; register_cell takes a cell of your own",
     "recurrent_dropout": "dropout acts on outputs only (dropout_outputs, dropout_mask), never on the state",
@@ -27,6 +34,21 @@ ARGUMENTS = {
     "units": "it is called hidden_size",
     "use_bias": "it is called bias",
     "zero_output_for_mask": "it is called masked_outputs: zero, the default, or held",
+}
+
+_CLASS_WEIGHTS = "class_weights=[...] is an option of SequenceClassifier, given where the model is made"
+# arguments of fit, evaluate and loss_and_gradients in Keras, scikit-learn and earlier versions
+OF_METHODS = {
+    "X": "it is called x",
+    "class_weight": _CLASS_WEIGHTS,
+    "class_weights": _CLASS_WEIGHTS,
+    "initial_epoch": "training goes on where the model stands (position)",
+    "labels": "it is called y",
+    "learning_rate": "it is the optimizer's: optimizer=lstm_np.Adam(model.params, lr=...)",
+    "loss": "it is an option of the model, given where it is made",
+    "lr": "it is the optimizer's: optimizer=lstm_np.Adam(model.params, lr=...)",
+    "sample_weights": "it is called sample_weight",
+    "targets": "it is called y",
 }
 
 # attributes of modules in PyTorch and of models in Keras
@@ -65,6 +87,23 @@ def with_hints(cls: type) -> None:
         constructor(self, *arguments, **options)
 
     cls.__init__ = init  # type: ignore[misc]
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def with_hints_of_method(method: Method) -> Method:
+    """Decorator: as `with_hints`, of a method and the names of `OF_METHODS`."""
+    own = inspect.signature(method).parameters
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        for name in options:
+            if name in OF_METHODS and name not in own:
+                raise TypeError(f"{method.__name__} has no argument {name!r}: {OF_METHODS[name]}")
+        return method(*arguments, **options)
+
+    return cast(Method, call)
 
 
 def no_attribute(owner: object, name: str) -> AttributeError:

@@ -312,35 +312,55 @@ def _pad(
     return x, lengths
 
 
-def pad_targets(targets: Any, steps: int) -> Any:
-    """Targets of each step that are a list of arrays (T_i, ...) as one array (B, `steps`, ...), 0 behind their ends.
+def targets_of_steps(
+    targets: Any,
+    N: int,
+    T: int,
+    real: Real | None,
+    called: str = "targets",
+    *,
+    each_step: bool = True,
+    to_host: ToHost = np.asarray,
+) -> Any:
+    """Targets of each step that are a list, an entry for each of N sequences, as one array (N, T, ...).
 
-    Anything else comes back as it is.
+    An entry has a target for each step that its sequence has, in their order; it is put where that step lies, and
+    elsewhere there is 0.  Entries that all have T targets, and anything but such a list, come back as they are.
 
-    >>> from lstm_np.packing import pad_targets
-    >>> pad_targets([[1, 2], [3]], 3).tolist()
-    [[1, 2, 0], [3, 0, 0]]
+    called     what errors call the targets
+    each_step  whether it is known that each step has a target; otherwise entries of one length, which is not that of
+               their sequences, may be vectors, and come back as they are
 
-    Raises ValueError for arrays that differ in more than the number of their steps, or have more of them.
+    >>> from lstm_np.packing import targets_of_steps
+    >>> targets_of_steps([[1, 2], [3]], 2, 3, np.array([[True, False, True], [False, False, True]])).tolist()
+    [[1, 0, 2], [0, 0, 3]]
+
+    Raises ValueError for an entry that has more or fewer targets than its sequence has steps, and for entries that
+    differ in more than that.
     """
-    if not isinstance(targets, (list, tuple)) or not targets or not all(hasattr(one, "__len__") for one in targets):
+    if not isinstance(targets, (list, tuple)) or not targets or len(targets) != N:
         return targets
-    if len({len(one) for one in targets} | {steps}) == 1:
+    if not all(isinstance(one, (list, tuple)) or getattr(one, "ndim", 0) for one in targets):
         return targets
-    arrays = [np.asarray(as_array(one, f"the targets of sequence {k}")) for k, one in enumerate(targets)]
-    inner = {array.shape[1:] for array in arrays}
-    if len({len(array) for array in arrays}) == 1 and len(arrays[0]) != steps and len(inner) == 1:
-        return targets  # of one length, which is another: no steps, or the wrong number of them
-    for k, array in enumerate(arrays):
-        if array.shape[1:] != arrays[0].shape[1:] or len(array) > steps:
+    mask = np.ones((N, T), bool) if real is None else as_mask(real, T)
+    found, steps = [len(one) for one in targets], mask.sum(axis=1).tolist()
+    if found == [T] * N or (found != steps and not each_step and len(set(found)) == 1):
+        return targets
+    if found != steps:
+        k = next(k for k in range(N) if found[k] != steps[k])
+        raise ValueError(f"{called} of sequence {k} are of {found[k]} steps, but it has {steps[k]}, each with a target")
+    arrays = [to_host(as_array(one, f"{called} of sequence {k}")) for k, one in enumerate(targets)]
+    there = [k for k in range(N) if steps[k]] or [0]  # an empty list says nothing of shape and dtype
+    inner = arrays[there[0]].shape[1:]
+    for k in there:
+        if arrays[k].shape[1:] != inner:
             raise ValueError(
-                f"the targets of sequence {k} have shape {array.shape}; expected at most {steps} steps, and otherwise "
-                f"the shape of sequence 0, {arrays[0].shape}"
+                f"{called} of sequence {k} have shape {arrays[k].shape}, those of sequence {there[0]} "
+                f"{arrays[there[0]].shape}; they may differ in the number of steps alone"
             )
-    padded = np.zeros((len(arrays), steps, *arrays[0].shape[1:]), np.result_type(*arrays))
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return padded
+    placed = np.zeros((N, T, *inner), np.result_type(*(arrays[k] for k in there)))
+    placed[mask] = np.concatenate([arrays[k] for k in there])
+    return placed
 
 
 def unpad(x: Any, lengths: Any = None, *, mask: Any = None) -> list[Any]:
@@ -410,6 +430,12 @@ def is_list(x: Any) -> bool:
         return len({one.shape[0] for one in x}) > 1 or x[0].shape[0] == 0
     plain = all(isinstance(one, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in one) for one in x)
     return plain and len({len(one) for one in x}) > 1
+
+
+def is_list_of_sequences(x: Any) -> bool:
+    """As `is_list`, and also for a list of arrays (T, D) of equal length, which could be read as one array."""
+    arrays = isinstance(x, (list, tuple)) and bool(x) and all(getattr(one, "ndim", None) == 2 for one in x)
+    return arrays or is_list(x)
 
 
 def as_real(lengths: Any = None, mask: Any = None, to_host: ToHost = np.asarray) -> Real | None:

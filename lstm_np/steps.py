@@ -55,7 +55,7 @@ class TrainingBatch(NamedTuple):
 
     x, labels   as `SequenceClassifier.loss_and_gradients` takes x and y
     real        lengths (B,) or a mask (B, T): the steps that the sequences have; None: all
-    weights     (B,), what each sequence counts; None: 1 each
+    weights     (B,), what each sequence counts, or of a model that reads each step (B, T); None: 1 each
     state       where its sequences begin, per layer and direction, parts (H, B); None: the initial state
     resets      (B,) booleans: sequences that begin from the initial state all the same; None: none does
     truncation  (k1, k2) of truncated backpropagation, see `lstm_np.layers.truncation`; None: all steps
@@ -184,7 +184,12 @@ class ModelSteps(Steps):
         return batch if self._truncation is None else TrainingBatch(*batch)._replace(truncation=self._truncation)
 
     def _added(self, batches: Sequence[Any], number: int) -> BatchGradients:
-        """As `gradients`, of several batches as if they were one."""
+        """As `gradients`, of several batches as if they were one.  Raises ValueError for what is no list of them."""
+        if not isinstance(batches, list) or not all(isinstance(one, (list, tuple)) and len(one) > 1 for one in batches):
+            raise ValueError(
+                f"with accumulate={self._accumulate} a step is made of a list of batches, [(x, y), ...]; found a "
+                f"{type(batches).__name__}{' of other things' if isinstance(batches, list) else ''}"
+            )
         parts, total = [], 0.0
         self._grads.flat[...] = 0
         for k, batch in enumerate(batches):

@@ -61,9 +61,11 @@ def trace(
 ) -> Trace:
     """The `Trace` of a model's pass over x (B, T, D), a NumPy array or one of the model's backend, or a list of arrays.
 
-    labels       integers (B,) or one-hot (B, K): gradients are those of the mean loss over the batch, as in training
-                 (of one sample's own loss where B is 1)
-    target       a class, or one for each sample (B,): gradients are those of each sample's logit of that class
+    labels       targets of any kind that the model takes, as y of `fit`: gradients are those of the mean loss over the
+                 batch, as in training (of one sample's own loss where B is 1)
+    target       a class, or another of the model's outputs, from 0, or one for each sample (B,): gradients are those of
+                 each sample's logit of that class, or of that output (of the sum over the steps where each step has
+                 outputs)
     lengths      (B,), or a mask (B, T): the steps that the sequences have, as for `LSTM.forward`
     hold         values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`
     dropout_key  as in training, e.g. (step,); None: no dropout, as in evaluation
@@ -80,8 +82,8 @@ def trace(
     """
     if not hasattr(model, "trace"):
         raise TypeError(
-            f"trace takes a SequenceClassifier, found {type(model).__name__}; a layer is traced by "
-            "layer.forward(x, trace=True)"
+            f"trace takes a SequenceClassifier or SequenceRegressor, found {type(model).__name__}; a layer is traced "
+            "by layer.forward(x, trace=True)"
         )
     return model.trace(x, labels, target, lengths=lengths, mask=mask, hold=hold, dropout_key=dropout_key)
 
@@ -100,12 +102,13 @@ class Trace:
 
     about       what was traced, as plain values: "cell", "layers", "directions", "units" (H), "dtype", "backend",
                 "kernels" (the layers' own), "held" (whether values were), "gradients_of" ("loss", "logit", "outputs" of
-                a layer, or None) and "classes", the labels or targets that the gradients are of
+                a layer, or None) and "classes": the labels or targets of whose loss the gradients are, batch-first, or
+                the outputs (B,) that they are of; None without gradients
     difference  how far outputs and final states are from those of the model's own kernels, which train it, relative to
                 an array's largest magnitude where that is above 1; None where values were held, which no other kernel
                 does
     loss        the mean loss over the batch; None without labels
-    logits      (B, K) of a model; None of a layer
+    logits      the outputs of a model, (B, K), or (B, T, K) where each step has outputs; None of a layer
 
     Every method that takes `layer` (from 0) and `reverse` raises TraceError where there is no such layer or direction.
 

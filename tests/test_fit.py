@@ -192,7 +192,13 @@ BAD = {
     "clip_norm must be a finite number above 0, or None for no clipping; found 0": {"clip_norm": 0},
     "clip_norm must be a finite number above 0, or None for no clipping; found nan": {"clip_norm": float("nan")},
     r"x must have shape \(B, T, 3\) with B, T >= 1, found \(0, 4, 3\)": {"x": X[:0], "y": LABELS[:0]},
-    r"validation_data must be a pair \(x, y\), found ndarray": {"validation_data": X},
+    r"validation_data must be \(x, y\[, lengths or mask or None\[, sample weights\]\]\), found ndarray": {
+        "validation_data": X
+    },
+    r"validation_data must be \(x, y\[, .*, found a tuple of 5": {"validation_data": (X, LABELS, None, None, None)},
+    r"validation_data must be .*, found floating-point numbers as its third part; sample weights are the fourth: \(x": {
+        "validation_data": (X, LABELS, np.ones(20))
+    },
     r"validation_data: x must have shape \(B, T, 3\) .*, found \(20, 4, 2\)": {"validation_data": (X[..., :2], LABELS)},
     r"validation_data: labels must be 0 ... 2, found . ... 7": {"validation_data": (X, LABELS + 5)},
     r"validation_data: labels must be integers \(20,\) .*, found int64 \(19,\)": {"validation_data": (X, LABELS[1:])},

@@ -474,6 +474,25 @@ def test_an_argument_of_another_library_is_refused_with_a_hint(make, name):
         make(*sizes, no_such=True)
 
 
+@pytest.mark.parametrize("name", ["num_classes", "class_weight", "class_weights", "label_smoothing", "ignored_label"])
+def test_an_argument_of_the_other_kind_of_models_is_refused_with_a_hint(name):
+    with pytest.raises(TypeError, match=f"^SequenceRegressor has no argument '{name}': it is "):
+        lstm_np.SequenceRegressor(3, 5, **{name: [1, 2]})
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "loss_and_gradients"])
+@pytest.mark.parametrize("name", list(other_names.OF_METHODS))
+def test_an_argument_of_a_method_in_another_library_is_refused_with_a_hint(method, name):
+    model = SequenceClassifier(3, 5, 3)
+    with pytest.raises(TypeError) as refused:
+        getattr(model, method)(X, **{name: LABELS})
+    assert str(refused.value) == f"{method} has no argument {name!r}: {other_names.OF_METHODS[name]}"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such'"):
+        getattr(model, method)(X, LABELS, no_such=True)
+    for other in re.findall(r"it is called (\w+)", other_names.OF_METHODS[name]):
+        assert other in inspect.signature(getattr(model, method)).parameters
+
+
 @pytest.mark.parametrize("make", [lambda: lstm_np.LSTM(3, 5), lambda: SequenceClassifier(3, 5, 2)])
 @pytest.mark.parametrize("name", list(other_names.ATTRIBUTES))
 def test_an_attribute_of_another_library_is_refused_with_a_hint(make, name):

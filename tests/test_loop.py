@@ -179,6 +179,29 @@ def test_bad_arguments(arguments, message):
         run(**arguments)
 
 
+def test_an_epoch_is_recorded_where_steps_were_made_though_nothing_counted():
+    """Also where it is gone on with at its end; and none is where all batches were left out."""
+
+    class Nothing(Counting):
+        def step(self, batch, number):
+            self.made.append((batch, number))
+            return np.float64(0.0), 0, 2
+
+    steps, again = Nothing(), Nothing()
+    records = []
+    history = train(steps, epochs=2, on_epoch=records.append)
+    assert [(one.number, one.steps, one.train.count, one.looks) for one in history] == [(1, 4, 0, ()), (2, 8, 0, ())]
+    assert len(records) == 2
+    left = train(Nothing(), epochs=3, leave_out=lambda position: position.epoch == 1)
+    assert [one.number for one in left] == [1, 3]
+    whole = Nothing()
+    train(whole, epochs=1, validate=lambda: None)
+    again.restore(whole.state())
+    (record,) = train(again, Position(0, 4, 4), epochs=1)
+    assert (record.number, record.train.count) == (1, 0)
+    assert train(Counting(), epochs=1, leave_out=lambda position: True) == []
+
+
 def test_steps_without_batches_cannot_be_trained_on():
     model = lstm_np.SequenceClassifier(3, 4, 2)
     with pytest.raises(ValueError, match="there are no batches to train on"):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lstm_np import streams
 from lstm_np.backends import as_array
 from lstm_np.data.dataset import DatasetError
-from lstm_np.packing import as_mask, check, pad_targets, read
+from lstm_np.packing import Real, as_mask, check, read, targets_of_steps
 
 ORDERS = ("shuffle", "sequential", "tf1")
 
@@ -25,10 +25,9 @@ class Batches:
     """Sequences (N, T, D) and targets (N, ...), such as labels (N,), cut into batches.
 
     Each batch is `(x, labels)`: x (B, T, D) of `dtype`, the sequences times `scale`, and labels (B, ...), int64 or, of
-    floating-point numbers, their own dtype.  Targets of each step are (N, T, ...); where the sequences are a list, they
-    may be a list of arrays (T_i, ...), and are 0 behind their ends.  x is a
-    transposed view of a C-contiguous feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs
-    nothing.
+    floating-point numbers, their own dtype.  Targets for each step are (N, T, ...), or a list of arrays (T_i, ...) with
+    one for each step that the sequence has, and are 0 at the others.  x is a transposed view of a C-contiguous
+    feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs nothing.
 
     Each batch has arrays of its own; with `reuse=True`, which is faster, **the next batch overwrites them**.
 
@@ -45,7 +44,7 @@ class Batches:
     weights  what each sequence counts, in the order they were given; None: 1 each
 
     With `lengths` (N,), a `mask` (N, T), or sequences that are a list of arrays (T_i, D), a batch is
-    `(x, labels, lengths or mask)`, with those of its samples; with `weights` (N,), or (N, T) for targets of each step,
+    `(x, labels, lengths or mask)`, with those of its samples; with `weights` (N,), or (N, T) for targets for each step,
     it is `(x, labels, lengths or mask or None, weights)`.  `bucket=k` forms batches of samples of about the same
     length: the samples of k consecutive batches are sorted by length and then cut into batches, and the full batches
     are shuffled, also by (seed, epoch), unless the order is sequential.  An epoch still has every sample once, and any
@@ -62,7 +61,8 @@ class Batches:
     >>> sorted(lengths.tolist() for x, labels, lengths in batches.epoch(0))
     [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]
 
-    Raises DatasetError (a ValueError) for shapes, sizes or an order that do not fit.
+    Raises DatasetError (a ValueError) for shapes, sizes or an order that do not fit, and for a list of targets of which
+    one has more or fewer of them than its sequence has steps.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Batches:
                 check(real, *sequences.shape[:2])
             except ValueError as error:
                 raise DatasetError(str(error)) from None
-        targets, own_weights = _targets_of(labels, weights, *sequences.shape[:2])
+        targets, own_weights = _targets_of(labels, weights, *sequences.shape[:2], real)
         if bucket is not None:
             if isinstance(bucket, bool) or not isinstance(bucket, (int, np.integer)) or bucket < 1:
                 raise DatasetError(f"found bucket {bucket!r}, expected a number of batches, at least 1, or None")
@@ -254,9 +254,12 @@ class Batches:
         return buffers
 
 
-def _targets_of(labels: Any, weights: Any, N: int, T: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _targets_of(labels: Any, weights: Any, N: int, T: int, real: Real | None) -> tuple[np.ndarray, np.ndarray | None]:
     """(targets (N, ...), weights) as contiguous arrays.  Raises DatasetError."""
-    targets = as_array(pad_targets(labels, T), "labels")
+    try:
+        targets = as_array(targets_of_steps(labels, N, T, real, "labels", each_step=False), "labels")
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
     if targets.shape[:1] != (N,) or targets.dtype.kind not in "uifb":
         raise DatasetError(
             f"found labels {targets.dtype} {targets.shape}, expected integers ({N},) or numbers with that first axis"

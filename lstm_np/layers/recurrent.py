@@ -23,7 +23,7 @@ from lstm_np.layers.single import Single
 from lstm_np.layers.stream import Stream, refuse_reverse
 from lstm_np.layers.truncation import check_truncation, refuse_lengths, segments_of, windows_of
 from lstm_np.options import Dtype
-from lstm_np.packing import Packing, is_list, read
+from lstm_np.packing import Packing, is_list_of_sequences, read
 from lstm_np.parameters import Parameters, merge
 from lstm_np.trace import Trace, largest_difference
 
@@ -358,7 +358,7 @@ class Recurrent:
 
     def _enter_x(self, x: Any, lengths: Any, mask: Any) -> tuple[Array, Any, bool]:
         """(x (D, T, B), which steps are real, whether it was one sequence without an axis B) of what people pass."""
-        batch_first, of_list = self.config["batch_first"], is_list(x)
+        batch_first, of_list = self.config["batch_first"], is_list_of_sequences(x)
         x, real = read(x, lengths, mask, self.backend.to_host)
         x = self.enter(x, "x")
         if x.ndim == 2 and x.shape[1] == self.input_size and x.shape[0] >= 1:

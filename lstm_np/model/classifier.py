@@ -25,9 +25,10 @@ class SequenceClassifier(SequenceModel):
     config   the options that it was made with, but for the backend, as plain values
     notes    plain values of your own, which its file keeps
 
-    With read_out="each_step" each step of a sequence has a class of its own, and with loss="binary" there are K labels
-    that are 0 or 1 each: `fit` says how targets are passed.  The final state and the last output differ only for a
-    bidirectional model.  With dropout of all outputs, what is read are outputs like the others.
+    With read_out="each_step" each step of a sequence has a class of its own (sequence labeling), and with loss="binary"
+    there are K labels that are 0 or 1 each (multi-label classification): `fit` says how targets are passed.  "mean" and
+    "max" are pooling over time.  The final state and the last output differ only for a bidirectional model.  With
+    dropout of all outputs, what is read are outputs like the others.
 
     A model can be copied and pickled: options, parameters, position, `notes`, its own optimizer and attributes of your
     own go along.  Where it is unpickled, a cell of your own has to be registered first.
@@ -120,7 +121,7 @@ class SequenceClassifier(SequenceModel):
     def predict(
         self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512, resets: Array | None = None
     ) -> Any:
-        """The most probable class of each sequence, integers (N,); with loss="binary" 0 or 1 for each label, (N, K).
+        """The most probable class for each sequence, integers (N,); with loss="binary" 0 or 1 for each label, (N, K).
 
         A model that reads each step gives them for each step, (N, T) or (N, T, K), -1 at steps that a sequence does not
         have, or, where x is a list, a list of arrays (T_i,) or (T_i, K).  Arguments as for `predict_proba`.

@@ -18,10 +18,11 @@ from lstm_np.device.steps import rows_on_device
 from lstm_np.holds import Hold
 from lstm_np.layers.stream import OutputStream
 from lstm_np.metrics import AnyMetrics, mean_of
-from lstm_np.model.inputs import parts_of, without_missing
+from lstm_np.model.inputs import DataSet, parts_of, without_missing
 from lstm_np.model.storage import StoredNetwork
 from lstm_np.options import check_count
-from lstm_np.packing import Real, is_list
+from lstm_np.other_names import with_hints_of_method
+from lstm_np.packing import Real
 
 LENGTHS_KEPT = 4  # of sequences, for which buffers on a device are kept
 
@@ -67,7 +68,7 @@ class EvaluatedNetwork(StoredNetwork):
         decide: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> Any:
         """What `made(xp, outputs)` and then `decide` give, (N, K), or (N, T, K) or a list of arrays (T_i, K)."""
-        batch_size, of_list = check_count("batch_size", batch_size, 1), is_list(x)
+        batch_size, of_list = check_count("batch_size", batch_size, 1), isinstance(x, (list, tuple))
         x, real = self._read(x, lengths, mask)
         ranges, resets = self._batches_of(len(x), batch_size), self._enter_resets(resets, len(x))
         on_device = self._on_device(x) if real is None else None
@@ -126,6 +127,7 @@ class EvaluatedNetwork(StoredNetwork):
                 f"{state[0][0].shape[1]}; batches must be of one size"
             )
 
+    @with_hints_of_method
     def evaluate(
         self,
         x: Array,
@@ -143,7 +145,7 @@ class EvaluatedNetwork(StoredNetwork):
         `lstm_np.Metrics` of a classifier, `lstm_np.RegressionMetrics` of a regressor.
 
         lengths, mask  (N,) or (N, T): the steps that the sequences have, as for `LSTM.forward`
-        sample_weight  (N,): what each sequence counts in all of the means
+        sample_weight  (N,): what each sequence counts in all of the means; of a model that reads each step (N, T) too
         hold    values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; their samples are counted over
                 all of x
         resets  of a stateful model, as for `fit`
@@ -152,13 +154,22 @@ class EvaluatedNetwork(StoredNetwork):
         >>> metrics.count, metrics.accuracy
         (4, 0.5)
 
-        Raises ValueError for bad ones, a batch_size below 1, and for a stateful model one that does not divide N.
+        Raises ValueError for x, y, lengths, weights, resets or a hold that do not fit, a batch_size below 1, and for a
+        stateful model one that does not divide N.
         """
         batch_size, (x, real) = check_count("batch_size", batch_size, 1), self._read(x, lengths, mask)
-        ranges, resets = self._batches_of(len(x), batch_size), self._enter_resets(resets, len(x))
-        holds, sizes = self.read_holds(hold), self.recurrent.hidden_sizes
+        self._batches_of(len(x), batch_size)
+        resets, holds = self._enter_resets(resets, len(x)), self.read_holds(hold)
         N, T, _ = x.shape
         targets, weights = self.head.read(y, N, T, real), self.head.read_weights(sample_weight, N, T)
+        return self._evaluate_read(DataSet(x, targets, real, weights), batch_size, holds, resets)
+
+    def _evaluate_read(
+        self, data: DataSet, batch_size: int = 512, holds: Sequence[Hold] = (), resets: Array | None = None
+    ) -> Any:
+        """`evaluate`, of what has been read and checked."""
+        x, targets, real, weights = data
+        ranges, sizes = self._batches_of(len(x), batch_size), self.recurrent.hidden_sizes
         plain = real is None and weights is None and targets.dtype.kind == "i"
         on_device = None if holds or not plain else self._on_device(x)
         if on_device is not None:
@@ -191,7 +202,7 @@ class EvaluatedNetwork(StoredNetwork):
         >>> lstm_np.SequenceClassifier(3, 8, 2).evaluate_data(data).count
         4
 
-        Raises ValueError for ones that do not fit.
+        Raises ValueError where the data do not fit the model.
         """
         on_device = self._on_device(data.sequences) if data.plain else None
         if on_device is None:
@@ -205,13 +216,15 @@ class EvaluatedNetwork(StoredNetwork):
     def evaluate_batches(self, batches: Iterable[tuple[Array, ...]]) -> Any:
         """The metrics over batches of x (B, T, D) and targets of B sequences, as `fit` takes them; nan for none.
 
-        A batch may have a third part: lengths (B,), or a mask (B, T), or None; and a fourth, sample weights (B,).
+        A batch may have a third part: lengths (B,), or a mask (B, T), or None; and a fourth, sample weights (B,), or
+        (B, T) of a model that reads each step.  Floating-point targets of classes are probabilities (soft labels) in
+        all batches, also in one in which all are one-hot; pass classes as integers.
 
         >>> batches = [(np.ones((4, 5, 3)), [0, 1, 1, 0]), (np.ones((2, 7, 3)), [1, 0])]
         >>> lstm_np.SequenceClassifier(3, 8, 2).evaluate_batches(batches).count
         6
 
-        Raises ValueError for bad ones.
+        Raises ValueError for x, targets, lengths or weights of a batch that do not fit.
         """
         return self._measure((batch, (), None) for batch in batches)
 
@@ -285,9 +298,10 @@ class EvaluatedNetwork(StoredNetwork):
         if not self._device_can(x) or x.ndim != 3 or 0 in x.shape or x.shape[2] != self.input_size:
             return None
         T, H = x.shape[1], self.recurrent.hidden_size
-        if T not in self._inference:
+        found = self._inference.get(T)
+        if found is None:
             if len(self._inference) >= LENGTHS_KEPT:
                 self._inference.pop(next(iter(self._inference)))
-            sizes = (T, self.input_size, H, self.head.size)
-            self._inference[T] = DeviceInference(self.backend, self.params.flat, sizes)
-        return self._inference[T]
+            found = DeviceInference(self.backend, self.params.flat, (T, self.input_size, H, self.head.size))
+            self._inference[T] = found
+        return found

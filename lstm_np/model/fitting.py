@@ -15,7 +15,7 @@ import numpy as np
 from lstm_np import callbacks as between
 from lstm_np import divergence, options
 from lstm_np.arrays import Array
-from lstm_np.backends import Backend
+from lstm_np.backends import Backend, as_array
 from lstm_np.checkpoints import DEFAULT, KEEP, Checkpoint, CheckpointError, Checkpoints, Every, Keeper, fingerprint
 from lstm_np.data import Batches
 from lstm_np.device.steps import DeviceSteps, has_update
@@ -37,6 +37,7 @@ from lstm_np.model.evaluation import EvaluatedNetwork
 from lstm_np.model.inputs import DataSet
 from lstm_np.optimizers import Adam, Optimizer
 from lstm_np.options import check_count
+from lstm_np.other_names import with_hints_of_method
 from lstm_np.packing import named, read
 from lstm_np.steps import BatchGradients, ModelSteps, StatefulSteps, TrainingBatch
 from lstm_np.weights import WeightsError
@@ -61,6 +62,24 @@ def _verbosity(verbose: Any) -> int:
     raise ValueError(f'verbose must be "auto", 0, 1 or 2, found {verbose!r}')
 
 
+def _four_parts(validation_data: Any) -> tuple[Any, ...]:
+    """x, y, lengths or mask or None, and weights or None.  Raises ValueError for what is not such a tuple."""
+    parts = "(x, y[, lengths or mask or None[, sample weights]])"
+    if not isinstance(validation_data, (tuple, list)):
+        raise ValueError(f"validation_data must be {parts}, found {type(validation_data).__name__}")
+    if len(validation_data) not in (2, 3, 4):
+        kind = type(validation_data).__name__
+        raise ValueError(f"validation_data must be {parts}, found a {kind} of {len(validation_data)}")
+    x, y, real, weights = (*validation_data, None, None)[:4]
+    real = None if real is None else as_array(real, "validation_data: lengths or a mask")
+    if real is not None and real.dtype.kind == "f":
+        raise ValueError(
+            f"validation_data must be {parts}, found floating-point numbers as its third part; sample weights are the "
+            "fourth: (x, y, None, weights)"
+        )
+    return x, y, real, weights
+
+
 def _where(step: Step, epochs: int, batches: int) -> str:
     """Where an epoch stands, in a line."""
     metrics = step.running.read()
@@ -72,8 +91,15 @@ def _where(step: Step, epochs: int, batches: int) -> str:
 
 
 class SequenceModel(EvaluatedNetwork):
-    """What `SequenceClassifier` and `SequenceRegressor` share: a model of recurrent layers and a dense read-out."""
+    """What `SequenceClassifier` and `SequenceRegressor` share: a model of recurrent layers and a dense read-out.
 
+    It is a base class, such as for `isinstance`; models are made by the two, or by `lstm_np.load`.
+
+    >>> [isinstance(model, lstm_np.SequenceModel) for model in (lstm_np.SequenceRegressor(3, 8), lstm_np.LSTM(3, 8))]
+    [True, False]
+    """
+
+    @with_hints_of_method
     def loss_and_gradients(
         self,
         x: Array,
@@ -91,10 +117,10 @@ class SequenceModel(EvaluatedNetwork):
 
         x (B, T, D) or a list of arrays (T_i, D), and targets y as `fit` takes them.  `lengths` (B,) or a `mask` (B, T):
         the steps that the sequences have, as for `LSTM.forward`.  `sample_weight` (B,): what each sequence counts in
-        the mean.  `check_logits` refuses logits that look like probabilities.  `hold`: values of the cell to be held,
-        {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes through them.  `truncation` (k1, k2): the gradient is
-        followed back through the last k2 steps alone, as for `lstm_np.LSTM.forward`; of a loss after the last step k1
-        changes nothing.
+        the mean; of a model that reads each step (B, T) too.  `check_logits` refuses logits that look like
+        probabilities.  `hold`: values of the cell to be held, {"f": 1.0} or a list of `lstm_np.Hold`; no gradient goes
+        through them.  `truncation` (k1, k2): the gradient is followed back through the last k2 steps alone, as for
+        `lstm_np.LSTM.forward`; of a loss after the last step k1 changes nothing.
 
         >>> model = lstm_np.SequenceClassifier(3, 8, 2)
         >>> loss, grads = model.loss_and_gradients(np.ones((4, 5, 3)), [0, 1, 1, 0])
@@ -108,7 +134,7 @@ class SequenceModel(EvaluatedNetwork):
         x, real = read(x, lengths, mask, self.backend.to_host)
         x, packing = self._enter_real(x, real)
         refuse_lengths(truncation, packing)
-        targets = self._enter_targets(y, x.shape[2], x.shape[1], real, sample_weight)
+        targets = self._enter_targets(y, x.shape[2], x.shape[1], real, sample_weight, whole=True)
         check = (lambda logits: refuse_probabilities(self.backend, logits)) if check_logits else None
         batch = TrainingBatch(x, targets, packing, truncation=truncation)
         made = self.backpropagate(batch, dropout_key=dropout_key, check=check, holds=self.read_holds(hold))
@@ -131,7 +157,8 @@ class SequenceModel(EvaluatedNetwork):
 
         batches    of (x (B, T, D), targets as `fit` takes them), such as `lstm_np.data.Batches`; None: `step` is called
                    by hand.  A batch may have a third part, lengths (B,) or a mask (B, T) or None, and a fourth, sample
-                   weights (B,)
+                   weights (B,), or (B, T) of a model that reads each step.  Floating-point targets of classes are
+                   probabilities (soft labels) in all batches, also in one in which all are one-hot
         clip_norm  upper bound of the norm of all gradients together
         rate       what the learning rate is multiplied with at a step (its number, from 1)
         truncation, resets, accumulate  as for `fit`; with accumulate=k, `step` takes a list of batches
@@ -237,6 +264,7 @@ class SequenceModel(EvaluatedNetwork):
             return divergence.NotFinite(f"the loss: the sum of the samples' own is beyond the range of {self.dtype}")
         return watch.first or copy.not_finite_in(made.grads, "the first is the gradient of {name}")
 
+    @with_hints_of_method
     def fit(
         self,
         x: Array,
@@ -265,10 +293,12 @@ class SequenceModel(EvaluatedNetwork):
     ) -> History:
         """Train for `epochs` more epochs on x (N, T, D), or a list of arrays (T_i, D), and targets y; their `History`.
 
-        y  of a classifier   integers (N,), one-hot or probabilities (N, K); with loss="binary" 0 or 1, (N, K)
+        y  of a classifier   integers (N,), one-hot or probabilities (N, K); with loss="binary" 0 or 1, (N, K).
+                             Floating-point (N, K) are one-hot if all of them are, and otherwise probabilities
            of a regressor    numbers (N,) or (N, M)
-           where each step is read, the same for each step: (N, T), (N, T, K) or (N, T, M), or, where x is a list, a
-           list of arrays (T_i,), (T_i, K) or (T_i, M).  At steps that a sequence does not have it is not read
+           where each step is read, the same for each step: (N, T), (N, T, K) or (N, T, M), or a list of arrays
+           (T_i,), (T_i, K) or (T_i, M), with one for each step that the sequence has, by x, lengths or mask.  In an
+           array, what stands at steps that a sequence does not have is not read
 
         lengths, mask    (N,) or (N, T): the steps that the sequences have, as for `LSTM.forward`
         sample_weight    (N,) numbers of at least 0: what each sequence counts in the loss and the metrics; of a model
@@ -337,9 +367,7 @@ class SequenceModel(EvaluatedNetwork):
             data, held = data.part(None, cut), data.part(cut, None)
             resets = None if resets is None else resets[:cut]
         elif validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3, 4):
-                raise ValueError(f"validation_data must be a pair (x, y), found {type(validation_data).__name__}")
-            held_x, held_y, held_real, held_weights = (*validation_data, None, None)[:4]
+            held_x, held_y, held_real, held_weights = _four_parts(validation_data)
             own = {**named(held_real), "weights": held_weights}
             held = self._check_data(held_x, held_y, of="validation_data: ", **own)
         if self.stateful and (shuffle or bucket is not None):
@@ -522,11 +550,10 @@ class SequenceModel(EvaluatedNetwork):
     def _measuring(self, data: DataSet, batch_size: int) -> Callable[[], Any]:
         """A function that evaluates checked data, which stay on a device from call to call where they can; a stateful
         model takes them in batches of that size."""
-        given = {**named(data.real), "sample_weight": data.weights}
         if self.stateful:
-            return lambda: self.evaluate(data.x, data.targets, batch_size=batch_size, **given)
+            return lambda: self._evaluate_read(data, batch_size)
         plain = data.real is None and data.weights is None and data.targets.dtype.kind == "i"
         if not plain or not self._device_can(data.x):
-            return lambda: self.evaluate(data.x, data.targets, **given)
+            return lambda: self._evaluate_read(data)
         held = Batches(data.x, data.targets, len(data.x), dtype=self.dtype, shuffle=False, reuse=True)
         return lambda: self.evaluate_data(held)

@@ -3,13 +3,14 @@
 A head knows nothing of recurrent layers.  It is given outputs, what the dense read-out gives of what is read: (K, B), a
 column a sequence, or (K, T, B) of a model that reads each step.  What people pass stands batch-first, as x does:
 
-             of a sequence                                     of each step
+             for each sequence                                 for each step
     Classes  integers (N,), one-hot or probabilities (N, K)    (N, T), (N, T, K), a list of (T_i,) or (T_i, K)
     Labels   0 or 1, several at once, (N, K)                   (N, T, K), a list of (T_i, K)
     Numbers  (N, M), or (N,) where M is 1                      (N, T, M) or (N, T), a list of (T_i, M) or (T_i,)
 
 `read` checks a whole data set, or a batch, and gives one NumPy array, which `lstm_np.data.Batches` cuts; `enter` turns
 a batch of it into `Targets` on the backend.  What an array holds at steps that a sequence does not have is not read.
+Whether floating-point targets of classes are one-hot or probabilities (soft labels) is decided for a whole data set.
 """
 
 from __future__ import annotations
@@ -23,12 +24,22 @@ import numpy as np
 from lstm_np import losses
 from lstm_np.arrays import Array, Namespace
 from lstm_np.backends import Backend, as_array
-from lstm_np.metrics import Answers, Errors, Metrics, RegressionMetrics, Running, RunningErrors, moments
+from lstm_np.metrics import (
+    Answers,
+    Errors,
+    Metrics,
+    RegressionMetrics,
+    Running,
+    RunningErrors,
+    moments,
+    names_of_means,
+)
 from lstm_np.options import OptionError
-from lstm_np.packing import Real, as_mask, pad_targets
+from lstm_np.packing import Real, as_mask, targets_of_steps
 
 NO_LABEL = -1  # what is predicted at steps that a sequence does not have
 SUMS_TO_1 = 1e-4  # how far probabilities may be from it
+IGNORED_BY_PYTORCH = -100  # the default of ignore_index
 
 
 class Targets(NamedTuple):
@@ -76,7 +87,7 @@ class Head:
     """
 
     running: type[Running] | type[RunningErrors] = Running
-    monitored: tuple[str, ...] = ("loss", "accuracy")  # the numbers of its metrics
+    monitored = names_of_means(Metrics)
     monitored_second = Metrics.second  # the one that stands beside the loss in tables
     classifies = True
     called = "labels"  # what errors call the targets
@@ -90,8 +101,11 @@ class Head:
 
     # ---- what comes in
 
-    def read(self, y: Any, N: int, T: int, real: Real | None) -> np.ndarray:
-        """The targets of N sequences of T steps as one NumPy array, checked.  Raises ValueError."""
+    def read(self, y: Any, N: int, T: int, real: Real | None, *, whole: bool = True) -> np.ndarray:
+        """The targets of N sequences of T steps as one NumPy array, checked.  Raises ValueError.
+
+        whole  whether they are a whole data set, not a batch of one that is larger
+        """
         raise NotImplementedError
 
     def enter(self, host: np.ndarray, T: int, real: Real | None, weights: np.ndarray | None) -> Targets:
@@ -113,17 +127,10 @@ class Head:
         return found
 
     def _array(self, y: Any, N: int, T: int, real: Real | None) -> np.ndarray:
-        """What people pass, as one NumPy array; a list with the targets of each step of each sequence is padded."""
-        if self.per_step and isinstance(y, (list, tuple)) and len(y) == N and all(hasattr(one, "__len__") for one in y):
-            found = [len(one) for one in y]
-            steps = [T] * N if real is None else as_mask(real, T).sum(axis=1).tolist()
-            if found not in (steps, [T] * N):
-                k = next(k for k in range(N) if found[k] != steps[k])
-                raise ValueError(
-                    f"{self.called} of sequence {k} are of {found[k]} steps, but it has {steps[k]}, each with a target"
-                )
-            y = pad_targets(y, T)
-        return np.asarray(self.backend.to_host(as_array(y, self.called)))
+        """What people pass, as one NumPy array, of a list with the targets for each step too."""
+        to_host = self.backend.to_host
+        y = targets_of_steps(y, N, T, real, self.called, to_host=to_host) if self.per_step else y
+        return np.asarray(to_host(as_array(y, self.called)))
 
     def _real(self, N: int, T: int, real: Real | None) -> np.ndarray | None:
         """(N, T) booleans where each step has a target and not all are real."""
@@ -184,16 +191,21 @@ class Classes(Head):
         self._class_weights = None if given is None else backend.from_host(np.array(given, self.dtype))
         self._plain: Callable[..., Any] = losses.LOSSES[self.name]
 
-    def read(self, y: Any, N: int, T: int, real: Real | None) -> np.ndarray:
-        """As `Head.read`: integers (N,) or (N, T), or probabilities (N, K) or (N, T, K)."""
+    def read(self, y: Any, N: int, T: int, real: Real | None, *, whole: bool = True) -> np.ndarray:
+        """As `Head.read`: integers (N,) or (N, T), or probabilities (N, K) or (N, T, K).
+
+        One-hot targets become integers; floating-point ones only if all of a data set are one-hot.  In a batch they
+        stay probabilities where the two are not the same loss, which class weights and ignored labels make of them.
+        """
         K, host, place = self.size, self._array(y, N, T, real), self._place(N, T)
         mask = self._real(N, T, real)
         if host.shape == (*place, K):
             own = host if mask is None else host[mask]
             ones = own == 1
-            if ((own == 0) | ones).all() and (ones.sum(axis=-1) == 1).all():
+            floating, alike = host.dtype.kind == "f", self.class_weights is None and self.ignored is None
+            if (whole or alike or not floating) and ((own == 0) | ones).all() and (ones.sum(axis=-1) == 1).all():
                 host = host.argmax(axis=-1)
-            elif host.dtype.kind == "f":
+            elif floating:
                 return self._probabilities(host, mask)
             else:
                 raise ValueError(f"one-hot {self.called} need exactly one 1 and {K - 1} zeros in each row")
@@ -205,7 +217,8 @@ class Classes(Head):
         counted = mask if counted is None else counted if mask is None else counted & mask
         own = integers if counted is None else integers[counted]
         if own.size and own.view(np.uint64).max() >= K:  # a negative one is large then
-            raise ValueError(f"{self.called} must be 0 ... {K - 1}, found {own.min()} ... {own.max()}")
+            found = f"{self.called} must be 0 ... {K - 1}, found {own.min()} ... {own.max()}"
+            raise ValueError(found + _ignoring(own, self.ignored))
         return integers if mask is None else np.where(mask, integers, 0)
 
     def _advice(self, host: np.ndarray, N: int) -> str:
@@ -293,7 +306,7 @@ class Classes(Head):
 
 
 class Labels(Head):
-    """K labels, each 0 or 1 by itself: binary cross-entropy from logits (`lstm_np.losses`)."""
+    """K labels, each 0 or 1 by itself (multi-label): binary cross-entropy from logits (`lstm_np.losses`)."""
 
     def __init__(self, config: Mapping[str, Any], size: int, backend: Backend) -> None:
         super().__init__(config, size, backend)
@@ -304,7 +317,7 @@ class Labels(Head):
             raise OptionError(f"class_weights are {len(given)} numbers, for {size} labels")
         self._positive = None if given is None else backend.from_host(np.array(given, self.dtype))
 
-    def read(self, y: Any, N: int, T: int, real: Real | None) -> np.ndarray:
+    def read(self, y: Any, N: int, T: int, real: Real | None, *, whole: bool = True) -> np.ndarray:
         """As `Head.read`: (N, K) or (N, T, K), integers, or numbers from 0 to 1."""
         K, host, place = self.size, self._array(y, N, T, real), self._place(N, T)
         mask = self._real(N, T, real)
@@ -316,13 +329,12 @@ class Labels(Head):
         counted = counted if mask is None else counted & mask[..., None]
         own = host[counted]
         if not ((own >= 0) & (own <= 1)).all():
-            raise ValueError(
-                f"{self.called} must be 0 or 1 (or between, of a probability), found {own.min()} ... {own.max()}"
-            )
+            found = f"{self.called} must be 0 or 1 (or between, of a probability), found {own.min()} ... {own.max()}"
+            raise ValueError(found + _ignoring(own, self.ignored))
         return host if mask is None else np.where(mask[..., None], host, 0)
 
     def enter(self, host: np.ndarray, T: int, real: Real | None, weights: np.ndarray | None) -> Targets:
-        """As `Head.enter`; each label of each sequence or step is an answer."""
+        """As `Head.enter`; each label for each sequence or step is an answer."""
         put, B = self.backend.from_host, len(host)
         mask = self._real(B, T, real)
         counted = np.ones(host.shape, bool) if self.ignored is None else host != self.ignored
@@ -362,6 +374,12 @@ class Labels(Head):
         return np.where(np.isnan(probabilities), NO_LABEL, found) if self.per_step else found
 
 
+def _ignoring(labels: np.ndarray, ignored: int | None) -> str:
+    """What to say of labels that PyTorch ignores by default, where nothing is ignored here."""
+    there = ignored is None and (labels == IGNORED_BY_PYTORCH).any()
+    return f"; labels of {IGNORED_BY_PYTORCH} count nothing with ignored_label={IGNORED_BY_PYTORCH}" if there else ""
+
+
 # ---- numbers
 
 
@@ -383,7 +401,7 @@ class Numbers(Head):
     called = "y"
     letter = "M"
     monitored_second = RegressionMetrics.second
-    monitored = ("loss", "mean_squared_error", "mean_absolute_error", "r2")
+    monitored = names_of_means(RegressionMetrics)
 
     def __init__(self, config: Mapping[str, Any], size: int, backend: Backend) -> None:
         super().__init__(config, size, backend)
@@ -391,7 +409,7 @@ class Numbers(Head):
         functions: Mapping[str, Callable[..., Any]] = losses.ERRORS
         self._function, self._settings = functions[self.name], settings
 
-    def read(self, y: Any, N: int, T: int, real: Real | None) -> np.ndarray:
+    def read(self, y: Any, N: int, T: int, real: Real | None, *, whole: bool = True) -> np.ndarray:
         """As `Head.read`: floating-point numbers (N, M) or (N, T, M)."""
         M, host, place = self.size, self._array(y, N, T, real), self._place(N, T)
         host = host[..., None] if M == 1 and host.shape == place else host

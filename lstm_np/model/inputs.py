@@ -139,23 +139,23 @@ class SequenceInputs:
             raise ValueError(f"{of}{error}") from None
         return DataSet(x, targets, real, own_weights)
 
-    def _enter_targets(self, y: Any, B: int, T: int, real: Real | None = None, weights: Any = None) -> Targets:
-        """Targets of a batch on the backend, checked."""
+    def _enter_targets(
+        self, y: Any, B: int, T: int, real: Real | None = None, weights: Any = None, *, whole: bool = False
+    ) -> Targets:
+        """Targets of a batch on the backend, checked; `whole`: it is all the data there are."""
+        if real is not None:
+            check(real, B, T)
         own_weights = self.head.read_weights(weights, B, T)
-        return self.head.enter(self.head.read(y, B, T, real), T, real, own_weights)
+        return self.head.enter(self.head.read(y, B, T, real, whole=whole), T, real, own_weights)
 
     def _enter_target(self, target: Any, B: int) -> Array:
         """Integers (B,) on the backend from an output for all samples (a class), or one for each, checked."""
         K, found = self.head.size, np.asarray(self.backend.to_host(target))
         chosen = np.full(B, found) if found.ndim == 0 else found
         if chosen.shape != (B,) or chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= K:
-            raise ValueError(f"target must be a class, 0 ... {K - 1}, or one for each of {B} samples; found {target!r}")
+            what = "a class" if self.head.classifies else "an output"
+            raise ValueError(f"target must be {what}, 0 ... {K - 1}, or one for each of {B} samples; found {target!r}")
         return self.backend.from_host(chosen.astype(np.int64))
-
-    def _enter_batch(self, batch: tuple[Array, ...]) -> TrainingBatch:
-        """A batch (x, targets), with lengths or a mask, with weights, or a `TrainingBatch`, entered; the values of x
-        are not looked at."""
-        raise NotImplementedError
 
 
 def parts_of(array: np.ndarray, real: Real | None, T: int) -> list[np.ndarray]:

@@ -55,6 +55,7 @@ class Network(SequenceInputs):
         self.backend = get_backend(values.pop("backend"))
         self.config: dict[str, Any] = values
         self.input_size, self.dtype, self.read_out = values["input_size"], values["dtype"], values["read_out"]
+        options.warn_if_no_error_is_cut(values)
         self.head = self._make_head(values)
         self.stateful: bool = values["stateful"]
         if self.stateful and values["bidirectional"]:
@@ -275,7 +276,7 @@ class Network(SequenceInputs):
     ) -> Trace:
         """Every value of the pass over x (B, T, D), and its gradient: see `lstm_np.trace`.
 
-        labels are targets of any kind that the model takes; target is one of its outputs, the sum of the steps' where
+        labels are targets of any kind that the model takes; target is one of its outputs, the sum over the steps where
         each step has outputs.
 
         >>> lstm_np.SequenceClassifier(3, 5, 2).trace(np.ones((4, 6, 3)), [0, 1, 1, 0]).value("c").shape
@@ -286,7 +287,7 @@ class Network(SequenceInputs):
         x, real = read(x, lengths, mask, self.backend.to_host)
         x, packing = self._enter_real(x, real)
         xp, to_host, (_, T, B) = self.backend.xp, self.backend.to_host, x.shape
-        truth = None if labels is None else self._enter_targets(labels, B, T, real)
+        truth = None if labels is None else self._enter_targets(labels, B, T, real, whole=True)
         wanted = None if target is None else self._enter_target(target, B)
         holds = self.read_holds(hold)
         outputs, h, cache = self.run(x, packing=packing, dropout_key=dropout_key, holds=holds, trace=True)
@@ -301,9 +302,8 @@ class Network(SequenceInputs):
             recorded.add("probabilities", probabilities)
         if truth is not None:
             loss, doutputs, *_ = self.head.loss(xp, outputs, truth)
-            recorded.about.update(
-                loss=to_host(loss).item(), gradients_of="loss", classes=to_host(truth.values).tolist()
-            )
+            batch_first = to_host(truth.values).T  # (B, ...)
+            recorded.about.update(loss=to_host(loss).item(), gradients_of="loss", classes=batch_first.tolist())
         elif wanted is not None:
             doutputs = one_hot(xp, wanted, self.head.size).astype(self.dtype)
             if self.head.per_step:

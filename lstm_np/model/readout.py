@@ -5,7 +5,7 @@
     mean, max     of y over the steps that a sequence has                     (F, B)
     each_step     y at every step                                             (F, T, B)
 
-F is H, or 2H of two directions.  The final states are no outputs and are read in `lstm_np.model.sequence`; all else is
+F is H, or 2H of two directions.  The final states are no outputs and are read in `lstm_np.model.network`; all else is
 a function of the outputs y (F, T, B), which are 0 at steps that a sequence does not have.  Of a sequence without steps
 0 is read.  Where a maximum is reached at several steps it is read, and followed back, at the first of them.
 """

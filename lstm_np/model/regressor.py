@@ -1,4 +1,4 @@
-"""The regressor: numbers of sequences, or of their steps."""
+"""The regressor: numbers for sequences, or for each of their steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from lstm_np.options import Dtype
 
 @options.documented
 class SequenceRegressor(SequenceModel):
-    """A model that predicts M numbers of a sequence (T, D): recurrent layers and a dense read-out.
+    """A model that predicts M numbers for a sequence (T, D): recurrent layers and a dense read-out.
 
     params, position, config, notes   as for `SequenceClassifier`; "readout.W" is (M, H), "readout.b" (M,)
 
-    With read_out="each_step" each step of a sequence has numbers of its own: `fit` says how targets are passed.
+    With read_out="each_step" each step of a sequence has numbers of its own; "mean" and "max" are pooling over time.
+    `fit` says how targets are passed.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.standard_normal((200, 5, 3))
@@ -87,7 +88,7 @@ class SequenceRegressor(SequenceModel):
     def predict(
         self, x: Array, *, lengths: Any = None, mask: Any = None, batch_size: int = 512, resets: Array | None = None
     ) -> Any:
-        """The numbers of each sequence, a NumPy array (N, M), from x (N, T, D) or a list of arrays (T_i, D).
+        """The numbers for each sequence, a NumPy array (N, M), from x (N, T, D) or a list of arrays (T_i, D).
 
         A model that reads each step gives (N, T, M), NaN at steps that a sequence does not have, or, where x is a list,
         a list of arrays (T_i, M).

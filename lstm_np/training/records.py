@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lstm_np.data import Dataset
 from lstm_np.loop import Epoch, Position
-from lstm_np.metrics import AnyMetrics, Metrics, RegressionMetrics
+from lstm_np.metrics import AnyMetrics, Metrics, RegressionMetrics, names_of_means
 from lstm_np.training.own_data import OwnData
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.recipes.settings import TrainSettings
@@ -104,8 +104,11 @@ class Best:
         return cls.candidate(record, "")
 
     def beats(self, other: Best | None) -> bool:
-        """Whether this one is better than the other; on a tie the earlier one is kept."""
-        return other is None or (self.by == other.by and self.score > other.score)
+        """Whether this one is better than the other, or the other of an epoch in which nothing counted; on a tie the
+        earlier one is kept."""
+        if other is None or math.isnan(other.score):
+            return True
+        return self.by == other.by and self.score > other.score
 
 
 class BestSoFar:
@@ -192,7 +195,7 @@ class Outcome:
 
 def metrics_row(prefix: str, metrics: AnyMetrics | None, kind: type[AnyMetrics] = Metrics) -> dict[str, float | None]:
     """{"test_loss": ..., "test_accuracy": ...}, and the like of another kind; None where nothing was measured."""
-    names = ("loss", "accuracy") if kind is Metrics else ("loss", "mean_squared_error", "mean_absolute_error", "r2")
+    names = names_of_means(kind)
     measured = metrics is not None and metrics.count > 0
     values = [getattr(metrics, name) if measured else None for name in names]
     return {

@@ -94,6 +94,17 @@ def test_time_first(real):
     assert y.shape == (T, 2, 2 * H)
 
 
+@pytest.mark.parametrize("equal", [True, False], ids=["equal lengths", "unequal lengths"])
+def test_a_list_is_of_sequences_in_a_time_first_layer_too(equal):
+    layer, x = made(batch_first=False), np.random.default_rng(2).standard_normal((B, 6, D))
+    lengths = np.full(B, 6) if equal else np.array([6, 3, 4, 1, 2])
+    listed = [row[:n] for row, n in zip(x, lengths, strict=True)]
+    y, (h, _) = layer(listed)
+    expected, (expected_h, _) = layer(x.swapaxes(0, 1), lengths=lengths)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(h, expected_h)
+
+
 @pytest.mark.parametrize("kernel", ["auto", "reference"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_reverse_alone_is_the_second_direction(cell, kernel):

@@ -237,6 +237,9 @@ def test_the_best_epoch():
     assert (better.by, better.epoch) == ("validation accuracy", 2)
     assert Best.candidate(record(3, 0.5), "test").beats(Best.candidate(record(2, 0.9), "test"))  # a smaller loss
     assert Best.candidate(record(1), "test").by == "training loss"
+    nothing = Best(1, "training loss", float("nan"))
+    assert better.beats(nothing)
+    assert not nothing.beats(better)
 
 
 # ------------------------------------------------------------------------------------------------------------ drawings
