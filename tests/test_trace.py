@@ -549,7 +549,10 @@ def test_other_bad_arguments():
         lstm_np.trace(model, x[0], labels)
     with pytest.raises(ValueError, match=r"labels must be 0 \.\.\. 2"):
         lstm_np.trace(model, x, labels + 3)
-    with pytest.raises(TypeError, match=r"takes a SequenceClassifier, found LSTM; a layer is traced by layer\.forward"):
+    with pytest.raises(
+        TypeError,
+        match=r"takes a SequenceClassifier or SequenceRegressor, found LSTM; a layer is traced by layer\.forward",
+    ):
         lstm_np.trace(model.recurrent, x)
 
 

@@ -97,7 +97,8 @@ class Batches:
                 check(real, *sequences.shape[:2])
             except ValueError as error:
                 raise DatasetError(str(error)) from None
-        targets, own_weights = _targets_of(labels, weights, *sequences.shape[:2], real)
+        N, T, _ = sequences.shape
+        targets, own_weights = _targets_of(labels, weights, N, T, real)
         if bucket is not None:
             if isinstance(bucket, bool) or not isinstance(bucket, (int, np.integer)) or bucket < 1:
                 raise DatasetError(f"found bucket {bucket!r}, expected a number of batches, at least 1, or None")
