@@ -95,7 +95,7 @@ def ours(setup: Setup, say: Say) -> dict[str, Any]:
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    return {"losses": losses, "bits": bits, "seconds": history[-1].seconds * setup.epochs,
+    return {"losses": losses, "bits": bits, "seconds": sum(record.seconds for record in history),
             "parameters": int(model.params.flat.size)}  # fmt: skip
 
 
@@ -296,7 +296,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "train_characters": train.length * train.batch_size, "versions": {"torch": machine.version_of("torch")},
         "held_out_characters": held_out.length * held_out.batch_size,
     }  # fmt: skip
-    document = {**machine.header(KIND, arguments.threads), **about, "contestants": _kept(about, arguments.out)}
+    document = {
+        **machine.header(KIND, arguments.threads),
+        **about,
+        "contestants": _kept(about, arguments.threads, arguments.out),
+    }
     for name, trainer in CONTESTANTS.items():
         if name == "torch" and importlib.util.find_spec("torch") is None:
             continue
@@ -314,14 +318,15 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def _kept(about: dict[str, Any], folder: str | None) -> dict[str, Any]:
-    """What a result file of the same text and settings has by now."""
+def _kept(about: dict[str, Any], threads: int, folder: str | None) -> dict[str, Any]:
+    """What a result file of the same text, settings, threads and engine has by now."""
     try:
         found = results.read(KIND, folder)
     except results.ResultError:
         return {}
-    plain = json.loads(json.dumps(about))
-    return dict(found["contestants"]) if all(found.get(name) == value for name, value in plain.items()) else {}
+    plain = {**json.loads(json.dumps(about)), "threads": threads}
+    same = all(found.get(name) == value for name, value in plain.items()) and machine.unchanged(found["commit"])
+    return dict(found["contestants"]) if same else {}
 
 
 def _apart(contestants: dict[str, Any]) -> float | None:

@@ -33,7 +33,9 @@ def make_parser() -> Parser:
     parser.add_argument("--minutes", type=float, help="stop after so many; the same command goes on where it stopped")
     parser.add_argument("--peer", choices=("torch", "none"), default="torch", help="beside whom (default torch)")
     parser.add_argument("--threads", type=at_least_one, default=2, help="CPU cores for everybody (default 2)")
-    parser.add_argument("--out", help="folder for tasks.json (default: benchmarks/results)")
+    parser.add_argument(
+        "--out", help="folder for tasks.json (default: benchmarks/results; with --small that of --work)"
+    )
     parser.add_argument("--work", default="tasks-work", help="folder for checkpoints (default: tasks-work)")
     parser.add_argument("--data-dir", help="folder with the four MNIST files (default: as lstm_np.train finds them)")
     parser.add_argument("--small", action="store_true", help="sizes that take moments: does everything run?")
@@ -61,6 +63,8 @@ def small(task: Task) -> Task:
 
 
 def _run(names: Sequence[str], arguments: argparse.Namespace) -> int:
+    if arguments.small and arguments.out is None:
+        arguments.out = arguments.work  # results of tiny models are no results
     found = document.read(arguments.out, arguments.threads)
     if arguments.table:
         print("\n".join(document.table(found)))
@@ -86,8 +90,7 @@ def _run(names: Sequence[str], arguments: argparse.Namespace) -> int:
     if missing:
         print(f"{missing} runs are missing or under way; the same command goes on")
         return 128 + interruption.requested if interruption.requested is not None else 1
-    reached = (TASKS[one["task"]].reached(one["value"]) for one in found["results"] if one["task"] in names)
-    return 0 if arguments.small or all(reached) else 1
+    return 0 if arguments.small or all(document.is_reached(found, TASKS[name]) for name in names) else 1
 
 
 def _one(
@@ -102,7 +105,7 @@ def _one(
     trainer = importlib.import_module(f"benchmarks.tasks.{'ours' if system == 'ours' else 'peer'}")
     limit = LIMIT if arguments.small else None
     material = material_of(task, seed, arguments.data_dir, limit)
-    folder = Path(arguments.work) / f"{task.name}-{seed}-{system}"
+    folder = Path(arguments.work) / document.name_of_run(task, seed, system, limit)
     result = trainer.train(task, seed, material, folder, threads=arguments.threads, stop=stop, say=say)
     if result is None:
         return False

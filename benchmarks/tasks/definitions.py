@@ -26,6 +26,7 @@ from lstm_np.data import Batches, Dataset, load_dataset, sequence_view
 SYMBOLS, COPIED, DELAY, IGNORED = 8, 10, 50, -1
 CLASSES = 10  # digits
 STEPS = 100  # of an epoch of a task whose sequences are drawn for every step
+NEAR = 0.005  # how far our mean may be from PyTorch's in the same setting
 TESTED = 2000  # drawn sequences that the result is measured on
 
 
@@ -37,7 +38,7 @@ class Task:
     steps         time steps (T)
     epochs        passes over MNIST, or times STEPS steps
     learning_rate at its highest, after `warmup` steps; then it falls along a cosine
-    forget_bias   its initial value; None: that of chrono initialization, see `remember`
+    forget_bias   its initial value; None: that of chrono initialization, see `chrono_initialization`
     metric        what is measured, a name of the metrics
     bound         what has to be reached: at least, or where `less` below
     peer          whether PyTorch is trained as well
@@ -82,12 +83,12 @@ class Task:
         else:
             model = lstm_np.SequenceClassifier(self.features, self.hidden_size, CLASSES, **settings)
         if self.forget_bias is None:
-            remember(model, self.steps, seed)
+            chrono_initialization(model, self.steps, seed)
         return model
 
 
-def remember(model: Any, longest: int, seed: int) -> None:
-    """Chrono initialization of one LSTM layer: its units forget over times of up to `longest` steps, evenly spread.
+def chrono_initialization(model: Any, longest: int, seed: int) -> None:
+    """Biases of one LSTM layer with which its units forget over times of up to `longest` steps, evenly spread.
 
     b_f = log u with u uniform in 1 ... longest - 1, and b_i = -b_f.
     Source: Tallec and Ollivier, "Can recurrent neural networks warp time?", ICLR 2018.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +54,6 @@ def train(
         return spent + time.perf_counter() - began
 
     def save() -> None:
-        import io
-
         content = io.BytesIO()
         kept = {"number": number, "losses": losses, "spent": seconds(), "sum": summed, "count": counted}
         torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), **kept}, content)

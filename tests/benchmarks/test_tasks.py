@@ -118,6 +118,20 @@ def test_every_task_runs_and_is_written_at_once(mnist, tmp_path, capsys):  # noq
     assert "runs are missing or under way; the same command goes on" in capsys.readouterr().out
 
 
+def test_another_setting_is_another_run(mnist, tmp_path, monkeypatch):  # noqa: F811
+    """The checkpoint of a run with other settings is not what a run goes on from."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["pixels", "--small", "--seeds", "1", "--threads", "1", "--data-dir", str(mnist), "--peer", "none"]
+    assert main(flags) == 0
+    first = json.loads((tmp_path / "tasks-work" / "tasks.json").read_text())["results"][0]
+    monkeypatch.setitem(TASKS, "pixels", replace(PIXELS, learning_rate=0.01))
+    assert main(flags) == 0
+    second = json.loads((tmp_path / "tasks-work" / "tasks.json").read_text())["results"][0]
+    assert second["settings"]["learning_rate"] == 0.01
+    assert second["losses"] != first["losses"]
+    assert main([*flags[:-1], "none", "--threads", "2"]) == 2  # those results are of one thread
+
+
 def test_what_results_say(capsys, tmp_path):
     def result(task, seed, system, value, **settings):
         return {"task": task.name, "seed": seed, "system": system, "value": value, "seconds": 90.0, "steps": 2500,
@@ -130,8 +144,11 @@ def test_what_results_say(capsys, tmp_path):
     assert document.verdicts(found, ["adding", "copy", "pixels"]) == [
         "adding: 1 of 1 seeds reach mean squared error < 0.01",
         "copy: no result yet",
-        "pixels: 1 of 2 seeds reach accuracy >= 0.96; the mean is -0.0020 from PyTorch's",
+        "pixels: 1 of 2 seeds reach accuracy >= 0.96; the mean is -0.0020 from PyTorch's (at most 0.005 wanted)",
     ]
+    assert [document.is_reached(found, task) for task in (ADDING, PIXELS)] == [True, False]
+    near, far = ({"results": [result(PIXELS, 1, "ours", 0.97), result(PIXELS, 1, "torch", of)]} for of in (0.966, 0.98))
+    assert [document.is_reached(one, PIXELS) for one in (near, far)] == [True, False]
     assert document.table(found)[2:] == [
         "| adding problem, T = 200 | lstm_np | 64, 64, 2,500 | mean squared error < 0.01 | 0.0020 | **0.0020** | 1.5 |",
         "| MNIST by pixels, 14x14 | lstm_np | 96, 128, 2,500 | accuracy >= 0.96 | 0.9700, 0.9500 | **0.9600** | 1.5 |",
