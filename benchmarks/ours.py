@@ -39,12 +39,12 @@ class Ours(Contestant):
         """Versions and settings."""
         return {
             "versions": {"lstm_np": lstm_np.__version__, "numpy": np.__version__},
-            "settings": f"kernel {self.kernel}, threads {self.threads}, batches feature-major as `Batches` yields them",
+            "settings": f"kernel {self.kernel}, threads {self.threads}, batches as `Batches` yields them",
             "from": lstm_np.__file__,
         }
 
     def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
-        """A model, its training step, and batches as views of (D, T, B)."""
+        """A model, its training step, and batches as `Batches` yields them: views of (D, T, B) but with lengths."""
         backend = lstm_np.get_backend("numpy", threads=self.threads)
         self.mode, self.number = case.mode, 0
         if case.mode == "stream":
@@ -54,7 +54,7 @@ class Ours(Contestant):
         form, eps = adam
         optimizer = lstm_np.Adam(self.model.params, LEARNING_RATE, form=form, eps=eps)
         self.train_step = self.model.training_steps(optimizer).step
-        self.batches = [(np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), *more) for x, *more in batches]
+        self.batches = [tuple(batch) if case.lengths else _feature_major(*batch) for batch in batches]
 
     def _build_stream(self, case: Case, weights: Weights, batches: list[Batch], backend: lstm_np.Backend) -> None:
         self.layer = lstm_np.LSTM(case.D, case.H, kernel=self.kernel, backend=backend)
@@ -91,6 +91,10 @@ class Ours(Contestant):
     def _logits(self, batch: int) -> np.ndarray:
         x, _, *lengths = self.batches[batch]
         return self.model.logits(x, lengths=lengths[0]) if lengths else self.model.logits(x)
+
+
+def _feature_major(x: np.ndarray, *more: np.ndarray) -> Batch:
+    return np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0), *more
 
 
 class Reference(Ours):

@@ -27,7 +27,8 @@ class Batches:
     Each batch is `(x, labels)`: x (B, T, D) of `dtype`, the sequences times `scale`, and labels (B, ...), int64 or, of
     floating-point numbers, their own dtype.  Targets for each step are (N, T, ...), or a list of arrays (T_i, ...) with
     one for each step that the sequence has, and are 0 at the others.  x is a transposed view of a C-contiguous
-    feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs nothing.
+    feature-major array: `x.transpose(2, 1, 0)` is contiguous (D, T, B) and costs nothing.  Where sequences have unequal
+    lengths x is contiguous itself, since layers sort the samples by length.
 
     Each batch has arrays of its own; with `reuse=True`, which is faster, **the next batch overwrites them**.
 
@@ -227,7 +228,7 @@ class Batches:
 
     def _batch(self, indices: np.ndarray | slice) -> tuple[Any, ...]:
         size = indices.stop - indices.start if isinstance(indices, slice) else len(indices)
-        gathered, feature_major, labels = self._buffers.get(size) or self._new_buffers(size)
+        gathered, x, labels = self._buffers.get(size) or self._new_buffers(size)
         if isinstance(indices, slice):
             gathered = self._rows[indices]
             np.copyto(labels, self._labels[indices])
@@ -235,19 +236,21 @@ class Batches:
             # mode="clip" because "raise" gathers into a hidden copy first; a permutation is never out of range.
             np.take(self._rows, indices, axis=0, out=gathered, mode="clip")
             np.take(self._labels, indices, axis=0, out=labels, mode="clip")
-        turned = gathered.transpose(1, 2, 0) if self._turned else gathered.transpose(2, 1, 0)
-        np.multiply(turned, self.scale, out=feature_major, casting="same_kind")
-        x = feature_major.transpose(2, 1, 0)
+        np.multiply(gathered.transpose(0, 2, 1) if self._turned else gathered, self.scale, out=x, casting="same_kind")
         if self.weights is not None:
             return x, labels, None if self.real is None else self.real[indices], self.weights[indices]
         return (x, labels) if self.real is None else (x, labels, self.real[indices])
 
     def _new_buffers(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gathered rows, feature-major x and labels for batches of this size: the whole ones, or the short last one."""
+        """Gathered rows, x and labels for batches of this size: the whole ones, or the short last one."""
         time, features = self._sizes[::-1] if self._turned else self._sizes
+        if self.real is None:
+            x = np.empty((features, time, size), self.dtype).transpose(2, 1, 0)
+        else:
+            x = np.empty((size, time, features), self.dtype)
         buffers = (
             np.empty((size, *self._sizes), self._rows.dtype),
-            np.empty((features, time, size), self.dtype),
+            x,
             np.empty((size, *self._labels.shape[1:]), self._labels.dtype),
         )
         if self.reuse:

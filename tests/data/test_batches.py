@@ -45,6 +45,17 @@ def test_x_holds_the_scaled_samples_and_is_feature_major(view, order, dtype, ima
     assert count == (4 if order == "tf1" else 5)
 
 
+@pytest.mark.parametrize("view", ["rows", "columns"])
+@pytest.mark.parametrize("order", ["shuffle", "sequential"])
+def test_with_lengths_x_holds_the_scaled_samples_and_is_contiguous(view, order):
+    sequences = sequence_view(IMAGES, view)
+    lengths = np.arange(len(sequences)) % sequences.shape[1] + 1
+    for x, labels, found in batches(images=sequences, scale=1 / 255, order=order, lengths=lengths, reuse=True).epoch(0):
+        np.testing.assert_array_equal(x, (sequences[labels] * np.float32(1 / 255)).astype("float32"))
+        np.testing.assert_array_equal(found, lengths[labels])
+        assert x.flags.c_contiguous
+
+
 @pytest.mark.parametrize(
     ("arguments", "sizes"),
     [({}, (5, 3)), ({"batch_size": 23}, (23,)), ({"batch_size": 40}, (23,)), ({"drop_last": True}, (5,)),

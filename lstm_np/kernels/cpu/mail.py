@@ -42,6 +42,19 @@ def _shapes_of_single(job: Job) -> Shapes:
     return shapes if job.packed else shapes | shapes_of_parameters(job)
 
 
+def lies_by_samples(x: Array) -> bool:
+    """Whether the features of a step of x (D, T, b) lie side by side, as in an array (b, T, D)."""
+    return x.strides[0] == x.itemsize
+
+
+def by_samples(x: Array) -> Array:
+    """The memory of x (D, T, b) as another array of this shape, in which the features of a step lie side by side.
+
+    What is to be transposed is copied as it lies, and transposed by whoever computes the part.
+    """
+    return x.reshape(x.shape[::-1]).transpose()
+
+
 class States(NamedTuple):
     """The arrays of states: before the first step and after the last, and of the gradients after and before."""
 

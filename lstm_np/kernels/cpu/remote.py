@@ -126,7 +126,7 @@ class RemotePart:
         shapes = mail.shapes_of_part(job)
         self._memory = SharedMemory(mail.size(shapes, job))
         self._mail = mail.arrays(self._memory.mapping, shapes, job)
-        self._states = mail.States.of(job, self._mail)
+        self._states, self._x = mail.States.of(job, self._mail), self._mail["x"]
         self._shareable = self._memory.shareable and (weights is None or weights.memory.shareable)
         self._first = False  # whether the request under way is the worker's first about this part
         self._worker: Worker | None = None  # who has been asked, and the number of the request
@@ -144,14 +144,17 @@ class RemotePart:
     ) -> None:
         """Ask a worker, if there is one that can be asked; `same`: the parameters are those of the pass before."""
         self._kept_by = None
-        self._write(x=given.x, lengths=given.lengths)
+        by_samples = mail.lies_by_samples(given.x)
+        self._x = mail.by_samples(self._mail["x"]) if by_samples else self._mail["x"]
+        self._x[...] = given.x
+        self._write(lengths=given.lengths)
         _copy(given.state, self._states.initial)
         if not same:
             self._packed_in = None
         pack = worker is None or self._packed_in is not worker
         if worker is not None and pack and not self.job.packed:
             self._write(**params)
-        self._ask(worker, "forward", {"sequence": sequence, "pack": pack})
+        self._ask(worker, "forward", {"sequence": sequence, "pack": pack, "by_samples": by_samples})
 
     def finish_forward(self, params: Params, wanted: Outputs, own_seconds: float) -> None:
         """Wait a little, and compute it here if need be."""
@@ -212,7 +215,7 @@ class RemotePart:
     # ---- what both do
 
     def _inputs(self) -> Inputs:
-        return Inputs(self._mail["x"], self._states.initial, self._mail.get("lengths"))
+        return Inputs(self._x, self._states.initial, self._mail.get("lengths"))
 
     def _write(self, **arrays: Array | None) -> None:
         for name, array in arrays.items():

@@ -75,12 +75,15 @@ class PartServer:
         getattr(weights, request.arguments["do"])(arrays, their_gates(weights.job))
 
     def forward(self, request: Request) -> None:
-        """A forward pass; "sequence": whether y is wanted, "pack": whether the parameters may have changed."""
+        """A forward pass; "sequence": whether y is wanted, "pack": whether the parameters may have changed,
+        "by_samples": how x lies.
+        """
         part, arrays, states = self._open_part(request)
         y = arrays["y"] if request.arguments["sequence"] else None
         part.overtaken = request.overtaken
-        given, pack = Inputs(arrays["x"], states.initial, arrays.get("lengths")), request.arguments["pack"]
-        part.forward(arrays, given, Outputs(y, states.final), packed=not pack)
+        x = mail.by_samples(arrays["x"]) if request.arguments["by_samples"] else arrays["x"]
+        given = Inputs(x, states.initial, arrays.get("lengths"))
+        part.forward(arrays, given, Outputs(y, states.final), packed=not request.arguments["pack"])
 
     def backward(self, request: Request) -> None:
         """The backward pass after it; "dy": whether it is given, "dx" and "state": whether those are wanted."""
