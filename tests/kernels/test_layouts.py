@@ -6,7 +6,7 @@ import pytest
 from lstm_np.backends import get_backend
 from lstm_np.cells import get_cell
 from lstm_np.kernels import Cut, LayerSpec
-from lstm_np.kernels.cpu import buffers, cut, fused, remote, rows
+from lstm_np.kernels.cpu import buffers, cut, fused, mail, remote, rows
 from lstm_np.kernels.cpu.columns import product_of
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
 from lstm_np.kernels.cpu.rows import block_of_units
@@ -29,7 +29,7 @@ SIZES = [
     (4, 72, 1, 3, False),
     (6, 100, 20, 24, True),
     (2, 192, 5, 16, True),
-    (9, 67, 6, 5, True),  # no block divides 67
+    (9, 61, 6, 5, True),  # too few units for blocks
     (5, 40, 7, 30, True),
 ]
 LAYOUTS = {1: "sample", 2: "rows", 7: "rows", 3: "rows", 24: "rows", 16: "rows", 5: "columns", 30: "columns"}
@@ -82,12 +82,19 @@ def one_part_a_core(monkeypatch):
     monkeypatch.setattr(cut, "share_out", share_out)
 
 
+@pytest.fixture
+def blas_that_packs_large_products(monkeypatch):
+    """As on a processor with AVX-512, whichever this is."""
+    for module in (buffers, rows):
+        monkeypatch.setattr(module, "unpacked_product_limit", lambda: 1_000_000)
+
+
 @every_cell
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
 def test_every_layout_agrees_with_the_reference(kernel_type, sizes, cell):
     D, H, _, B, bias = sizes
-    assert choose_layout(H, D + bias + H, B)[0] == LAYOUTS[B]
+    assert choose_layout(H, D + bias + H, B, training=True)[0] == LAYOUTS[B]
     assert_close(results(kernel_type, sizes, cell=cell), results(ReferenceKernel, sizes, cell=cell), 1e-12)
     if cell != KINKED:
         found, expected = (results(kind, sizes, cell=cell, dtype="float32") for kind in (kernel_type, ReferenceKernel))
@@ -158,9 +165,66 @@ def test_gradients_are_written_where_the_caller_wants_them_if_anywhere(sizes, ce
         assert np.array_equal(some[name], array)
 
 
-@pytest.mark.parametrize(("H", "block"), [(64, 64), (128, 64), (96, 48), (100, 50), (72, 36), (67, 0), (12, 0)])
-def test_a_block_divides_the_units_in_whole_tiles_if_it_can(H, block):
-    assert block_of_units(H, 5 + H, 4) == block
+BLOCKS = [  # H, samples, block
+    (64, 4, 64), (128, 4, 64), (96, 4, 96), (192, 4, 96), (160, 4, 32), (100, 4, 100), (80, 4, 80), (67, 4, 67),
+    (12, 4, 0), (96, 64, 96), (256, 64, 32), (200, 24, 100), (200, 64, 40), (512, 64, 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("H", "samples", "block"), BLOCKS)
+def test_a_block_divides_the_units_in_whole_registers_if_it_can(H, samples, block, blas_that_packs_large_products):
+    assert block_of_units(H, 29 + H, samples) == block
+
+
+@every_cell
+@pytest.mark.parametrize("sizes", [(5, 64, 13, 40, True), (40, 96, 9, 130, True), (3, 64, 4, 66, False)], ids=str)
+@pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_samples_are_rows_in_training(
+    sizes, kernel_type, cell, threads, one_part_a_core, blas_that_packs_large_products
+):
+    D, H, _, B, bias = sizes
+    K = D + bias + H
+    assert choose_layout(H, K, B, training=True)[0] == "rows"
+    assert choose_layout(H, K, B, training=False)[0] == "columns"
+    found = results(kernel_type, sizes, cell=cell, threads=threads)
+    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    without = results(kernel_type, sizes, cell=cell, threads=threads, with_dy=False)
+    assert_close(without, results(ReferenceKernel, sizes, cell=cell, with_dy=False), 1e-12)
+
+
+@pytest.mark.parametrize("H", [40, 100, 200])
+def test_the_input_gradient_of_columns_step_by_step(H, blas_that_packs_large_products):
+    """As BLAS multiplies a transposed matrix that it need not pack, for each cell's row blocks of W."""
+    for cell in ("lstm", "gru", "gru_reset_before", "rnn"):
+        sizes = (32, H, 7, 32, True)
+        assert choose_layout(H, 33 + H, 32, training=True)[0] == "columns"
+        assert_close(results(NumpyFusedKernel, sizes, cell=cell), results(ReferenceKernel, sizes, cell=cell), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "H", "K"), [(4, 384, 128, 160), (3, 96, 200, 272), (1, 24, 64, 48), (2, 30, 50, 33)]
+)
+def test_products_of_transposed_matrices_in_blocks(count, n, H, K, blas_that_packs_large_products):
+    rng = np.random.default_rng(0)
+    matrices, z = rng.normal(size=(count, n, H)), rng.normal(size=(n, K + 5))[:, 2 : K + 2]
+    around = np.zeros((count, H, K + 7))
+    rows.products_transposed(matrices, z, around[:, :, 3 : K + 3])
+    np.testing.assert_allclose(around[:, :, 3 : K + 3], matrices.swapaxes(1, 2) @ z, atol=1e-12)
+    assert not around[:, :, :3].any()
+    assert not around[:, :, K + 3 :].any()
+
+
+def test_x_may_lie_by_samples_or_by_features(one_part_a_core):
+    """In an array (B, T, D) or (D, T, B): to the bit the same, also where another process reads it."""
+    params, x, state, *_ = draw(5, 20, 9, 40, True)
+    kernel = NumpyFusedKernel(LayerSpec(get_cell("lstm"), 5, 20, True, "float64"), get_backend("numpy", threads=2))
+    expected, _, _ = kernel.forward(params, x, state)
+    by_samples = np.ascontiguousarray(x.transpose()).transpose()
+    assert mail.lies_by_samples(by_samples)
+    assert not mail.lies_by_samples(x)
+    for _ in range(3):
+        assert np.array_equal(kernel.forward(params, by_samples, state)[0], expected)
 
 
 def test_one_block_is_multiplied_as_a_matrix_and_many_as_a_stack():

@@ -11,7 +11,7 @@ import pytest
 
 import lstm_np
 from lstm_np.kernels import Cut
-from lstm_np.kernels.cpu import footprint, part, remote, stack_part
+from lstm_np.kernels.cpu import footprint, part, remote, stack_part, workspace
 from lstm_np.kernels.cpu.buffers import Stack
 from lstm_np.kernels.cpu.stack import MOST
 from tests.kernels.test_numpy_fused import same_bits
@@ -127,6 +127,23 @@ def test_the_bits_are_those_of_the_layers_one_by_one(options, cell):
     assert all(np.isfinite(array).all() for array in expected)
     assert sum(array.any() for array in expected) >= len(expected) - 8  # of a trained initial state some are 0
     assert same_bits(case.one_by_one(), expected)
+
+
+@pytest.mark.usefixtures("shared_team")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_samples_may_be_rows_in_some_layers(cell, bidirectional, monkeypatch):
+    def choose_layout(H, K, b, *_, **__):
+        return ("rows", 32) if H % 32 == 0 else ("columns", 0)
+
+    monkeypatch.setattr(workspace, "choose_layout", choose_layout)
+    for hidden_size in ([64, 96], [20, 64, 33]):
+        case = Case(cell, hidden_size=hidden_size, bidirectional=bidirectional, sizes=(5, 7, 90))
+        layouts = {job.layout for job in case.remote.job.singles}
+        assert layouts == ({"rows"} if 20 not in hidden_size else {"rows", "columns"})
+        expected = undisturbed(case)
+        assert all(np.isfinite(array).all() and array.any() for array in expected)
+        assert same_bits(case.one_by_one(), expected)
 
 
 @pytest.mark.usefixtures("shared_team")

@@ -89,11 +89,21 @@ def ring_length(job: Job, b: int) -> int:
     return min(job.T, max(8, (1 << 15) // (job.K * b)))
 
 
-def block_rows(rows: int, inner: int, columns: int) -> int:
-    """How many rows at a time to multiply (rows, inner) by (inner, columns) so that BLAS need not pack: a divisor."""
+def block_rows(rows: int, inner: int, columns: int, *, transposed: bool = False) -> int:
+    """How many rows at a time to multiply (rows, inner) by (inner, columns) so that BLAS need not pack: a divisor.
+
+    transposed  whether the former matrix is a view of a transposed one; then multiples of 8 are the faster ones
+    """
     most = unpacked_product_limit() // (inner * columns)
     fitting = [n for n in range(4, min(most, rows) + 1) if rows % n == 0]
-    return fitting[-1] if fitting and columns > 1 else rows
+    if columns == 1 or not fitting:
+        return rows
+    return max(fitting, key=lambda n: (transposed and n % 8 == 0, n))
+
+
+def needs_no_packing(rows: int, inner: int, columns: int) -> bool:
+    """Whether BLAS multiplies (rows, inner) by (inner, columns) straight from memory."""
+    return rows * inner * columns <= unpacked_product_limit()
 
 
 def inner_parts(rows: int, inner: int, columns: int) -> int:
@@ -164,7 +174,7 @@ class Job(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The shape of a part that goes through the layers of a stack, samples as columns.
+    """The shape of a part that goes through the layers of a stack.
 
     singles     of each layer and direction, in order; T, b, dtype and `keep` are the same for all
     directions  of every layer: whether each reads a sequence from its end

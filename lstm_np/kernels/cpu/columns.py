@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from lstm_np.kernels.cpu.buffers import (
     block_rows,
     in_blocks,
     inner_parts,
+    needs_no_packing,
     ring_length,
     round_up,
     rows_of_steps,
@@ -27,6 +29,8 @@ from lstm_np.kernels.cpu.buffers import (
 
 MANY_UNITS = 512  # from here on strips are narrow
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
+WIDEST_TILE = 128  # columns of U that are transposed together
+LONGEST_COLUMN = 1024  # values that a product of a transposed matrix adds up as fast as those of any other
 
 
 def widest(H: int) -> int:
@@ -66,14 +70,27 @@ class Weights(buffers.Weights):
         self.backward = transposed(params["U"], self._widest, self._transposed)
 
 
+def stays_as_it_is(values: int, columns: int) -> bool:
+    """Whether products with so many columns read the transpose of a matrix of so many values where that lies."""
+    return columns <= 32 and values < LARGE
+
+
 def transposed(U: Array, columns: int, room: Array) -> Array:
     """The transpose, for products with `columns` columns: a copy in `room` where the products repay it, else a view.
 
-    The copy goes by one cache line of columns at a time, which NumPy's own does not.
+    The copy is a product with the identity where H allows it, since BLAS moves tiles faster than NumPy does (the price:
+    a weight that is not finite makes its neighbours NaN); else it goes by one cache line of columns at a time.
     """
-    if columns <= 32 and U.size < LARGE:
+    if stays_as_it_is(U.size, columns):
         return U.T
-    for start in range(0, U.shape[0], TILE):
+    rows, H = U.shape
+    block = math.gcd(H, WIDEST_TILE)
+    if block % TILE == 0:
+        tiles = U.reshape(rows // TILE, TILE, H // block, block).transpose(0, 2, 3, 1)
+        to = room.reshape(H // block, block, rows // TILE, TILE).transpose(2, 0, 1, 3)
+        np.matmul(tiles, np.eye(TILE, dtype=U.dtype), to)
+        return room
+    for start in range(0, rows, TILE):
         room[:, start : start + TILE] = U[start : start + TILE].T
     return room
 
@@ -185,7 +202,8 @@ class Scratch(Products, buffers.Scratch):
         self.allocate(job, (H, b), widest, new)
         self._reading, steps = of.reading * H, self.chunk * b
         self._parts = inner_parts(H, self._reading, b)
-        self._recurrent_block = block_rows(H, self._reading // self._parts, b)
+        as_it_is = stays_as_it_is(of.gates * H * H, widest)
+        self._recurrent_block = block_rows(H, self._reading // self._parts, b, transposed=as_it_is)
         self._dh_parts = new((self._parts if self._parts > 1 else 0, H, b), dtype)  # of dh
         self._inner_recurrent_block = block_rows(H, H, b)
         self._dh_blocks = in_blocks(self.dh, self._recurrent_block)
@@ -200,6 +218,7 @@ class Scratch(Products, buffers.Scratch):
         self._z_T = aligned((steps, round_up(K)), dtype)  # whose padding stays 0
         self._z_T[:, K:] = 0
         self.s = new((self.chunk if of.inner == "s" else 0, H, b), dtype)
+        self._dx_of_step = new((job.D, b), dtype)
 
     def backward_product(self, weights: buffers.Weights) -> Callable[[Any], None]:
         """From da (G * H, b)."""
@@ -233,8 +252,18 @@ class Scratch(Products, buffers.Scratch):
             np.matmul(da, z_T[:, columns], out[gates.start * H : gates.stop * H, to])
 
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """All steps at once, whose da `weight_gradient` has laid side by side."""
+        """Step by step where that is the faster product, or else all at once, as `weight_gradient` has laid them."""
         gates, (D, steps, b) = len(W), dx.shape
+        block = block_rows(D, gates, b, transposed=True)
+        fast = gates <= LONGEST_COLUMN and block % 8 == 0 and needs_no_packing(block, gates, b)
+        if fast and stays_as_it_is(W.size, b):
+            if self.job.of.inner == "h":
+                self.das[:steps, self.job.of.gates - 1] = self.das[:steps, -1]
+            product, found = product_of(in_blocks(W.T, block)), in_blocks(self._dx_of_step, block)
+            for t in range(steps):
+                product(self.das[t].reshape(-1, b)[:gates], found)
+                dx[:, t] = self._dx_of_step
+            return
         if self.job.of.inner == "h":
             self.da[gates - self.job.H : gates, :steps] = self.da[gates:, :steps]
         dx[...] = (W.T @ self.da[:gates, :steps].reshape(gates, -1)).reshape(D, steps, b)

@@ -48,6 +48,8 @@ def values_of_part(job: Job) -> int:
     scratch = sum(step * H * width for width in widths)
     if job.layout == "columns":
         scratch += sum(chunk * (K + of.blocks * H) * width for width in widths)  # z_T, and da of all steps side by side
+    if job.layout != "sample":
+        scratch += sum((of.gates if job.layout == "rows" else 1) * job.D * width for width in widths)  # dx of a step
     if of.inner == "s":
         scratch += sum(chunk * (K - job.inputs) * width for width in widths)
     kept = (T + 1) * K * b

@@ -24,7 +24,8 @@ Products that BLAS need not pack
 
 What a step reads and writes lies together
     Every block of weights goes through all of a step's operand, so Z_t and da_t are contiguous.  For the weight
-    gradient, one product over some steps, Z_t are copied transposed one below the other, and da_t side by side.
+    gradient, one product over some steps, rows lie as it wants them; of columns Z_t are copied transposed one below the
+    other, and da_t side by side.
 
 Workers
     Columns (samples) are independent, so the batch is cut into one part per core, which goes from the first step to
@@ -39,9 +40,11 @@ Stacks
     (`stack.py`): outputs and their gradients are not copied between processes, and nobody waits between layers.
 
 Three layouts
-    Many samples are columns (`columns.py`), up to 24 are rows (`rows.py`), where the same products run up to twice as
-    fast, and one is multiplied as it is (`sample.py`).  A cell's passes are the same lines for all three.  Rows in
-    several processes read one copy of the weights, packed here, half of it by a worker where it is large.
+    Up to 24 samples are rows (`rows.py`), where products run up to twice as fast as those of columns, and one is
+    multiplied as it is (`sample.py`).  More are rows too in training, below 512 units, if registers divide these: the
+    weight gradient then needs no copies, and BLAS multiplies what it is made of unpacked.  All others are columns
+    (`columns.py`).  A cell's passes are the same lines for all three.  Rows in several processes read one copy of the
+    weights, packed here, half of it by a worker where it is large.
 
 What was measured for each of these, and what was tried and gains nothing, is in docs/cpu-kernel.md.
 

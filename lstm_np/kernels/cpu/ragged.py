@@ -33,7 +33,6 @@ from lstm_np.workers import Overtaken
 
 WIDTHS = {"columns": 8, "rows": 4, "sample": 1}  # a segment has a multiple of so many columns
 FEWEST_STEPS = 4  # of a segment; with fewer the calls around it cost more than the columns that it saves
-WIDEST_ROWS = 64  # samples together, where they are rows
 MOST_ROOMS = 2048  # whose views are kept from batch to batch
 
 
@@ -68,8 +67,7 @@ class RaggedPart(Part):
     def __init__(self, job: Job, shared: Params | None = None) -> None:
         layout = LAYOUTS[job.layout]
         self.job, self._layout, self.overtaken = job, layout, nobody
-        most = WIDEST_ROWS if job.layout == "rows" else layout.widest(job.H)
-        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // most))]
+        self.spans = [slice(*ends) for ends in cut.pieces(job.b, -(-job.b // layout.widest(job.H)))]
         self.widest = max(span.stop - span.start for span in self.spans)
         self.weights = layout.weights(job, self.widest, shared)
         self._steps_of_segment = max(FEWEST_STEPS, steps_together(job, self.widest)[1])
@@ -226,7 +224,7 @@ class RaggedPart(Part):
                     scratch.weight_gradient(strip, first, last, which, array)  # (1')
                 sums.add()
                 if dx is not None:
-                    steps_dx = np.empty((self.job.D, last - first, strip.b), self.job.dtype)
+                    steps_dx = np.empty((last - first, strip.b, self.job.D), self.job.dtype).transpose(2, 0, 1)
                     scratch.input_gradient(params["W"], steps_dx)  # (1')
                     dx[:, start + first : start + last, :n] = steps_dx[:, :, :n]
                     dx[:, start + first : start + last, n:] = 0

@@ -1,8 +1,10 @@
-"""Samples as rows, for few of them: the weights stand on the right of each product, Z_t [W b U]^T and da_t U.
+"""Samples as rows, for few of them and in training: the weights are right in each product, Z_t [W b U]^T and da_t U.
 
 With few columns the product of `columns.py` does not fill the registers of OpenBLAS's kernels: those compute tiles that
 are 16 or more samples high.  Here the tiles are as high as a block of units instead, and the weights of a block stand
-together, so that a product reads them once, from the first to the last (figures: docs/cpu-kernel.md).
+together, so that a product reads them once, from the first to the last.  The weight gradient is da^T Z of what lies
+there anyway, in blocks that BLAS need not pack: that is why many samples are rows where there is one (figures:
+docs/cpu-kernel.md).
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
 from lstm_np.kernels.cpu.buffers import TILE, Job, New, ring_length, round_up
 
-STRIP = 24  # samples at most
-WIDEST_BLOCK, SLIMMEST_BLOCK = 64, 8  # units
+FEW = 24  # samples of a part that are rows in any case
+STRIP = 64  # samples at most that are computed together
+LANES = 32  # values in two registers of AVX-512: products are fast whose result is a multiple of that wide
+SLIMMEST_BLOCK, WIDE_BLOCK, WIDEST_BLOCK = 8, 64, 96  # columns: at least; enough for a broken multiple; no need of more
 ALL_GATES = slice(None)
+FEWEST_ROWS = 16  # of a block of the weight gradient
 FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
 
 
@@ -36,12 +41,22 @@ def features(array: Array) -> Array:
 
 
 def block_of_units(H: int, K: int, b: int) -> int:
-    """How many units' weights to put together: a divisor of H, in whole tiles if possible; 0 where there is none."""
-    most = min(WIDEST_BLOCK, unpacked_product_limit() // (b * K) or WIDEST_BLOCK)
-    if H < FEWEST_UNITS:
-        return 0
-    fitting = [w for w in range(SLIMMEST_BLOCK, most + 1) if H % w == 0]
-    return max(fitting, key=lambda w: (w % TILE == 0, w), default=0)
+    """How many units' weights to put together, a divisor of H; 0 where there is none."""
+    return block_of_columns(H, b * K) if H >= FEWEST_UNITS else 0
+
+
+def block_of_columns(columns: int, values: int) -> int:
+    """How many columns of a matrix to multiply at once with a matrix of so many values, so that BLAS need not pack.
+
+    A divisor that is a multiple of LANES if possible, or else a large one; 0 where there is none.
+    """
+    most = unpacked_product_limit() // values or WIDE_BLOCK
+    fitting = [w for w in range(SLIMMEST_BLOCK, min(most, columns) + 1) if columns % w == 0]
+
+    def rank(w: int) -> tuple[bool, bool, bool, int]:
+        return w % LANES == 0 and w <= WIDEST_BLOCK, w >= WIDE_BLOCK, w % (TILE // 2) == 0, w
+
+    return max(fitting, key=rank, default=0)
 
 
 def room_for_weights(job: Job) -> dict[str, tuple[int, ...]]:
@@ -181,6 +196,7 @@ class Scratch(Products, buffers.Scratch):
         self.inner_operands = [self.da[-1, t, None] for t in range(self.chunk)]
         # of dh, from the gates
         self._parts = new((of.reading, b, H), job.dtype) if of.reading > 1 else self.dh[None]
+        self._dx_parts = new((of.gates, b, job.D), job.dtype)  # of dx of a step, likewise
         self._s = np.zeros((self.chunk if of.inner == "s" else 0, b, round_up(job.K) - job.inputs), job.dtype)
         self.s = self._s[:, :, :H]
 
@@ -214,16 +230,38 @@ class Scratch(Products, buffers.Scratch):
             if with_s:
                 z = self._s[:steps].reshape(-1, self._s.shape[2])[:, columns]
             da = self.da[blocks, :steps].reshape(-1, len(z), H)
-            np.matmul(da.swapaxes(1, 2), z, by_gate[gates, :, to])
+            products_transposed(da, z, by_gate[gates, :, to])
 
     def input_gradient(self, W: Array, dx: Array) -> None:
-        """All steps at once."""
-        D, steps, b = dx.shape
-        of = self.job.of
-        if of.inner == "h":
-            self.da[of.gates - 1, :steps] = self.da[-1, :steps]
-        da = self.da[: of.gates, :steps].reshape(of.gates, steps * b, -1)
-        dx[...] = np.matmul(da, W.reshape(of.gates, -1, D)).sum(axis=0).reshape(steps, b, D).transpose(2, 0, 1)
+        """Step by step: the sum over the gates."""
+        (D, steps, b), H, gates = dx.shape, self.job.H, self.job.of.gates
+        if self.job.of.inner == "h":
+            self.da[gates - 1, :steps] = self.da[-1, :steps]
+        w = block_of_columns(D, b * H) or D
+        blocks = W.reshape(gates, H, D // w, w).swapaxes(1, 2)
+        products, found = in_blocks_of_units(self._dx_parts, w), self._dx_parts[0]
+        additions = additions_to(found, self._dx_parts)
+        for t in range(steps):
+            np.matmul(self.da[:gates, t, None], blocks, products)
+            for arguments in additions:
+                np.add(*arguments)
+            dx[:, t] = found.T
+
+
+def products_transposed(matrices: Array, z: Array, out: Array) -> None:
+    """The transposes of matrices (count, n, H), each times z (n, K), to out (count, H, K), in blocks that BLAS need not
+    pack: so many columns of z for each that two of its registers hold a row.
+    """
+    count, n, H = matrices.shape
+    block, whole = buffers.block_rows(H, n, LANES), z.shape[1] // LANES * LANES
+    if block < FEWEST_ROWS or not buffers.needs_no_packing(block, n, LANES):
+        whole = 0
+    if whole:
+        by_block = matrices.reshape(count, n, H // block, 1, block).transpose(0, 2, 3, 4, 1)
+        by_columns = z[:, :whole].reshape(n, -1, LANES).swapaxes(0, 1)
+        np.matmul(by_block, by_columns, out[:, :, :whole].reshape(count, H // block, block, -1, LANES).swapaxes(2, 3))
+    if whole < z.shape[1]:
+        np.matmul(matrices.swapaxes(1, 2), z[:, whole:], out[:, :, whole:])
 
 
 def additions_to(out: Array, parts: Array) -> list[tuple[Array, Array, Array]]:

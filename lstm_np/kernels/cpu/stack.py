@@ -14,6 +14,7 @@ import numpy as np
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends.blas_threads import blas_threads
+from lstm_np.kernels.cpu import rows
 from lstm_np.kernels.cpu.buffers import Job, Pool, Stack, named
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, contiguous
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs
@@ -39,7 +40,7 @@ class FusedStack:
         return all(kernel is own for kernel, own in zip(kernels, self.kernels, strict=True))
 
     def takes(self, T: int, B: int, save: bool) -> bool:
-        """Whether all layers are cut in the same way, in more than one part, with samples as columns."""
+        """Whether all layers are cut in the same way, in more than one part, and no parts share weights."""
         return self._cut(T, B, save) is not None
 
     def _cut(self, T: int, B: int, save: bool) -> Cut | None:
@@ -57,8 +58,8 @@ class FusedStack:
         found, *others = {kernel.cut(T, B, save) for kernel in self.kernels}
         if others or len(found.parts) == 1 or len(self.kernels) > MOST:
             return None
-        fits = all(job.layout == "columns" for stack in self._stacks(T, found, save) for job in stack.singles)
-        return found if fits else None
+        jobs = [job for stack in self._stacks(T, found, save) for job in stack.singles]
+        return found if all(job.layout == "columns" or job.b > rows.FEW for job in jobs) else None
 
     def forward(
         self, params: Sequence[Params], x: Array, states: Sequence[State], *, sequence: bool = True, save: bool = True
@@ -114,7 +115,8 @@ class FusedStack:
     def _stacks(self, T: int, found: Cut, save: bool) -> list[Stack]:
         """The parts of a batch that is cut so."""
         of_each: list[list[Job]] = [
-            jobs_of(kernel.spec, T, found, kernel.keep if save else "nothing") for kernel in self.kernels
+            [job._replace(packed=False) for job in jobs_of(kernel.spec, T, found, kernel.keep if save else "nothing")]
+            for kernel in self.kernels
         ]
         return [Stack(singles, self._directions) for singles in zip(*of_each, strict=True)]
 

@@ -27,8 +27,8 @@ class StackPart:
         self.job = job
         self._parts = [Part(single) for single in job.singles]
         self._names = [[*shapes_of_parameters(single)] for single in job.singles]
-        self._between = [aligned(shape, job.dtype).transpose(1, 0, 2) for shape in shapes_between(job)]
-        self._second = aligned(shape_of_second(job), job.dtype).transpose(1, 0, 2)
+        self._between = [self._new(*shape) for shape in shapes_between(job)]
+        self._second = self._new(*shape_of_second(job))
 
     @property
     def overtaken(self) -> Callable[[], bool]:
@@ -84,6 +84,12 @@ class StackPart:
                     np.add(dx, to, dx)
             dy = dx
 
+    def _new(self, features: int, T: int, b: int) -> Array:
+        """(features, T, b), the steps one after the other, and each as the layers' samples lie."""
+        if self.job.singles[0].layout == "rows":
+            return aligned((T, b, features), self.job.dtype).transpose(2, 0, 1)
+        return aligned((T, features, b), self.job.dtype).transpose(1, 0, 2)
+
     def _of(self, layer: int, features: int) -> Array:
         """What a layer hands to the next, or the gradient of it."""
         return self._between[layer % len(self._between)][:features]
@@ -97,18 +103,18 @@ class StackPart:
 
 
 def shapes_between(job: Stack) -> list[tuple[int, int, int]]:
-    """Of memory for what passes from layer to layer, (T, features, b), as parts read and write it.
+    """Of memory for what passes from layer to layer, (features, T, b), as parts read and write it.
 
     One direction overwrites what it reads (see `Part`).  Where there are two, the second reads it as well, so that what
     they write goes elsewhere.
     """
-    return [(job.T, max(job.between), job.b)] * min(len(job.directions), len(job.between)) if job.between else []
+    return [(max(job.between), job.T, job.b)] * min(len(job.directions), len(job.between)) if job.between else []
 
 
 def shape_of_second(job: Stack) -> tuple[int, int, int]:
     """Of memory for the input gradient of a layer's second direction, until it is added to that of the first."""
     needed = len(job.directions) > 1 and job.keep != "nothing"
-    return job.T, (max(job.D, *job.between, 0) if needed else 0), job.b
+    return (max(job.D, *job.between, 0) if needed else 0), job.T, job.b
 
 
 def turned(array: Array, reverse: bool) -> Array:

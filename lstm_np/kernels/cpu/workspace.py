@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
 from lstm_np.kernels.cpu import columns, cut, rows
-from lstm_np.kernels.cpu.buffers import Job, Pool, Stack
+from lstm_np.kernels.cpu.buffers import Job, Pool, Stack, needs_no_packing
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.packed import PackedFrom
 from lstm_np.kernels.cpu.part import InputGradients, Inputs, OutputGradients, Outputs, Part
-from lstm_np.kernels.cpu.ragged import WIDEST_ROWS
 from lstm_np.kernels.cpu.stack_part import part_of
 from lstm_np.kernels.protocol import Cut, LayerSpec
 
@@ -217,7 +216,7 @@ def jobs_of(spec: LayerSpec, T: int, found: Cut, keep: str, ragged: bool = False
     of = DESCRIPTIONS[cell]
     ones = of.ones if spec.bias else 0
     sizes = [stop - start for start, stop in found.parts]
-    layout, block = choose_layout(H, D + ones + H, max(sizes), ragged)
+    layout, block = choose_layout(H, D + ones + H, max(sizes), ragged, training=keep != "nothing")
     packed = layout == "rows" and len(sizes) > 1
     keep = "all" if keep == "lean" and of.kept == 0 else keep  # there is nothing to save
     return [Job(cell, D, ones, H, T, b, spec.dtype, layout, block, packed, keep, ragged) for b in sizes]
@@ -237,14 +236,15 @@ def columns_of(found: Cut, ragged: bool) -> list[slice]:
     return [slice(*part) for part in found.parts]
 
 
-def choose_layout(H: int, K: int, b: int, ragged: bool = False) -> tuple[str, int]:
+def choose_layout(H: int, K: int, b: int, ragged: bool = False, *, training: bool) -> tuple[str, int]:
     """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
     if b == 1:
         return "sample", 0
-    wide = ragged and H < columns.MANY_UNITS
-    together = min(b, WIDEST_ROWS) if wide else b
-    block = rows.block_of_units(H, K, together) if wide or b <= rows.STRIP else 0
-    return ("rows", block) if block else ("columns", 0)
+    together = min(b, rows.STRIP)
+    block = rows.block_of_units(H, K, together)
+    fast = block % rows.LANES == 0 and needs_no_packing(block, K, together)
+    many = H < columns.MANY_UNITS and (ragged or (training and fast))
+    return ("rows", block) if block and (many or b <= rows.FEW) else ("columns", 0)
 
 
 def workers_for(found: Cut, backend: Backend) -> AbstractContextManager[Workers]:
