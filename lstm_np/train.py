@@ -26,8 +26,9 @@ from lstm_np.training.recipes import DEFAULT, DIGITS
 from lstm_np.training.records import Plan
 from lstm_np.training.reporters import LineReporter, Reporter
 from lstm_np.training.resuming import Stopped, changed, command, stopped_run
-from lstm_np.training.run import ON_DIVERGENCE, ROLLBACKS, SKIPS, Care
+from lstm_np.training.run import Care
 from lstm_np.training.tensorboard import TensorBoardReporter
+from lstm_np.training.trainer import ON_DIVERGENCE, ROLLBACKS, SKIPS
 
 NEWEST = ""  # --resume without a run
 

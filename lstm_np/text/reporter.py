@@ -12,33 +12,21 @@ from lstm_np.loop import Epoch, Step
 from lstm_np.text.characters import printable
 from lstm_np.text.model import bits, perplexity
 from lstm_np.text.records import Outcome, Plan
-from lstm_np.training.lines import SECONDS_BETWEEN_DRAWINGS, Lines, Notes, clock, counted
+from lstm_np.training.lines import SECONDS_BETWEEN_DRAWINGS, Lines, RunReporter, clock, counted
 from lstm_np.training.reporters import layers_in_words, updates_in_words
 from lstm_np.training.run_folder import BEST, CURVES, METRICS_CSV, METRICS_JSONL, WEIGHTS
 
 MARGIN = "      | "  # beside a sample
 
 
-class Reporter(Notes):
+class Reporter(RunReporter):
     """Prints only necessary notes: the reporter of --quiet, and the base class of the other."""
 
     def start(self, plan: Plan) -> None:
         """The run begins."""
 
-    def step(self, step: Step) -> None:
-        """A step was made."""
-
-    def measuring(self) -> None:
-        """The training of an epoch is over; what is held out is looked at."""
-
-    def epoch(self, record: Epoch) -> None:
-        """An epoch ended."""
-
     def sample(self, text: str) -> None:
         """What the model writes now; empty where nothing was asked for."""
-
-    def close(self) -> None:
-        """No more steps will come, for whatever reason."""
 
     def finish(self, outcome: Outcome) -> None:
         """The run ended."""

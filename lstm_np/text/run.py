@@ -1,25 +1,19 @@
 """A training run of a character model, from a text to a folder, that goes on after it was stopped.
 
-Its parts are those of every run: the loop, checkpoints and their keeper, the run folder, callbacks between epochs.  Its
-checkpoint is all of a run: the files in the folder are first made to say what they said when it was written.
+What it shares with every run is `lstm_np.training.trainer`.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import takewhile
 from typing import Any
 
-from lstm_np import loop
-from lstm_np.callbacks import Callback, EarlyStopping, call
-from lstm_np.cells import FILES
-from lstm_np.checkpoints import Checkpoint, Checkpoints, Every, Keeper
-from lstm_np.errors import LstmNpError
-from lstm_np.loop import Epoch, History, Metrics, Position, Step, Steps, TrainingDivergedError
+from lstm_np.callbacks import Callback
+from lstm_np.checkpoints import Checkpoint, Checkpoints, Every
+from lstm_np.loop import Epoch, Step, Steps
 from lstm_np.model import SequenceClassifier
 from lstm_np.text.batches import TextBatches
 from lstm_np.text.characters import TextError, Vocabulary
@@ -28,7 +22,7 @@ from lstm_np.text.records import HELD_OUT, Outcome, Plan, Source, row_of
 from lstm_np.text.reporter import Reporter
 from lstm_np.text.sampling import Sampler
 from lstm_np.text.settings import Settings
-from lstm_np.training import between_epochs, curves, run_folder
+from lstm_np.training import between_epochs, run_folder
 from lstm_np.training.environment import (
     describe_backend,
     describe_cut,
@@ -39,11 +33,18 @@ from lstm_np.training.environment import (
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.optimizer import arguments, make_optimizer
 from lstm_np.training.records import Best, BestSoFar, steps_of
-from lstm_np.training.resuming import check_own_cell, command, differences, going_on, newest_checkpoint, of_a_run
+from lstm_np.training.resuming import (
+    check_own_cell,
+    command,
+    going_on,
+    newest_checkpoint,
+    of_a_run,
+    resumed_config,
+)
 from lstm_np.training.run import Place
-from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
+from lstm_np.training.run_folder import WEIGHTS, RunFolder
 from lstm_np.training.schedules import rate_of
-from lstm_np.weights import write_weights
+from lstm_np.training.trainer import Trainer, opened
 
 NAME = "text train"  # of the command
 FEWEST = 1000  # characters of a stream in validation, whose beginning is read without knowing what came before
@@ -125,14 +126,7 @@ def run(
     callbacks = between_epochs.callbacks_of(train, optimizer, HELD_OUT if held_out is not None else "")
     rate = rate_of(train.schedule, train.warmup_steps, steps_of(settings, len(batches)))
     steps = model.training_steps(optimizer, batches, clip_norm=train.clip_norm, rate=rate)
-    with interruption.held(), ExitStack() as stack:
-        if stopped is None:
-            folder = run_folder.create(place.out, "text")
-            with run_folder.writing(folder / CHECKPOINTS):
-                kept = stack.enter_context(Checkpoints(folder / CHECKPOINTS, keep))
-            start = Position()
-        else:
-            folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
+    with interruption.held(), opened(place.out, "text", keep, stopped) as (folder, kept, start):
         plan = Plan(
             settings=settings,
             source=source,
@@ -156,21 +150,13 @@ def run(
             "model": model.config,
             "every": asdict(every),
         }
-        one = _Run(plan, vocabulary, model, steps, held_out, folder, reporter, interruption, callbacks, about)
-        one.keeper = Keeper(kept, every, one.capture, one.say)
+        one = _Run(plan, vocabulary, model, steps, held_out, folder, reporter, interruption, callbacks)
+        one.keep_checkpoints(kept, every, about)
         if stopped is None:
-            one.keeper.begin()
+            one.begin(config)
         else:
-            for reason in config["resumed"][-1]["not_bit_identical"]:
-                one.say(f"not bit-identical to an unbroken run: {reason}")
             with of_a_run(folder, NAME):
-                one.resume(stopped.checkpoint)
-        folder.write_config(config)
-        if stopped is None:
-            one.save(INITIAL)
-        if settings.model.cell in FILES:  # the weights cannot be used without it
-            own = FILES[settings.model.cell]
-            folder.write(own.name, own.read_bytes())
+                one.go_on(stopped.checkpoint, config)
         with going_on(folder, one.keeper, command(folder.path, settings.model.cell, NAME)):
             return one.train()
 
@@ -201,8 +187,11 @@ def cut(source: Source, vocabulary: Vocabulary, settings: Settings) -> tuple[Tex
     return train, TextBatches(rest, size, streams, length, dtype=dtype) if share else None
 
 
-class _Run:
-    """The callbacks of a training loop and what they share; its checkpoint is all of a run."""
+class _Run(Trainer):
+    """A run on a text, and what the model writes in it."""
+
+    model: SequenceClassifier
+    reporter: Reporter
 
     def __init__(
         self,
@@ -215,138 +204,47 @@ class _Run:
         reporter: Reporter,
         interruption: Interruption,
         callbacks: Sequence[Callback],
-        about: Mapping[str, Any],
     ) -> None:
-        self.plan, self.vocabulary, self.model, self.steps, self.held_out = plan, vocabulary, model, steps, held_out
-        self.folder, self.reporter, self.interruption = folder, reporter, interruption
-        self.callbacks, self._about = tuple(callbacks), about
-        self.keeper: Keeper
-        self.ended = False  # by a callback
-        self.best, self.history = BestSoFar(HELD_OUT if held_out is not None else "", Best.by_loss), History()
-        self.samples: dict[str, str] = {}  # of each epoch, by its number
-        self._best_weights: dict[str, Any] = {}
-        self._seconds, self._began = 0.0, time.perf_counter()
-
-    def say(self, text: str) -> None:
-        self.reporter.note(f"{NAME}: {text}")
-
-    # ---- checkpoints
-
-    def capture(self) -> Checkpoint:
-        """All that the run goes on from, between two steps; an unfinished epoch is no part of its history."""
-        gathered = {
-            "best": self.best.state(),
-            "best_weights": self._best_weights,
-            "callbacks": [callback.state() for callback in self.callbacks],
-            "ended": self.ended,
-            "history": self.history.state(),
-            "notes": dict(self.model.notes),
-            "samples": self.samples,
-            "seconds": self.seconds,
-        }
-        return Checkpoint.of(self.steps, {**self._about, **gathered})
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Let `train` go on from there, and the files say what they said there."""
-        kept = checkpoint.run
-        self.model.load_weights(checkpoint.parameters, self.folder / CHECKPOINTS)
-        self.steps.restore(checkpoint.steps)
-        self.best.restore(kept["best"])
-        self.history, self.model.notes = History.from_state(kept["history"]), dict(kept["notes"])
-        self._best_weights, self._seconds = kept["best_weights"], kept["seconds"]
-        self.samples, self.ended = dict(kept["samples"]), kept["ended"]
-        for callback, state in zip(self.callbacks, kept["callbacks"], strict=True):
-            callback.restore(state)
-        self.model.position = checkpoint.position
-        self.keeper.resume(checkpoint.position)
-        self.folder.write_metrics(map(self._rows, self.history))
-        with run_folder.writing(self.folder / BEST):
-            if self._best_weights:
-                about = {"model": self.model.config, "notes": self._best_weights["notes"]}
-                write_weights(self.folder / BEST, self._best_weights["parameters"], about)
-            else:
-                (self.folder / BEST).unlink(missing_ok=True)
-
-    @property
-    def seconds(self) -> float:
-        """Since the run began, without the time in which it was stopped."""
-        return self._seconds + time.perf_counter() - self._began
-
-    # ---- training
-
-    def train(self) -> Outcome:
-        settings = self.plan.settings.train
-        self.reporter.start(self.plan)
-        try:
-            if not self.ended:
-                loop.train(
-                    self.steps,
-                    epochs=settings.epochs,
-                    max_steps=settings.max_steps,
-                    validate=None if self.held_out is None else self.validate,
-                    on_step=self.on_step,
-                    on_epoch=self.on_epoch,
-                    stop=self.interruption.asked,
-                )
-        except TrainingDivergedError as error:
-            self.save(WEIGHTS)  # a step that diverges changes nothing
-            raise TrainingDivergedError(f"{error}; the weights are in {self.folder / WEIGHTS}") from error
-        finally:
-            self.reporter.close()
-        with run_folder.writing(self.folder / CHECKPOINTS):
-            self.keeper.finish(self.model.position)
-        if not self.interruption.requested:
-            self.take_back()
-        self.save(WEIGHTS)
-        outcome = Outcome(
-            self.plan,
-            tuple(self.history),
-            self.best.kept,
-            self.seconds,
-            self.interruption.requested,
-            sample="" if self.interruption.requested else self.sample(),
+        super().__init__(
+            NAME,
+            plan.settings.train,
+            model,
+            steps,
+            held_out,
+            folder,
+            reporter,
+            interruption,
+            best=BestSoFar(HELD_OUT if held_out is not None else "", Best.by_loss),
+            callbacks=callbacks,
         )
-        outcome = replace(outcome, no_curves=self.draw_curves())
-        self.reporter.finish(outcome)
-        return outcome
+        self.plan, self.vocabulary = plan, vocabulary
+        self.samples: dict[str, str] = {}  # of each epoch, by its number
 
-    def validate(self) -> Metrics | None:
-        """Loss and accuracy over what is held out; None where a signal came in between."""
-        assert self.held_out is not None
-        self.reporter.measuring()
-        batches = takewhile(lambda _: not self.interruption.asked(), self.held_out.epoch(0))
-        metrics = self.model.evaluate_batches(batches)
-        return None if self.interruption.asked() else metrics
+    # ---- what it has besides other runs
+
+    def row(self, record: Epoch) -> dict[str, Any]:
+        return row_of(record)
+
+    def details(self, record: Epoch) -> dict[str, Any]:
+        return {"sample": self.samples.get(str(record.number), "")}
+
+    def gathered(self) -> dict[str, Any]:
+        return {"samples": self.samples}
+
+    def regain(self, kept: Mapping[str, Any]) -> None:
+        self.samples = dict(kept["samples"])
 
     def on_step(self, step: Step) -> None:
-        self.keeper.on_step(step)
-        self.reporter.step(step)
+        super().on_step(step)
         every = self.plan.settings.text.sample_every
         if every is not None and step.number % every == 0:
             self.reporter.sample(self.sample())
 
-    def on_epoch(self, record: Epoch) -> bool:
-        finished = record.number <= self.model.position.epoch
-        if not finished:  # what is recorded now is not part of the resumed run
-            with run_folder.writing(self.folder / CHECKPOINTS):
-                self.keeper.finish(self.model.position)
-        self.model.notes.update(epoch=record.number, steps=record.steps)
-        self.history += (record,)
+    def examine(self, record: Epoch) -> None:
         self.samples[str(record.number)] = self.sample()
-        self.folder.append_metrics(*self._rows(record))
-        if self.best.offer(record):
-            self.save(BEST)
-            to_host = self.model.backend.to_host
-            parameters = {name: to_host(array).copy() for name, array in self.model.params.items()}
-            self._best_weights = {"parameters": parameters, "notes": dict(self.model.notes)}
-        if finished:
-            self.ended = call(self.callbacks, record)
-            self.keeper.on_epoch(record)
-        self.reporter.epoch(record)
+
+    def show(self, record: Epoch) -> None:
         self.reporter.sample(self.samples[str(record.number)])
-        if finished:
-            self.tell_news()
-        return self.ended
 
     def sample(self) -> str:
         """What the model writes now; the same for the same weights."""
@@ -357,46 +255,27 @@ class _Run:
         sampler = Sampler(self.model, self.vocabulary, temperature=text.temperature, top_k=text.top_k, seed=seed)
         return sampler.write(text.sample_length)
 
-    def tell_news(self) -> None:
-        for callback in self.callbacks:
-            if callback.news is not None:
-                self.say(callback.news)
+    # ---- from the first step to the result
 
-    def take_back(self) -> None:
-        """Let early stopping take back the weights of the best epoch."""
-        for callback in self.callbacks:
-            callback.finish()
-            if isinstance(callback, EarlyStopping) and callback.restore_best:
-                of = next((record for record in self.history if record.number == callback.best_epoch), None)
-                if of is not None:
-                    self.model.notes.update(epoch=of.number, steps=of.steps)
-        self.tell_news()
+    def train(self) -> Outcome:
+        self.reporter.start(self.plan)
+        self.make_steps()
+        outcome = Outcome(
+            self.plan,
+            tuple(self.history),
+            self.best.kept,
+            self.seconds,
+            self.interruption.requested,
+            sample="" if self.interruption.requested else self.sample(),
+        )
+        title = f"characters of {self.plan.source.name}, seed {self.plan.settings.train.seed}"
+        outcome = replace(outcome, no_curves=self.draw_curves(HELD_OUT, title))
+        self.reporter.finish(outcome)
+        return outcome
 
-    def _rows(self, record: Epoch) -> tuple[dict[str, Any], dict[str, Any]]:
-        """An epoch as metrics.csv has it, and what metrics.jsonl has besides."""
-        details = {
-            "train_losses": [loss for loss, _ in record.looks],
-            "train_accuracies": [share for _, share in record.looks],
-            "sample": self.samples.get(str(record.number), ""),
-        }
-        return row_of(record), details
-
-    def save(self, name: str) -> None:
-        with run_folder.writing(self.folder / name):
-            self.model.save(self.folder / name)
-
-    def draw_curves(self) -> str | None:
-        """Draw the curves into the folder; why that cannot be done, in words, where it cannot."""
-        if not self.history:
-            return "no step was made"
-        try:
-            title = f"characters of {self.plan.source.name}, seed {self.plan.settings.train.seed}"
-            self.folder.write(CURVES, curves.draw_curves(self.history, HELD_OUT, title))
-        except LstmNpError as error:  # no matplotlib, a full disk
-            return str(error)
-        except Exception as error:  # a drawing library may raise anything, and the run is already saved
-            return " ".join(f"they could not be drawn ({type(error).__name__}: {error})".split())
-        return None
+    def rescue(self) -> str:
+        self.save(WEIGHTS)  # a step that diverges changes nothing
+        return f"the weights are in {self.folder / WEIGHTS}"
 
 
 def _config(
@@ -407,10 +286,7 @@ def _config(
     held_out: TextBatches | None,
     stopped: Stopped | None,
 ) -> dict[str, Any]:
-    """Everything that is needed to run it again, or to see why it came out differently.
-
-    Where it goes on from a checkpoint, "resumed" says from which step, each time, and what differs from before.
-    """
+    """Everything that is needed to run it again, or to see why it came out differently."""
     settings, B = plan.settings, batches.batch_size
     cuts = {"training": [describe_cut(model, T, B, save=True) for T in batches.sizes]}
     if held_out is not None:
@@ -428,7 +304,4 @@ def _config(
         "cut": cuts,
         "environment": describe_machine(),
     }
-    if stopped is None:
-        return config
-    again = {"step": plan.start.step, "not_bit_identical": differences(stopped.config, config)}
-    return {**config, "resumed": [*stopped.config.get("resumed", []), again]}
+    return config if stopped is None else resumed_config(config, stopped.config, plan.start.step)

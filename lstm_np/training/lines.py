@@ -12,19 +12,32 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lstm_np.files import discard_buffered
+from lstm_np.loop import Epoch, Step
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 WIDTH, MARGIN = 80, 8
 BAR_WIDTH = 13  # so that 80 columns hold all numbers and the ^C that a terminal writes behind them
 
 
-class Notes:
-    """What is said of a run in any case."""
+class RunReporter:
+    """What every run reports; this one prints only necessary notes, and is the base class of the others."""
 
     def note(self, text: str) -> None:
         """Something the user should know though nothing failed; on stderr, if that can be written."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             print(text, file=sys.stderr, flush=True)
+
+    def step(self, step: Step) -> None:
+        """A step was made."""
+
+    def measuring(self) -> None:
+        """The training of an epoch is over; what was held out is looked at."""
+
+    def epoch(self, record: Epoch) -> None:
+        """An epoch ended."""
+
+    def close(self) -> None:
+        """No more steps will come, for whatever reason."""
 
 
 class Lines:

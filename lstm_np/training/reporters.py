@@ -18,7 +18,7 @@ from lstm_np.files import quoted
 from lstm_np.loop import Epoch, Step
 from lstm_np.metrics import Metrics
 from lstm_np.model import SequenceModel
-from lstm_np.training.lines import SECONDS_BETWEEN_DRAWINGS, Lines, Notes, clock, counted
+from lstm_np.training.lines import SECONDS_BETWEEN_DRAWINGS, Lines, RunReporter, clock, counted
 from lstm_np.training.optimizer import arguments
 from lstm_np.training.own_data import OwnData
 from lstm_np.training.recipes import Recipe
@@ -28,7 +28,7 @@ from lstm_np.training.run_folder import BEST, CURVES, EVENTS, METRICS_CSV, METRI
 from lstm_np.training.shapes import tensor_shapes
 
 
-class Reporter(Notes):
+class Reporter(RunReporter):
     """Prints only necessary notes: the reporter of --quiet, and the base class of the others."""
 
     def downloading(self) -> AbstractContextManager[download.Progress | None]:
@@ -41,20 +41,8 @@ class Reporter(Notes):
     def start(self, plan: Plan) -> None:
         """The run begins."""
 
-    def step(self, step: Step) -> None:
-        """A step was made."""
-
-    def measuring(self) -> None:
-        """The training of an epoch is over; images that were held back are looked at."""
-
-    def epoch(self, record: Epoch) -> None:
-        """An epoch ended."""
-
     def health(self, line: str) -> None:
         """The state of a layer's gates after an epoch, in a line."""
-
-    def close(self) -> None:
-        """No more steps will come, for whatever reason."""
 
     def result(self, outcome: Outcome) -> None:
         """What the test images said; the weights are saved, and nothing is drawn yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -76,16 +76,25 @@ def newest_checkpoint(
         yield folder, checkpoints, checkpoints.newest(say)
 
 
-@contextmanager
-def of_a_run(folder: RunFolder, name: str) -> Iterator[None]:
+def of_a_run(folder: RunFolder, name: str) -> AbstractContextManager[None]:
     """Where what a checkpoint keeps is not what the command `name` has written: CheckpointError."""
+    return _as_expected(f"{folder}: its checkpoints are not those of a run of {name}")
+
+
+def of_its_model(folder: RunFolder) -> AbstractContextManager[None]:
+    """Where what a checkpoint keeps is not of the model that its settings make: CheckpointError."""
+    return _as_expected(f"{folder}: its checkpoint does not fit its model")
+
+
+@contextmanager
+def _as_expected(what: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"{folder}: its checkpoints are not those of a run of {name} ({reason})") from error
+        raise CheckpointError(f"{what} ({reason})") from error
 
 
 def check_own_cell(folder: RunFolder, cell: Any) -> None:
@@ -180,6 +189,12 @@ def changed_settings(
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
+
+
+def resumed_config(config: Mapping[str, Any], before: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """config.json of a run that goes on: "resumed" says from which step, each time, and what differs from before."""
+    again = {"step": step, "not_bit_identical": differences(before, config)}
+    return {**config, "resumed": [*before.get("resumed", []), again]}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

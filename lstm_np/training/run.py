@@ -1,30 +1,23 @@
 """A training run from a recipe to a folder: data, model, optimizer, the loop, and what is kept of it.
 
-A run that was stopped goes on from its newest checkpoint (`lstm_np.training.resuming`), which holds all that `_Run` has
-gathered; the files in the folder are first made to say what they said when it was written.
+What it shares with every run is `lstm_np.training.trainer`; how it goes on after it was stopped, `.resuming`.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import takewhile
 from typing import Any
 
-from lstm_np import checkpoints, loop
+from lstm_np import checkpoints
 from lstm_np.backends import Backend
-from lstm_np.callbacks import Callback, EarlyStopping, call
-from lstm_np.cells import FILES
-from lstm_np.checkpoints import Checkpoint, Checkpoints, Every, Keeper, fingerprint
-from lstm_np.data import Batches, Dataset, DatasetError, load_dataset
+from lstm_np.callbacks import Callback
+from lstm_np.checkpoints import Every, fingerprint
+from lstm_np.data import Dataset, DatasetError, load_dataset
 from lstm_np.data.load import named_folder
-from lstm_np.data.sequences.preparation import MappedBatches
-from lstm_np.errors import LstmNpError
 from lstm_np.files import expand
-from lstm_np.loop import Epoch, History, Position, Step, Steps, TrainingDivergedError
+from lstm_np.loop import Epoch, Position, Steps
 from lstm_np.metrics import AnyMetrics, Metrics
 from lstm_np.model import SequenceClassifier, SequenceModel
 from lstm_np.training import between_epochs, curves, run_folder
@@ -44,14 +37,12 @@ from lstm_np.training.own_model import OwnModel
 from lstm_np.training.recipes import Recipe
 from lstm_np.training.records import Best, BestSoFar, Outcome, Plan, epoch_row, steps_of
 from lstm_np.training.reporters import Reporter
-from lstm_np.training.resuming import Stopped, command, differences, going_on
-from lstm_np.training.run_folder import BEST, CHECKPOINTS, CURVES, INITIAL, WEIGHTS, RunFolder
+from lstm_np.training.resuming import Stopped, command, going_on, of_its_model, resumed_config
+from lstm_np.training.run_folder import WEIGHTS, RunFolder
 from lstm_np.training.schedules import rate_of
-from lstm_np.weights import write_weights
+from lstm_np.training.trainer import Trainer, check_on_divergence, opened
 
 SAMPLE = 10  # test images whose predictions are shown beside their labels
-ON_DIVERGENCE = ("raise", "skip", "rollback")
-SKIPS, ROLLBACKS = 5, 3  # batches in a row, times in a run
 
 
 @dataclass(frozen=True)
@@ -77,9 +68,7 @@ class Care:
 
     every          when checkpoints are written, besides those before the first step and at the end
     keep           how many of them are kept
-    on_divergence  what is done when a step diverges, one of `ON_DIVERGENCE`: "raise"; "skip", where steps can tell
-                   before anything changes: its batch is left out, SKIPS at most in a row; "rollback": the last
-                   checkpoint is gone on from and the batch left out then, ROLLBACKS times at most
+    on_divergence  what is done when a step diverges, as `lstm_np.training.trainer.Trainer` has it
     gate_health    whether the state of the gates is measured and told after each epoch
     """
 
@@ -124,8 +113,7 @@ def run(
     reporter, interruption, care = reporter or Reporter(), interruption or Interruption(), care or Care()
     if stopped is None:
         run_folder.check(place.out)
-    if care.on_divergence == "skip" and not place.backend.reads_are_free:
-        raise ValueError("a GPU's step does not tell before it changes the parameters: take rollback instead of skip")
+    check_on_divergence(care.on_divergence, place.backend)
     for each in (recipe, on_digits or recipe):
         arguments(each.optimizer)  # refused before the data are fetched
         between_epochs.refuse(each.train)
@@ -171,41 +159,29 @@ def run(
         accumulate=settings.accumulate,
     )
     model.notes = {"recipe": recipe.name, **notes}
-    with interruption.held(), ExitStack() as stack:
-        if stopped is None:
-            folder = run_folder.create(place.out, recipe.name)
-            with run_folder.writing(folder / CHECKPOINTS):
-                kept = stack.enter_context(Checkpoints(folder / CHECKPOINTS, care.keep))
-            start = Position()
-        else:
-            folder, kept, start = stopped.folder, stopped.checkpoints, stopped.checkpoint.position
+    with interruption.held(), opened(place.out, recipe.name, care.keep, stopped) as (folder, kept, start):
         plan = _plan(recipe, dataset, material, model, folder, place, start, steps)
         config = _config(plan, place, _cuts(model, material), stopped)
         one = _Run(plan, material, model, steps, folder, reporter, interruption, care, callbacks)
-        one.keep_checkpoints(kept, {
+        one.keep_checkpoints(kept, care.every, {
             "config": config, "recipe": recipe.state(), "place": _where(plan, place), "model": model.config,
             "care": care.state(),
         })  # fmt: skip
-        if stopped is not None:
+        if stopped is None:
+            one.begin(config)
+        else:
             if isinstance(dataset, Dataset):
                 _check_same(config["dataset"]["sha256"], stopped, f"{dataset.source}; --data-dir names a folder")
-            for reason in config["resumed"][-1]["not_bit_identical"]:
-                reporter.note(f"train: not bit-identical to an unbroken run: {reason}")
-            one.resume(stopped.checkpoint)
-        else:
-            one.keeper.begin()
-        folder.write_config(config)
-        if stopped is None:
-            one.save(INITIAL)
-        if recipe.model.cell in FILES:  # the weights cannot be used without it
-            cell = FILES[recipe.model.cell]
-            folder.write(cell.name, cell.read_bytes())
+            with of_its_model(folder):
+                one.go_on(stopped.checkpoint, config)
         with going_on(folder, one.keeper, command(folder.path, recipe.model.cell)):
             return one.train()
 
 
-class _Run:
-    """The callbacks of a training loop and what they share; its checkpoint is all of a run."""
+class _Run(Trainer):
+    """A run on images or on sequences of one's own, and what is measured when it has ended."""
+
+    reporter: Reporter
 
     def __init__(
         self,
@@ -219,99 +195,56 @@ class _Run:
         care: Care,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.plan, self.material, self.model, self.steps, self.folder = plan, material, model, steps, folder
-        self.reporter, self.interruption, self.care = reporter, interruption, care
-        self.keeper: Keeper
-        self.left_out: list[list[int]] = []  # batches: epoch and batch of the first and of the last
-        self.skipped, self.rollbacks = 0, 0  # in a row, and in all
-        self.callbacks, self.ended = tuple(callbacks), False  # and whether one of them has ended training
-        self.health: dict[str, Any] = {}  # of each epoch, by its number
-        self._about: Mapping[str, Any] = {}
-        self._best_weights: dict[str, Any] = {}
-        self._seconds, self._began = 0.0, time.perf_counter()
         candidate = Best.candidate if plan.metrics is Metrics else Best.by_loss
-        self.best, self.history = BestSoFar(plan.held_out, candidate), History()
+        super().__init__(
+            "train",
+            plan.recipe.train,
+            model,
+            steps,
+            material.measured,
+            folder,
+            reporter,
+            interruption,
+            best=BestSoFar(plan.held_out, candidate),
+            callbacks=callbacks,
+            on_divergence=care.on_divergence,
+        )
+        self.plan, self.material, self.care = plan, material, care
+        self.health: dict[str, Any] = {}  # of each epoch, by its number
+        self._layers: list[LayerHealth] = []  # of the last
 
-    # ---- checkpoints
+    # ---- what it has besides other runs
 
-    def keep_checkpoints(self, kept: Checkpoints, about: Mapping[str, Any]) -> None:
-        """Write checkpoints there; `about` is what each says of the run besides."""
-        self._about = about
-        self.keeper = Keeper(kept, self.care.every, self.capture, self.say)
+    def row(self, record: Epoch) -> dict[str, Any]:
+        return epoch_row(record, self.plan.held_out)
 
-    def say(self, text: str) -> None:
-        self.reporter.note(f"train: {text}")
+    def details(self, record: Epoch) -> dict[str, Any]:
+        number = str(record.number)
+        return {"gates": self.health[number]} if number in self.health else {}
 
-    def capture(self) -> Checkpoint:
-        """All that the run goes on from, between two steps; an unfinished epoch is no part of its history."""
-        gathered = {
-            "best": self.best.state(),
-            "best_weights": self._best_weights,
-            "callbacks": [callback.state() for callback in self.callbacks],
-            "ended": self.ended,
-            "health": self.health,
-            "history": self.history.state(),
-            "left_out": self.left_out,
-            "notes": dict(self.model.notes),
-            "rollbacks": self.rollbacks,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-        }
-        return Checkpoint.of(self.steps, {**self._about, **gathered})
+    def gathered(self) -> dict[str, Any]:
+        return {"health": self.health}
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Let `train` go on from there, and the files say what they said there.
+    def regain(self, kept: Mapping[str, Any]) -> None:
+        self.health = kept["health"]
 
-        Raises CheckpointError for one that is not of such a run.
-        """
-        kept = checkpoint.run
-        try:
-            self.model.load_weights(checkpoint.parameters, self.folder / CHECKPOINTS)
-            self.steps.restore(checkpoint.steps)
-            self.best.restore(kept["best"])
-            self.history, self.model.notes = History.from_state(kept["history"]), dict(kept["notes"])
-            self._best_weights, self._seconds = kept["best_weights"], kept["seconds"]
-            self.left_out, self.rollbacks, self.skipped = kept["left_out"], kept["rollbacks"], kept["skipped"]
-            self.health, self.ended = kept["health"], kept.get("ended", False)
-            for callback, state in zip(self.callbacks, kept.get("callbacks", []), strict=True):
-                callback.restore(state)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise checkpoints.CheckpointError(
-                f"{self.folder}: its checkpoint does not fit its model ({reason})"
-            ) from error
-        self.model.position = checkpoint.position
-        self.keeper.resume(checkpoint.position)
-        self.folder.write_metrics(map(self._rows, self.history))
-        if self._best_weights:
-            with run_folder.writing(self.folder / BEST):
-                about = {"model": self.model.config, "notes": self._best_weights["notes"]}
-                write_weights(self.folder / BEST, self._best_weights["parameters"], about)
-        else:
-            with run_folder.writing(self.folder / BEST):
-                (self.folder / BEST).unlink(missing_ok=True)
+    def examine(self, record: Epoch) -> None:
+        """The state of the gates on a few of the samples that each epoch is measured on, or else learns from."""
+        if self.care.gate_health:
+            x, labels = next(iter((self.material.measured or self.material.train).epoch(0)))
+            self._layers = gate_health(self.model, x[:SEQUENCES], labels[:SEQUENCES])
+        if self._layers:
+            self.health[str(record.number)] = [layer.plain() for layer in self._layers]
 
-    @property
-    def seconds(self) -> float:
-        """Since the run began, without the time in which it was stopped."""
-        return self._seconds + time.perf_counter() - self._began
+    def show(self, record: Epoch) -> None:
+        for layer in self._layers:
+            self.reporter.health(layer.line())
 
-    # ---- training
+    # ---- from the first step to the result
 
     def train(self) -> Outcome:
         self.reporter.start(self.plan)
-        try:
-            while not self.trained():
-                pass
-        except TrainingDivergedError as error:
-            self.reporter.close()
-            raise TrainingDivergedError(f"{error}; {self.rescue()}") from error
-        finally:
-            self.reporter.close()
-        with run_folder.writing(self.folder / CHECKPOINTS):
-            self.keeper.finish(self.model.position)
-        taken_back = not self.interruption.requested and self.take_back()
-        self.save(WEIGHTS)
+        taken_back = self.make_steps()
         test = self.test(measured_last=not taken_back)
         as_published = None if test is None else self.as_published(test)
         seconds = self.seconds
@@ -328,145 +261,9 @@ class _Run:
             errors=None if test is None else self.errors(),
         )
         self.reporter.result(outcome)  # before anything is drawn, which may fail
-        outcome = replace(outcome, no_curves=self.draw_curves())
+        outcome = replace(outcome, no_curves=self.draw_curves(self.plan.held_out, curves.title_of(self.plan)))
         self.reporter.finish(outcome)
         return outcome
-
-    def trained(self) -> bool:
-        """Train to the end, or until it is asked to stop; False: a step diverged, and it was rolled back before it."""
-        settings = self.plan.recipe.train
-        if self.ended:
-            return True
-        try:
-            loop.train(
-                self.steps,
-                epochs=settings.epochs,
-                max_steps=settings.max_steps,
-                validate=None if self.material.measured is None else self.validate,
-                on_step=self.on_step,
-                on_epoch=self.on_epoch,
-                stop=self.interruption.asked,
-                leave_out=self.leaves_out if self.left_out else None,
-                on_divergence=self.skips,
-            )
-        except TrainingDivergedError as error:
-            if self.care.on_divergence != "rollback" or self.rollbacks == ROLLBACKS:
-                raise
-            self.roll_back(error)
-            return False
-        return True
-
-    def leaves_out(self, position: Position) -> bool:
-        here = [position.epoch, position.batch]
-        return any(entry[:2] <= here <= entry[2:] for entry in self.left_out)
-
-    def skips(self, error: TrainingDivergedError) -> bool:
-        """Whether to skip the batch of a step that diverged and continue training."""
-        if self.care.on_divergence != "skip" or self.skipped == SKIPS:
-            return False
-        self.skipped += 1
-        here = self.model.position
-        self.say(f"{error}; batch {here.batch} of epoch {here.epoch + 1} is left out ({self.skipped} in a row)")
-        return True
-
-    def roll_back(self, error: TrainingDivergedError) -> None:
-        """Go back to the last checkpoint; the batch that diverged is left out from now on.
-
-        Where steps do not wait for the device, the batch is not known: all since the checkpoint are left out.
-        """
-        failed, seconds, rollbacks = self.model.position, self.seconds, self.rollbacks + 1
-        checkpoint = self.keeper.checkpoints.newest(self.say)
-        first, last = (failed.epoch, failed.batch), (failed.epoch, failed.batch)
-        if not self.model.backend.reads_are_free:
-            first, last = (checkpoint.position.epoch, checkpoint.position.batch), (failed.epoch, failed.batch - 1)
-        left_out = [*self.left_out, [*first, *last]]
-        self.resume(checkpoint)
-        self._seconds += seconds - self.seconds  # discarded steps count in the time as well
-        self.left_out, self.rollbacks = left_out, rollbacks
-        which = f"batch {last[1]} of epoch {last[0] + 1}"
-        if first != last:
-            which = f"all from batch {first[1]} of epoch {first[0] + 1} to {which}"
-        self.say(
-            f"{error}; back at step {checkpoint.position.step:,}, {which} left out ({rollbacks} of {ROLLBACKS} times)"
-        )
-
-    def validate(self) -> AnyMetrics | None:
-        assert self.material.measured is not None
-        self.reporter.measuring()
-        return self.measure(self.material.measured)
-
-    def on_step(self, step: Step) -> None:
-        self.skipped = 0
-        self.keeper.on_step(step)
-        self.reporter.step(step)
-
-    def on_epoch(self, record: Epoch) -> bool:
-        finished = record.number <= self.model.position.epoch
-        if not finished:  # what is recorded now is not part of the resumed run
-            with run_folder.writing(self.folder / CHECKPOINTS):
-                self.keeper.finish(self.model.position)
-        self.model.notes.update(epoch=record.number, steps=record.steps)
-        self.history += (record,)
-        layers = self.measure_health() if self.care.gate_health else []
-        if layers:
-            self.health[str(record.number)] = [layer.plain() for layer in layers]
-        self.folder.append_metrics(*self._rows(record))
-        if self.best.offer(record):
-            self.save(BEST)
-            to_host = self.model.backend.to_host
-            parameters = {name: to_host(array).copy() for name, array in self.model.params.items()}
-            self._best_weights = {"parameters": parameters, "notes": dict(self.model.notes)}
-        if finished:
-            self.ended = call(self.callbacks, record)
-            self.keeper.on_epoch(record)
-        self.reporter.epoch(record)
-        for layer in layers:
-            self.reporter.health(layer.line())
-        if finished:
-            self.tell_news()
-        return self.ended
-
-    def tell_news(self) -> None:
-        for callback in self.callbacks:
-            if callback.news is not None:
-                self.say(callback.news)
-
-    def take_back(self) -> bool:
-        """Let early stopping take back the weights of the best epoch; whether they are others than the last ones."""
-        taken_back = False
-        for callback in self.callbacks:
-            callback.finish()
-            if isinstance(callback, EarlyStopping) and callback.restore_best and self.history:
-                of = next((record for record in self.history if record.number == callback.best_epoch), None)
-                if of is not None:
-                    self.model.notes.update(epoch=of.number, steps=of.steps)
-                    taken_back = of is not self.history[-1]
-        self.tell_news()
-        return taken_back
-
-    def measure_health(self) -> list[LayerHealth]:
-        """The state of the gates on a few of the samples that each epoch is measured on, or else learns from."""
-        x, labels = next(iter((self.material.measured or self.material.train).epoch(0)))
-        return gate_health(self.model, x[:SEQUENCES], labels[:SEQUENCES])
-
-    def _rows(self, record: Epoch) -> tuple[dict[str, Any], dict[str, Any]]:
-        """An epoch as metrics.csv has it, and what metrics.jsonl has besides."""
-        details: dict[str, Any] = {
-            "train_losses": [loss for loss, _ in record.looks],
-            "train_accuracies": [share for _, share in record.looks],
-        }
-        if str(record.number) in self.health:
-            details["gates"] = self.health[str(record.number)]
-        return epoch_row(record, self.plan.held_out), details
-
-    def measure(self, batches: Batches | MappedBatches) -> AnyMetrics | None:
-        """The metrics over all of `batches`; None where a signal came in between."""
-        metrics: AnyMetrics
-        if isinstance(batches, MappedBatches):
-            metrics = self.model.evaluate_batches(takewhile(lambda _: not self.interruption.asked(), batches.epoch(0)))
-        else:
-            metrics = self.model.evaluate_data(batches, stop=self.interruption.asked)
-        return None if self.interruption.asked() else metrics
 
     def test(self, *, measured_last: bool) -> AnyMetrics | None:
         """The metrics of the whole test set with the final weights; None where there is none.
@@ -506,33 +303,6 @@ class _Run:
         assert isinstance(self.model, SequenceClassifier)
         predicted = self.model.predict(x[:SAMPLE])
         return tuple(zip(predicted.tolist(), labels[:SAMPLE].tolist(), strict=True))
-
-    def save(self, name: str) -> None:
-        with run_folder.writing(self.folder / name):
-            self.model.save(self.folder / name)
-
-    def rescue(self) -> str:
-        """Save the weights if they are finite; returns what to tell the user."""
-        backend = self.model.backend
-        if backend.to_host(backend.xp.isfinite(self.model.params.flat).all()):
-            self.save(WEIGHTS)
-            which = "before it" if backend.reads_are_free else "of that moment"  # a device has updated them by then
-            return f"the weights {which} are in {self.folder / WEIGHTS}"
-        if self.best.kept is None:
-            return "no weights were saved"
-        return f"the best weights before it are in {self.folder / BEST}"
-
-    def draw_curves(self) -> str | None:
-        """Draw the curves into the folder; why that cannot be done, in words, where it cannot."""
-        if not self.history:
-            return "no step was made"
-        try:
-            self.folder.write(CURVES, curves.draw_curves(self.history, self.plan.held_out, curves.title_of(self.plan)))
-        except LstmNpError as error:  # no matplotlib, a full disk
-            return str(error)
-        except Exception as error:  # a drawing library may raise anything, and the run is already saved
-            return " ".join(f"they could not be drawn ({type(error).__name__}: {error})".split())
-        return None
 
 
 def _plan(
@@ -638,10 +408,7 @@ def _cuts(model: SequenceModel, material: Material) -> dict[str, list[dict[str, 
 
 
 def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped | None) -> dict[str, Any]:
-    """Everything that is needed to run it again, or to see why it came out differently.
-
-    Where it goes on from a checkpoint, "resumed" says from which step, each time, and what differs from before.
-    """
+    """Everything that is needed to run it again, or to see why it came out differently."""
     recipe, dataset = plan.recipe, plan.dataset
     config = {
         "recipe": recipe.name,
@@ -656,7 +423,4 @@ def _config(plan: Plan, place: Place, cuts: Mapping[str, Any], stopped: Stopped 
         "cut": cuts,
         "environment": describe_machine(),
     }
-    if stopped is None:
-        return config
-    again = {"step": plan.start.step, "not_bit_identical": differences(stopped.config, config)}
-    return {**config, "resumed": [*stopped.config.get("resumed", []), again]}
+    return config if stopped is None else resumed_config(config, stopped.config, plan.start.step)
