@@ -6,11 +6,12 @@ import importlib.util
 import pickle
 import subprocess
 import sys
-import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -18,11 +19,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import check_estimator
 
 import lstm_np
 from lstm_np.sklearn import LSTMClassifier, LSTMRegressor, SequenceScaler, from_aeon
+from tests.sklearn_checks import BEGIN, ESTIMATORS, checked, counted, listed
 
+PAGE = Path(lstm_np.__file__).parents[1] / "docs" / "sklearn.md"
 SKIPPED = {"check_array_api_input"}  # by scikit-learn itself, unless SCIPY_ARRAY_API is set
 
 
@@ -58,15 +60,15 @@ SIGNS = np.where(NUMBERS > 0, "up", "down")
 # ---- scikit-learn's own checks
 
 
-@pytest.mark.parametrize("estimator", [LSTMClassifier(), LSTMRegressor(), SequenceScaler()],
-                         ids=str)  # fmt: skip
-def test_scikit_learns_checks_pass(estimator):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # as in scikit-learn's tests of its own networks
-        results = check_estimator(estimator, on_skip=None, on_fail=None)
+@pytest.mark.parametrize("make", ESTIMATORS)
+def test_scikit_learns_checks_pass_and_are_those_of_the_list(make):
+    results = checked(make)
     assert not {one["check_name"]: one["exception"] for one in results if one["status"] == "failed"}
     assert {one["check_name"] for one in results if one["status"] != "passed"} <= SKIPPED
     assert len(results) >= 47
+    page = PAGE.read_text(encoding="utf-8")
+    if f"{BEGIN}\nscikit-learn {sklearn.__version__}," in page:  # other versions have other checks
+        assert listed(page)[f"{make.__name__}()"] == counted(results)
 
 
 def test_the_tags_say_what_they_take():
