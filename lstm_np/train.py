@@ -11,11 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lstm_np import checkpoints
 from lstm_np.backends.cores import usable_cores
-from lstm_np.checkpoints import CheckpointError, Every
+from lstm_np.checkpoints import CheckpointError
 from lstm_np.cli.command import Parser, backend_of, emit, run_command
-from lstm_np.cli.flags import add_data_flags, add_machine_flags, add_settings_flags, flag_of, settings_from_flags
+from lstm_np.cli.flags import (
+    NEWEST,
+    add_checkpoint_flags,
+    add_data_flags,
+    add_machine_flags,
+    add_settings_flags,
+    flag_of,
+    settings_from_flags,
+)
 from lstm_np.cli.own_data import add_own_data_flags, own_settings, resumed_settings
 from lstm_np.display.tables import loss_in_words
 from lstm_np.training import Outcome, Place, Recipe, load_recipe, recipe_names, run
@@ -28,9 +35,6 @@ from lstm_np.training.reporters import LineReporter, Reporter
 from lstm_np.training.resuming import Stopped, changed, command, stopped_run
 from lstm_np.training.run import Care
 from lstm_np.training.tensorboard import TensorBoardReporter
-from lstm_np.training.trainer import ON_DIVERGENCE, ROLLBACKS, SKIPS
-
-NEWEST = ""  # --resume without a run
 
 
 def make_parser() -> Parser:
@@ -58,7 +62,12 @@ def make_parser() -> Parser:
     add_data_flags(parser)
     add_machine_flags(parser)
     parser.set_defaults(backend=None, kernel=None)  # those of the run that goes on, else numpy and auto
-    _add_checkpoint_flags(parser)
+    add_checkpoint_flags(parser).add_argument(
+        "--gate-health",
+        action=argparse.BooleanOptionalAction,
+        help="after each epoch, and in metrics.jsonl, for each layer: how much of each gate is saturated, dead units, "
+        "the mean forget gate and the memory's half-life, gradients at the first and last step [no]",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FOLDER", help="the run folder [a new one, runs/RECIPE-001 and so on]")
     output.add_argument("--log", choices=("tensorboard",), help="also write event files, in the run folder")
@@ -70,52 +79,6 @@ def make_parser() -> Parser:
         "--json", action="store_true", help="print one JSON object as the last line, and the rest on stderr"
     )
     return parser
-
-
-def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("checkpoints, what a run goes on from")
-    group.add_argument(
-        "--resume",
-        nargs="?",
-        const=NEWEST,
-        metavar="RUN",
-        help="go on with a run from its newest checkpoint [that under runs/ with the newest]; with --epochs also for "
-        "longer than it was meant to",
-    )
-    group.add_argument(
-        "--checkpoint-every",
-        type=_every,
-        metavar="N|TIME",
-        help="write one after N steps, or a time such as 30s or 5m [each epoch and each minute, at most one in 10 s]; "
-        "also at the start, at the end, and at a signal",
-    )
-    group.add_argument(
-        "--keep-checkpoints",
-        type=int,
-        metavar="N",
-        help=f"keep the newest N; each holds the weights of the best epoch too [{checkpoints.KEEP}]",
-    )
-    group = parser.add_argument_group("when training goes wrong")
-    group.add_argument(
-        "--on-divergence",
-        choices=ON_DIVERGENCE,
-        help="when loss, gradients, parameters or optimizer are no longer finite. raise: end; skip: leave the batch "
-        f"out, at most {SKIPS} in a row (CPU); rollback: go back to the last checkpoint and leave the batch out, at "
-        f"most {ROLLBACKS} times [raise]",
-    )
-    group.add_argument(
-        "--gate-health",
-        action=argparse.BooleanOptionalAction,
-        help="after each epoch, and in metrics.jsonl, for each layer: how much of each gate is saturated, dead units, "
-        "the mean forget gate and the memory's half-life, gradients at the first and last step [no]",
-    )
-
-
-def _every(text: str) -> Every:
-    try:
-        return Every.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: list[str] | None = None) -> int:

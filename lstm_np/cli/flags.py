@@ -7,15 +7,18 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lstm_np import old_names
+from lstm_np import checkpoints, old_names
 from lstm_np.backends import BACKENDS
 from lstm_np.cells import BUILT_IN, CELLS, CellError, register_cell_file
+from lstm_np.checkpoints import Every
 from lstm_np.kernels import KERNELS
 from lstm_np.options import Option
 from lstm_np.training.recipes import DEFAULT, Tables, load_recipe
 from lstm_np.training.recipes.settings import NONE, TABLES, convert, settings_of
+from lstm_np.training.trainer import ON_DIVERGENCE, ROLLBACKS, SKIPS
 
 CELL_VALUES = f"{{{','.join(BUILT_IN)},FILE.py}}"
+NEWEST = ""  # --resume without a run
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
@@ -128,6 +131,59 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     text = "lean: keep only h of each step and recompute the gates (gradient checkpointing): --kernel lean [full]"
     one.add_argument("--memory", dest="kernel", type=_kernel_of_memory, metavar="{full,lean}", help=text)
     group.add_argument("--threads", type=_threads, metavar="N", help="CPU cores to use [all that this process may use]")
+
+
+def add_checkpoint_flags(
+    parser: argparse.ArgumentParser, of: str = "", moved: str = "", default: Any = None
+) -> argparse._ArgumentGroup:
+    """--resume, --checkpoint-every, --keep-checkpoints and --on-divergence; the group of the last, for more.
+
+    of       before the groups' titles;  moved: what --resume says of data that were moved
+    default  of flags that are not given; argparse.SUPPRESS: they are not in the namespace
+    """
+    group = parser.add_argument_group(f"{of}checkpoints, what a run goes on from")
+    about: dict[str, Any] = {"default": default}
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="RUN",
+        help="go on with a run from its newest checkpoint [that under runs/ with the newest]; with --epochs also for "
+        f"longer than it was meant to{moved}",
+        **about,
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=_every,
+        metavar="N|TIME",
+        help="write one after N steps, or a time such as 30s or 5m [each epoch and each minute, at most one in 10 s]; "
+        "also at the start, at the end, and at a signal",
+        **about,
+    )
+    group.add_argument(
+        "--keep-checkpoints",
+        type=int,
+        metavar="N",
+        help=f"keep the newest N; each holds the weights of the best epoch too [{checkpoints.KEEP}]",
+        **about,
+    )
+    group = parser.add_argument_group(f"{of}when training goes wrong")
+    group.add_argument(
+        "--on-divergence",
+        choices=ON_DIVERGENCE,
+        help="when loss, gradients, parameters or optimizer are no longer finite. raise: end; skip: leave the batch "
+        f"out, at most {SKIPS} in a row (CPU); rollback: go back to the last checkpoint and leave the batch out, at "
+        f"most {ROLLBACKS} times [raise]",
+        **about,
+    )
+    return group
+
+
+def _every(text: str) -> Every:
+    try:
+        return Every.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _dashed(name: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from lstm_np import checkpoints
 from lstm_np.backends.cores import usable_cores
-from lstm_np.checkpoints import CheckpointError, Every
+from lstm_np.checkpoints import CheckpointError
 from lstm_np.cli.command import Parser, backend_of, emit, flush, run_command
-from lstm_np.cli.flags import add_machine_flags, add_option_flag, shown
+from lstm_np.cli.flags import NEWEST, add_checkpoint_flags, add_machine_flags, add_option_flag, shown
 from lstm_np.display.tables import is_terminal
 from lstm_np.files import expand
 from lstm_np.model import SequenceClassifier
@@ -22,20 +22,19 @@ from lstm_np.text.characters import printable
 from lstm_np.text.model import vocabulary_of
 from lstm_np.text.records import Outcome, Source
 from lstm_np.text.reporter import LineReporter, Reporter
-from lstm_np.text.run import NAME, Stopped, run, stopped_run
+from lstm_np.text.run import NAME, Stopped, how_to_go_on, run, stopped_run
 from lstm_np.text.sampling import Sampler
 from lstm_np.text.settings import FREE, TABLES, Settings, checked, defaults, options_of
 from lstm_np.training import Place
 from lstm_np.training.interruption import Interruption
-from lstm_np.training.resuming import changed_settings, command
+from lstm_np.training.resuming import changed_settings
 from lstm_np.training.run_folder import weights_path
 
 ACTIONS = ("train", "sample")
-NEWEST = ""  # --resume without a run
 LENGTH = 500  # characters that `sample` writes where nobody says how many
 SECONDS_BETWEEN_FLUSHES = 0.05
 # the flags of each action, by what the namespace calls them; all others belong to both
-OF_TRAIN = {"example", "resume", "checkpoint_every", "keep_checkpoints", "out", "quiet"}
+OF_TRAIN = {"example", "resume", "checkpoint_every", "keep_checkpoints", "on_divergence", "out", "quiet"}
 OF_SAMPLE = {"length", "prompt", "best"}
 SETTINGS_OF_SAMPLE = ("text.temperature", "text.top_k", "train.seed", "model.cell")
 
@@ -52,7 +51,7 @@ def make_parser() -> Parser:
     parser = _Parser(
         "text",
         "{train FILE | sample [RUN]} [flags]",
-        "Train a character model on a text, and let it write: train learns from a UTF-8 file what comes next, shows "
+        "Train a character model on a text, and let it write: train learns from a UTF-8 text what comes next, shows "
         "bits per character and a sample after each epoch, and keeps a run folder; sample writes text with a trained "
         "model, character by character, after --prompt. Training that was stopped, by Ctrl-C or by a crash, goes on "
         "with --resume and ends with the same bits as one that was not.",
@@ -60,8 +59,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     parser.add_argument(
-        "name", nargs="?", metavar="FILE|RUN", help="train: the text; sample: run folder or weights file "
-        "[the newest run under runs/]",
+        "name", nargs="?", metavar="FILE|RUN", help="train: the text, - for standard input; sample: run folder or "
+        "weights file [the newest run under runs/]",
     )  # fmt: skip
     parser.add_argument(
         "--example", action="store_true", default=argparse.SUPPRESS,
@@ -89,21 +88,8 @@ def make_parser() -> Parser:
                 _add_setting(group, table, name, tables[table][name])
     add_machine_flags(parser)
     parser.set_defaults(backend=None, kernel=None)  # those of the run that goes on, else numpy and auto
-    group = parser.add_argument_group("train: checkpoints, what a run goes on from")
-    group.add_argument(
-        "--resume", nargs="?", const=NEWEST, default=argparse.SUPPRESS, metavar="RUN",
-        help="go on with a run from its newest checkpoint [that under runs/ with the newest]; with --epochs also for "
-        "longer than it was meant to; FILE where its text was moved",
-    )  # fmt: skip
-    group.add_argument(
-        "--checkpoint-every", type=_every, default=argparse.SUPPRESS, metavar="N|TIME",
-        help="write one after N steps, or a time such as 30s or 5m [each epoch and each minute, at most one in 10 s]; "
-        "also at the start, at the end, and at a signal",
-    )  # fmt: skip
-    group.add_argument(
-        "--keep-checkpoints", type=int, default=argparse.SUPPRESS, metavar="N",
-        help=f"keep the newest N [{checkpoints.KEEP}]",
-    )  # fmt: skip
+    moved = "; FILE where its text was moved"
+    add_checkpoint_flags(parser, "train: ", moved, argparse.SUPPRESS)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out",
@@ -123,13 +109,6 @@ def _add_setting(group: Any, table: str, name: str, default: object) -> None:
 
 def _flag_of(table: str, name: str) -> str:
     return f"--{(options_of(table)[name].flag or name).replace('_', '-')}"
-
-
-def _every(text: str) -> Every:
-    try:
-        return Every.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,18 +162,29 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ValueError("name the text to learn from: train FILE; --example takes a generated one")
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
-        stopped, every = None, given.get("checkpoint_every", checkpoints.DEFAULT)
+        stopped, every, on_divergence = None, checkpoints.DEFAULT, "raise"
         if resume is not None:
             run_or_newest = None if resume == NEWEST else resume
             stopped = stack.enter_context(stopped_run(run_or_newest, lambda line: reporter.note(f"{NAME}: {line}")))
             stopped.checkpoints.keep = keep
             settings = _resumed(stopped, arguments, changes)
-            source, every = Source.of_a_run(stopped.source, file), given.get("checkpoint_every", stopped.every)
+            source = Source.of_a_run(stopped.source, file)
+            every, on_divergence = stopped.every, stopped.on_divergence
         else:
             settings, source = defaults().changed(changes), Source.read(file)
         arguments.backend, arguments.kernel = arguments.backend or "numpy", arguments.kernel or "auto"
         place = Place(stack.enter_context(backend_of(arguments)), arguments.kernel, out=given.get("out"))
-        outcome = run(settings, source, place, reporter, interruption, every=every, keep=keep, stopped=stopped)
+        outcome = run(
+            settings,
+            source,
+            place,
+            reporter,
+            interruption,
+            every=given.get("checkpoint_every", every),
+            keep=keep,
+            on_divergence=given.get("on_divergence", on_divergence),
+            stopped=stopped,
+        )
     return _end(outcome, interruption, reporter, as_json=arguments.json)
 
 
@@ -225,8 +215,9 @@ def _end(outcome: Outcome, interruption: Interruption, reporter: Reporter, *, as
             emit(json.dumps(outcome.as_json()))
     if number is None:
         return 0
-    line = command(outcome.plan.folder, outcome.plan.settings.model.cell, NAME)
-    reporter.note(f"text: interrupted after {outcome.steps:,} steps; to go on from there:\n{line}")
+    reporter.note(
+        f"text: interrupted after {outcome.steps:,} steps; to go on from there:\n{how_to_go_on(outcome.plan)}"
+    )
     return 128 + number
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -28,7 +29,20 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises TextError for a file that is empty or not UTF-8, and says at which byte; OSError where it cannot be read.
     """
-    content = expand(path).read_bytes()
+    return _decoded(expand(path).read_bytes(), str(path))
+
+
+def read_standard_input() -> str:
+    """The text on standard input, to its end; as `read_text`."""
+    if sys.stdin is None:
+        raise TextError("standard input: is closed; name a file")
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise TextError("standard input: is empty; give it a text to learn from")
+    return _decoded(content, "standard input")
+
+
+def _decoded(content: bytes, source: str) -> str:
     start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
     try:
         text = content[start:].decode("utf-8")
@@ -38,11 +52,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
         encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
         cure = "convert it, or name another file" if encoding is None else f"it begins as {encoding} does: convert it"
         raise TextError(
-            f"{path}: not UTF-8: byte 0x{content[at]:02X} at offset {at:,} (line {line:,}) belongs to no character; "
+            f"{source}: not UTF-8: byte 0x{content[at]:02X} at offset {at:,} (line {line:,}) belongs to no character; "
             f"{cure}"
         ) from None
     if not text:
-        raise TextError(f"{path}: the file is empty; name a text to learn from")
+        raise TextError(f"{source}: the file is empty; name a text to learn from")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -11,31 +11,46 @@ from typing import Any
 
 from lstm_np.files import expand
 from lstm_np.loop import Epoch, Metrics, Position
-from lstm_np.text.characters import TextError, read_text
+from lstm_np.text.characters import TextError, read_standard_input, read_text
 from lstm_np.text.example import example
 from lstm_np.text.model import bits, perplexity
 from lstm_np.text.settings import Settings
 from lstm_np.training.records import Best, epoch_row, metrics_row, steps_of
 
 HELD_OUT = "validation"
+STDIN = Path("-")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text and where it comes from: a file, or the example (`path` None)."""
+    """A text and where it comes from: a file by its absolute path, `STDIN`, or the example (`path` None)."""
 
     path: Path | None
     text: str = field(repr=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] | None) -> Source:
-        """That of a file; None: the example.  Raises TextError or OSError as `read_text`."""
-        return cls(None, example()) if path is None else cls(expand(path).absolute(), read_text(path))
+        """That of a file, or of standard input ("-"); None: the example.
+
+        Raises TextError or OSError as `read_text`.
+        """
+        if path is None:
+            return cls(None, example())
+        if os.fspath(path) == str(STDIN):
+            return cls(STDIN, read_standard_input())
+        return cls(expand(path).absolute(), read_text(path))
 
     @property
     def name(self) -> str:
         """What people call it."""
+        if self.path == STDIN:
+            return "standard input"
         return "the example" if self.path is None else self.path.name
+
+    @property
+    def where(self) -> str:
+        """The same, a file by its whole path."""
+        return self.name if self.path in (None, STDIN) else str(self.path)
 
     def state(self) -> dict[str, Any]:
         """Where it is, and its fingerprint, as plain values."""
@@ -48,10 +63,15 @@ class Source:
 
         Raises TextError for another text, or as `read`; OSError where it cannot be read.
         """
+        if file is None and state["path"] == str(STDIN):
+            raise TextError(
+                "this run has read its text from standard input; give it the same again, train - --resume RUN, or name "
+                "a file that holds it before --resume"
+            )
         found = cls.read(state["path"] if file is None else file)
         if found.state()["sha256"] != state["sha256"]:
             raise TextError(
-                f"{found.path or found.name}: not the text that this run has learnt from, which had "
+                f"{found.where}: not the text that this run has learnt from, which had "
                 f"{state['characters']:,} characters; name its file before --resume"
             )
         return found

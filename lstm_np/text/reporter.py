@@ -48,10 +48,8 @@ class LineReporter(Reporter):
         train, T = settings.train, settings.text.sequence_length
         limit = f", at most {train.max_steps:,}" if train.max_steps is not None else ""
         kernels = "/".join(sorted(set(plan.kernels)))
-        where = source.name if source.path is None else str(source.path)
-        self._line(
-            f"text    {printable(where)}: {counted(len(source.text), 'character')}, {plan.vocabulary:,} different"
-        )
+        text = f"{printable(source.where)}: {counted(len(source.text), 'character')}"
+        self._line(f"text    {text}, {plan.vocabulary:,} different")
         held = f", {plan.held_out:,} held out for validation" if plan.held_out else ""
         self._line(f"        {plan.train:,} to learn from, {train.batch_size:,} streams side by side{held}")
         self._parts("model", layers_in_words(settings.model))

@@ -18,7 +18,7 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.text.batches import TextBatches
 from lstm_np.text.characters import TextError, Vocabulary
 from lstm_np.text.model import make_model
-from lstm_np.text.records import HELD_OUT, Outcome, Plan, Source, row_of
+from lstm_np.text.records import HELD_OUT, STDIN, Outcome, Plan, Source, row_of
 from lstm_np.text.reporter import Reporter
 from lstm_np.text.sampling import Sampler
 from lstm_np.text.settings import Settings
@@ -42,9 +42,9 @@ from lstm_np.training.resuming import (
     resumed_config,
 )
 from lstm_np.training.run import Place
-from lstm_np.training.run_folder import WEIGHTS, RunFolder
+from lstm_np.training.run_folder import RunFolder
 from lstm_np.training.schedules import rate_of
-from lstm_np.training.trainer import Trainer, opened
+from lstm_np.training.trainer import Trainer, check_on_divergence, opened
 
 NAME = "text train"  # of the command
 FEWEST = 1000  # characters of a stream in validation, whose beginning is read without knowing what came before
@@ -75,6 +75,11 @@ class Stopped:
         """When its checkpoints were written."""
         return Every(**self.checkpoint.run["every"])
 
+    @property
+    def on_divergence(self) -> str:
+        """What was done when a step diverged; checkpoints of earlier versions do not say it."""
+        return str(self.checkpoint.run.get("on_divergence", "raise"))
+
 
 @contextmanager
 def stopped_run(run: str | os.PathLike[str] | None, say: Callable[[str], None]) -> Iterator[Stopped]:
@@ -100,12 +105,15 @@ def run(
     *,
     every: Every,
     keep: int,
+    on_divergence: str = "raise",
     stopped: Stopped | None = None,
 ) -> Outcome:
     """Train a character model on a text as the settings say, and keep the run in its folder.
 
-    every, keep  when checkpoints are written, and how many are kept
-    stopped      a run to go on with, whose folder is taken instead of `place.out`
+    every, keep    when checkpoints are written, and how many are kept
+    on_divergence  what is done when a step diverges, as `lstm_np.training.trainer.Trainer` has it; the state that is
+                   carried from step to step goes on behind a batch that is left out
+    stopped        a run to go on with, whose folder is taken instead of `place.out`
 
     A signal that `interruption` holds back ends the run after the step it is in, with everything saved.
     Raises TextError for a text that is too short, ValueError for settings that do not fit together, RunFolderError
@@ -113,7 +121,8 @@ def run(
     """
     if stopped is None:
         run_folder.check(place.out)
-    arguments(settings.optimizer)  # refused before any work
+    check_on_divergence(on_divergence, place.backend)  # refused before any work
+    arguments(settings.optimizer)
     between_epochs.refuse(settings.train)
     vocabulary = Vocabulary.of(source.text)
     refuse_oversize_model(settings.model, vocabulary.size, vocabulary.size)
@@ -149,16 +158,22 @@ def run(
             "place": {"backend": place.backend.name, "kernel": place.kernel, "cores": place.backend.cores},
             "model": model.config,
             "every": asdict(every),
+            "on_divergence": on_divergence,
         }
-        one = _Run(plan, vocabulary, model, steps, held_out, folder, reporter, interruption, callbacks)
+        one = _Run(plan, vocabulary, model, steps, held_out, folder, reporter, interruption, callbacks, on_divergence)
         one.keep_checkpoints(kept, every, about)
         if stopped is None:
             one.begin(config)
         else:
             with of_a_run(folder, NAME):
                 one.go_on(stopped.checkpoint, config)
-        with going_on(folder, one.keeper, command(folder.path, settings.model.cell, NAME)):
+        with going_on(folder, one.keeper, how_to_go_on(plan)):
             return one.train()
+
+
+def how_to_go_on(plan: Plan) -> str:
+    """The command that resumes a run; it has to be given again what came from standard input."""
+    return command(plan.folder, plan.settings.model.cell, f"{NAME} -" if plan.source.path == STDIN else NAME)
 
 
 def cut(source: Source, vocabulary: Vocabulary, settings: Settings) -> tuple[TextBatches, TextBatches | None]:
@@ -171,14 +186,14 @@ def cut(source: Source, vocabulary: Vocabulary, settings: Settings) -> tuple[Tex
     held = round(len(codes) * share)
     codes, rest = codes[: len(codes) - held], codes[len(codes) - held :]
     if len(codes) < B * T + 1:
-        of = f"{source.path or source.name}: {len(codes):,} characters to learn from"
+        of = f"{source.where}: {len(codes):,} characters to learn from"
         raise TextError(
             f"{of} are too few for {B:,} streams of {T:,} characters per step, which need {B * T + 1:,}; lower "
             "--batch-size or --sequence-length, or take a longer text"
         )
     if share and held < 2:
         raise TextError(
-            f"{source.path or source.name}: --validation {share:g} of {len(source.text):,} characters leaves too few "
+            f"{source.where}: --validation {share:g} of {len(source.text):,} characters leaves too few "
             "to measure on; raise it, or hold out nothing with --validation 0"
         )
     train = TextBatches(codes, size, B, T, dtype=dtype)
@@ -204,6 +219,7 @@ class _Run(Trainer):
         reporter: Reporter,
         interruption: Interruption,
         callbacks: Sequence[Callback],
+        on_divergence: str,
     ) -> None:
         super().__init__(
             NAME,
@@ -216,6 +232,7 @@ class _Run(Trainer):
             interruption,
             best=BestSoFar(HELD_OUT if held_out is not None else "", Best.by_loss),
             callbacks=callbacks,
+            on_divergence=on_divergence,
         )
         self.plan, self.vocabulary = plan, vocabulary
         self.samples: dict[str, str] = {}  # of each epoch, by its number
@@ -272,10 +289,6 @@ class _Run(Trainer):
         outcome = replace(outcome, no_curves=self.draw_curves(HELD_OUT, title))
         self.reporter.finish(outcome)
         return outcome
-
-    def rescue(self) -> str:
-        self.save(WEIGHTS)  # a step that diverges changes nothing
-        return f"the weights are in {self.folder / WEIGHTS}"
 
 
 def _config(

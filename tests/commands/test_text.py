@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from lstm_np.text.settings import FREE, defaults
 from lstm_np.training import Place
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.resuming import changed_settings
-from tests.training.stopped import kept
+from tests.training.stopped import kept, spoilt_batches
 
 SMALL = ("--hidden-size", 6, "--batch-size", 4, "--sequence-length", 10, "--epochs", 2, "--sample-length", 30,
          "--threads", 1)  # fmt: skip
@@ -122,11 +123,15 @@ class Stopping(Reporter):
             self.interruption.requested = 15
 
 
-def begin(text, out, changes=CHANGES, **stop):
+def begin(text, out, changes=CHANGES, on_divergence="raise", notes=None, **stop):
     interruption = Interruption()
     place, settings = Place(get_backend("numpy", threads=1), out=out), defaults().changed(changes)
-    return run(settings, Source.read(text), place, Stopping(interruption, **stop), interruption,
-               every=Every.parse("7"), keep=3)  # fmt: skip
+    reporter = Stopping(interruption, **stop)
+    outcome = run(settings, Source.read(text), place, reporter, interruption, every=Every.parse("7"), keep=3,
+                  on_divergence=on_divergence)  # fmt: skip
+    if notes is not None:
+        notes += reporter.notes
+    return outcome
 
 
 def go_on(out, changes=None, **stop):
@@ -138,7 +143,8 @@ def go_on(out, changes=None, **stop):
             stopped.settings, stopped.checkpoint.position, per_epoch, changes or {}, lambda table, name: name, FREE
         )
         place, source = Place(get_backend("numpy", threads=1)), Source.of_a_run(stopped.source, None)
-        outcome = run(settings, source, place, reporter, interruption, every=stopped.every, keep=3, stopped=stopped)
+        outcome = run(settings, source, place, reporter, interruption, every=stopped.every, keep=3,
+                      on_divergence=stopped.on_divergence, stopped=stopped)  # fmt: skip
     return outcome, [note for note in reporter.notes if "learning rate falls" not in note]
 
 
@@ -146,6 +152,41 @@ def go_on(out, changes=None, **stop):
 def whole(text):
     assert begin(text, "whole").interrupted is None
     return kept(Path("whole"))
+
+
+def test_batches_that_diverge_are_left_out(text, monkeypatch):
+    """By skipping and by going back, with the same bits, also of a run that is stopped in between."""
+    spoilt_batches(monkeypatch).update({(0, 3), (1, 0), (2, 5)})
+    notes = []
+    outcome = begin(text, "skipped", on_divergence="skip", notes=notes)
+    assert [record.steps for record in outcome.epochs] == [13, 26, 39]
+    assert notes[0].startswith("text train: training diverged at step 4: ")
+    assert notes[0].endswith("; batch 3 of epoch 1 is left out (1 in a row)")
+    notes.clear()
+    begin(text, "back", on_divergence="rollback", notes=notes)
+    assert [line.partition("; back at step ")[2] for line in notes if "; back at step " in line] == [
+        "0, batch 3 of epoch 1 left out (1 of 3 times)",
+        "7, batch 0 of epoch 2 left out (2 of 3 times)",
+        "28, batch 5 of epoch 3 left out (3 of 3 times)",
+    ]
+    expected = kept(Path("skipped"))
+    assert kept(Path("back")) == expected
+    for policy in ("skip", "rollback"):
+        begin(text, policy, on_divergence=policy, step=16)
+        go_on(policy)
+        assert kept(Path(policy)) == expected
+
+
+def test_the_policy_of_divergence_is_a_flag_and_kept(invoke, text, monkeypatch):
+    spoilt_batches(monkeypatch).update({(0, 3)})
+    raised = invoke("text", "train", text, *SMALL, "--quiet", "--out", "raised")
+    assert raised.status == 1
+    assert raised.err.endswith("; the weights before it are in raised/weights.safetensors\n")
+    skipped = invoke("text", "train", text, *SMALL, "--on-divergence", "skip", "--max-steps", 2, "--out", "run")
+    assert (skipped.status, skipped.err) == (0, "")
+    again = invoke("text", "train", "--resume", "run", "--max-steps", "none", "--quiet")
+    assert again.status == 0
+    assert again.err.endswith("; batch 3 of epoch 1 is left out (1 in a row)\n")
 
 
 @pytest.mark.parametrize("stop", [{"step": 1}, {"step": 5}, {"step": 14}, {"step": 20}, {"measuring": 1}])
@@ -244,6 +285,34 @@ def test_what_a_run_that_goes_on_refuses(invoke, text):
     assert other.err.startswith("train: run: its checkpoints are not those of a run of train (")
 
 
+def test_a_text_from_standard_input(invoke, text, monkeypatch):
+    content = text.read_bytes()
+
+    def given(what):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(what)))
+
+    assert invoke("text", "train", text, *SMALL, "--quiet", "--out", "whole").status == 0
+    given(content)
+    result = invoke("text", "train", "-", *SMALL, "--max-steps", 5, "--out", "run")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith("text    standard input: 700 characters, ")
+    result = invoke("text", "train", "--resume", "run")
+    assert (result.status, result.err) == (2, "text: this run has read its text from standard input; give it the same "
+                                              "again, train - --resume RUN, or name a file that holds it before "
+                                              "--resume\n")  # fmt: skip
+    given(content)
+    assert invoke("text", "train", "-", "--resume", "run", "--max-steps", 9, "--quiet").status == 0
+    assert invoke("text", "train", text, "--resume", "run", "--max-steps", "none", "--quiet").status == 0
+    assert kept(Path("run"))["metrics.csv"] == kept(Path("whole"))["metrics.csv"]
+    for what, line in ((b"", "is empty; give it a text to learn from"),
+                       (b"caf\xe9", "not UTF-8: byte 0xE9 at offset 3 (line 1) belongs to no character; convert it, or "
+                        "name another file")):  # fmt: skip
+        given(what)
+        assert invoke("text", "train", "-") == (2, "", f"text: standard input: {line}\n")
+    monkeypatch.setattr("sys.stdin", None)
+    assert invoke("text", "train", "-") == (2, "", "text: standard input: is closed; name a file\n")
+
+
 # ---- what is refused
 
 
@@ -273,6 +342,7 @@ def test_what_a_run_that_goes_on_refuses(invoke, text):
         (("sample",), "no run with a weights.safetensors under runs/; train one, or name a run folder or weights file"),
         (("sample", "none"), "none: no such run folder or weights file"),
         (("sample", "--epochs", 3), "--epochs is a flag of train; leave it out"),
+        (("sample", "--on-divergence", "skip"), "--on-divergence is a flag of train; leave it out"),
         (("sample", "--example"), "--example is a flag of train; leave it out"),
         (("sample", "--length", 0), "--length must be at least 1, found 0"),
         (("sample", "--temperature", -1), "--temperature must be at least 0, found -1.0"),
@@ -312,5 +382,5 @@ def test_training_that_diverges(invoke, text):
     result = invoke("text", "train", text, *SMALL, "--learning-rate", 1e38, "--clip-norm", "none", "--optimizer", "sgd")
     assert result.status == 1
     assert "training diverged at step" in result.err
-    assert result.err.rstrip().endswith("the weights are in runs/text-001/weights.safetensors")
+    assert result.err.rstrip().endswith("the weights before it are in runs/text-001/weights.safetensors")
     assert result.err.count("\n") == 1

@@ -14,6 +14,7 @@ import numpy as np
 from lstm_np import get_backend
 from lstm_np.checkpoints import Checkpoints, Every, fingerprint
 from lstm_np.data.digits import load_digits
+from lstm_np.steps import ModelSteps
 from lstm_np.training import Place, Recipe, load_recipe, run
 from lstm_np.training.interruption import Interruption
 from lstm_np.training.reporters import Reporter
@@ -53,6 +54,21 @@ class Stopping(Reporter):
         self.measured += 1
         if self.measured == self.at[1]:
             self.interruption.requested = 15
+
+
+def spoilt_batches(monkeypatch: Any) -> set[tuple[int, int]]:
+    """Batches whose gradients are not finite, (epoch, batch); each is a fault of the data: it comes back every time."""
+    places: set[tuple[int, int]] = set()
+    gradients = ModelSteps.gradients
+
+    def spoilt(self: Any, batch: Any, number: int) -> Any:
+        made = gradients(self, batch, number)
+        if (self.model.position.epoch, self.model.position.batch) in places:
+            made.grads["layer0.U"][0, 0] = np.inf
+        return made
+
+    monkeypatch.setattr(ModelSteps, "gradients", spoilt)
+    return places
 
 
 def begin(recipe: Recipe, out: Path, every: str = "1000000", threads: int = 1, keep: int = 3, **stop: int) -> Any:

@@ -18,7 +18,7 @@ from lstm_np.steps import ModelSteps
 from lstm_np.training import Place, curves, run
 from lstm_np.training.gate_health import LayerHealth, gate_health
 from lstm_np.training.run import Care
-from tests.training.stopped import Stopping, go_on, kept, once_loaded, small
+from tests.training.stopped import Stopping, go_on, kept, once_loaded, small, spoilt_batches
 
 
 @pytest.fixture(autouse=True)
@@ -30,18 +30,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bad(monkeypatch):
-    """Batches whose gradients are not finite, (epoch, batch); each is a fault of the data: it comes back every time."""
-    places = set()
-    gradients = ModelSteps.gradients
-
-    def spoilt(self, batch, number):
-        made = gradients(self, batch, number)
-        if (self.model.position.epoch, self.model.position.batch) in places:
-            made.grads["layer0.U"][0, 0] = np.inf
-        return made
-
-    monkeypatch.setattr(ModelSteps, "gradients", spoilt)
-    return places
+    return spoilt_batches(monkeypatch)
 
 
 def trained(out, policy, every="1000000", recipe=None, **stop):
