@@ -12,7 +12,7 @@ from lstm_np.data.sequences.missing import WAYS
 from lstm_np.data.sequences.record import LAYOUTS, TASKS
 from lstm_np.data.sequences.splits import WAYS as SPLIT_WAYS
 from lstm_np.files import expand
-from lstm_np.training.own_data import CLASS_WEIGHTS, NONE, REGRESSION_LOSSES, OwnSettings
+from lstm_np.training.own_data import CLASS_WEIGHTS, NONE, REGRESSION_LOSSES, SPLIT_WITHOUT_TEST, OwnSettings
 
 FILES = "an .npz, .npy, .csv, .tsv or .ts file, or a folder of CSV files"
 # settings of images, which sequences do not have
@@ -26,11 +26,19 @@ def add_own_data_flags(parser: argparse.ArgumentParser) -> None:
     add_reading_flags(group)
     suppressed: dict[str, Any] = {"default": argparse.SUPPRESS}
     group.add_argument(
+        "--test-data",
+        metavar="FILE",
+        help="test on the sequences in this file, read, scaled and with the classes as those of --data, which is for "
+        "training and validation then [a part of --data]",
+        **suppressed,
+    )
+    group.add_argument(
         "--split",
         type=float,
         nargs=3,
         metavar=("TRAIN", "VALIDATION", "TEST"),
-        help="shares of the sequences, which add up to 1; each class is split by itself [0.7 0.15 0.15]",
+        help="shares of the sequences, which add up to 1; each class is split by itself [0.7 0.15 0.15, or with "
+        "--test-data 0.85 0.15 0]",
         **suppressed,
     )
     group.add_argument(
@@ -145,13 +153,20 @@ def own_settings(arguments: argparse.Namespace) -> OwnSettings | None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for images, --data for sequences of your own: leave out one"
             )
+    if others.get("test_data") is not None:
+        others.setdefault("split", SPLIT_WITHOUT_TEST)
     return OwnSettings(arguments.data, Reading(**changes), **others)
 
 
 def resumed_settings(stopped: OwnSettings, arguments: argparse.Namespace) -> OwnSettings:
-    """The settings of a run that goes on; its file may have moved.  Raises ValueError for any other change."""
+    """The settings of a run that goes on; its files may have moved.  Raises ValueError for any other change."""
     given, changes = vars(arguments), reading_changes(arguments)
     others = {item.name: given[item.name] for item in fields(OwnSettings) if item.name in given}
+    moved = {} if arguments.data is None else {"path": arguments.data}
+    if "test_data" in others:
+        moved["test_data"] = others.pop("test_data")
+        if stopped.test_data is None:
+            raise ValueError("--test-data: this run is tested on a part of its --data; leave it out")
     for name, value in [*changes.items(), *others.items()]:
         had = getattr(stopped.reading if name in changes else stopped, name)
         value = str(expand(value).absolute()) if name == "labels" else value
@@ -160,4 +175,4 @@ def resumed_settings(stopped: OwnSettings, arguments: argparse.Namespace) -> Own
             raise ValueError(
                 f"--{flag}: the run would have learnt something else with it; leave it out, or train a new run"
             )
-    return stopped if arguments.data is None else replace(stopped, path=arguments.data)
+    return replace(stopped, **moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from lstm_np.training.recipes import Recipe, load_recipe
 
 RECIPE = Path(__file__).with_name("own-data.toml")
 SPLIT = (0.7, 0.15, 0.15)
+SPLIT_WITHOUT_TEST = (0.85, 0.15, 0.0)  # where a second file is for testing
 NONE = "none"
 REGRESSION_LOSSES = of(SequenceRegressor)["loss"].choices
 CLASS_WEIGHTS = (NONE, "balanced")
@@ -39,6 +41,7 @@ class OwnSettings:
 
     path              of the file or folder
     reading           how it is read
+    test_data         a second file or folder, of the same kind, that is for testing; None: a part of the first
     split             shares of training, validation and test
     split_by          "random", "group" or "time"; None: as `Sequences.default_split` says
     missing           what is done about missing values, a way of `SequenceImputer`
@@ -56,6 +59,7 @@ class OwnSettings:
     scale_targets: str = "standard"
     class_weights: str = NONE
     regression_loss: str = "squared"
+    test_data: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -68,17 +72,24 @@ class OwnSettings:
             if getattr(self, name) not in choices:
                 raise DatasetError(f"{name} must be one of {', '.join(choices)}, found {getattr(self, name)!r}")
         object.__setattr__(self, "split", check_fractions(self.split))
+        if self.test_data is not None and self.split[2]:
+            found = " ".join(f"{share:g}" for share in self.split)
+            raise DatasetError(f"--split {found} has a share for testing, which --test-data is for; make that share 0")
 
     def state(self) -> dict[str, Any]:
         """As plain values; paths are absolute."""
         labels = self.reading.labels
         reading = replace(self.reading, labels=None if labels is None else str(expand(labels).absolute()))
-        path = str(expand(self.path).absolute())
-        return {**asdict(replace(self, reading=reading)), "path": path, "split": list(self.split)}
+        path, test = str(expand(self.path).absolute()), self.test_data
+        test = None if test is None else str(expand(test).absolute())
+        return {**asdict(replace(self, reading=reading)), "path": path, "split": list(self.split), "test_data": test}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The settings that gave this state.  Raises KeyError, TypeError or ValueError for anything else."""
+        """The settings that gave this state, in this version or an earlier one.
+
+        Raises KeyError, TypeError or ValueError for anything else.
+        """
         return cls(**{**state, "reading": Reading(**state["reading"]), "split": tuple(state["split"])})
 
 
@@ -87,9 +98,10 @@ class OwnData:
     """Sequences that are read and split, and how they are prepared.
 
     data         as they were read
-    parts        {"train": indices, "validation": ..., "test": ...}; a part may be empty
+    parts        {"train": indices, "validation": ..., "test": ...} of `data`; a part may be empty
     preparation  fitted on the training part
     sha256       of the files, hex
+    test         the sequences of a second file, which are the test part then, and test_sha256: of that; None: no such
     """
 
     settings: OwnSettings
@@ -97,10 +109,15 @@ class OwnData:
     parts: Mapping[str, np.ndarray]
     preparation: Preparation
     sha256: str
+    test: Sequences | None = None
+    test_sha256: str | None = None
 
     @classmethod
     def load(cls, settings: OwnSettings, seed: int) -> Self:
-        """Read, split and prepare.  Raises DatasetError, and OSError, as `read_sequences` and `Sequences.split`."""
+        """Read, split and prepare; a second file for testing is read as one that a model predicts.
+
+        Raises DatasetError, and OSError, as `read_sequences`, `Sequences.split` and `reread`.
+        """
         data = read_sequences(settings.path, reading=settings.reading)
         if data.targets is None:
             raise DatasetError(f"{settings.path}: no target is found; name what is to be predicted (--target)")
@@ -119,7 +136,26 @@ class OwnData:
             scale=_or_none(settings.scale),
             scale_targets=_or_none(settings.scale_targets),
         )
-        return cls(settings, data, parts, preparation, fingerprint_of_files(data.files))
+        own = cls(settings, data, parts, preparation, fingerprint_of_files(data.files))
+        if settings.test_data is None:
+            return own
+        if len(parts["test"]):
+            raise DatasetError(f"{data.source}: has a test part of its own; leave out --test-data {settings.test_data}")
+        if os.path.samefile(expand(settings.path), _existing(settings.test_data)):
+            raise DatasetError(f"--test-data {settings.test_data}: is what --data learns from; name another file")
+        test = reread(own.notes(), settings.test_data, targets=True, changes={})
+        return replace(own, test=test, test_sha256=fingerprint_of_files(test.files))
+
+    def chosen(self, part: str) -> tuple[Sequences, np.ndarray]:
+        """Sequences, and the indices of those that are a part ("train", "validation", "test")."""
+        if part == "test" and self.test is not None:
+            return self.test, np.arange(len(self.test))
+        return self.data, self.parts[part]
+
+    def part(self, name: str) -> Sequences:
+        """The sequences of a part, as they were read."""
+        data, indices = self.chosen(name)
+        return data.take(indices)
 
     # ---- what a run says of it
 
@@ -163,7 +199,13 @@ class OwnData:
 
     def counts(self) -> dict[str, int]:
         """How many sequences each part has."""
-        return {name: len(self.parts[name]) for name in PARTS}
+        return {name: len(self.chosen(name)[1]) for name in PARTS}
+
+    @property
+    def counts_in_words(self) -> list[str]:
+        """The same, a part behind the other, and where the test part is from."""
+        found = [f"{name} {count:,}" for name, count in self.counts().items()]
+        return found if self.test is None else [*found[:-1], f"{found[-1]} of {self.settings.test_data}"]
 
     def described(self) -> dict[str, Any]:
         """What config.json says."""
@@ -171,6 +213,7 @@ class OwnData:
             "name": self.name,
             "source": self.source,
             "sha256": self.sha256,
+            "test_sha256": self.test_sha256,
             **{f"{name}_sequences": count for name, count in self.counts().items()},
             "task": self.data.task,
             "features": list(self.data.names),
@@ -206,17 +249,18 @@ class OwnData:
     def material(self, recipe: Recipe) -> Material:
         """Batches of all parts.  Raises DatasetError."""
         dtype, settings = recipe.model.dtype, recipe.train
-        make, data, chosen = self.preparation.batches, self.data, self.parts["train"]
+        make, (data, chosen) = self.preparation.batches, self.chosen("train")
         if recipe.data.limit_train is not None:
             chosen = chosen[drawn(data.strata[chosen], recipe.data.limit_train, recipe.train.seed)]
         how: dict[str, Any] = {"dtype": dtype, "order": recipe.data.order, "seed": settings.seed}
         train = make(data, chosen, settings.batch_size, **how, reuse=settings.accumulate == 1)
         others = {
-            name: make(data, self.parts[name], MEASURING_BATCH, dtype=dtype) if len(self.parts[name]) else None
-            for name in PARTS[1:]
+            name: make(*self.chosen(name), MEASURING_BATCH, dtype=dtype) if count else None
+            for name, count in self.counts().items()
+            if name != "train"
         }
         held_out = "test" if others["validation"] is None else "validation"
-        longest = int(data.counts().max())
+        longest = max(int(one.counts().max()) for one in (data, self.test) if one is not None)
         return Material(train, held_out, others[held_out], others["test"], (longest, len(data.names)))
 
     def model(self, recipe: Recipe, backend: Backend, kernel: str) -> SequenceModel:
@@ -280,6 +324,13 @@ def split_of(data: Sequences, settings: OwnSettings, seed: int) -> dict[str, np.
         inner = data.take(parts["train"]).split_indices((1 - share, share, 0.0), by=by, seed=seed)
         parts |= {name: parts["train"][inner[name]] for name in ("train", "validation")}
     return parts
+
+
+def _existing(path: str) -> Path:
+    found = expand(path)
+    if not found.exists():
+        raise DatasetError(f"{path}: no such file or folder")
+    return found
 
 
 def _check_task(data: Sequences, settings: OwnSettings) -> None:

@@ -188,15 +188,21 @@ def test_part(weights: Path, changes: Mapping[str, Any]) -> tuple[Sequences, str
     try:
         config = json.loads((weights.parent / CONFIG).read_text(encoding="utf-8"))
         told, seed = config["dataset"], config["train"]["seed"]
-        settings = OwnSettings.from_state({item.name: told[item.name] for item in fields(OwnSettings)})
+        settings = OwnSettings.from_state(
+            {item.name: told[item.name] for item in fields(OwnSettings) if item.name in told}
+        )
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"{weights.parent}: no {CONFIG} that says what it was trained on; {hint}") from None
     try:
         own = OwnData.load(replace(settings, reading=replace(settings.reading, **changes)), seed)
     except DatasetError as error:
         raise DatasetError(f"{error}; {hint}") from None
-    if own.sha256 != told["sha256"]:
-        raise DatasetError(f"{settings.path}: not as it was when {weights.parent} was trained; {hint}")
-    if not len(own.parts["test"]):
+    for path, found, kept in (
+        (settings.path, own.sha256, told["sha256"]),
+        (settings.test_data, own.test_sha256, told.get("test_sha256")),
+    ):
+        if found != kept:
+            raise DatasetError(f"{path}: not as it was when {weights.parent} was trained; {hint}")
+    if not own.counts()["test"]:
         raise DatasetError(f"{settings.path}: nothing of it was held out for testing; {hint}")
-    return own.data.take(own.parts["test"]), f"the test part of {settings.path}"
+    return own.part("test"), settings.test_data or f"the test part of {settings.path}"

@@ -85,7 +85,7 @@ class LineReporter(Reporter):
         self._line(f"        {data.source}")
         if isinstance(data, OwnData):
             self._parts("", data.data.recognized)
-            self._parts("", [data.split_in_words, *(f"{name} {count:,}" for name, count in data.counts().items())])
+            self._parts("", [data.split_in_words, *data.counts_in_words])
         self._parts("model", layers_in_words(recipe.model))
         self._line(
             f"        {plan.parameters:,} parameters, {recipe.model.dtype}, {plan.backend} backend, {kernels} kernel"

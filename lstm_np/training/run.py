@@ -280,7 +280,7 @@ class _Run(Trainer):
         own = self.plan.dataset  # of one's own, or images
         if not isinstance(own, OwnData) or own.num_classes is not None:
             return None
-        tested = OwnModel.of(self.folder / WEIGHTS, self.model).measure(own.data.take(own.parts["test"]))
+        tested = OwnModel.of(self.folder / WEIGHTS, self.model).measure(own.part("test"))
         return dict(tested.errors or {})
 
     def as_published(self, test: AnyMetrics) -> Metrics | None:
@@ -356,6 +356,9 @@ def _own_data(own: OwnSettings, recipe: Recipe, stopped: Stopped | None) -> OwnD
     found = OwnData.load(own, recipe.train.seed)
     if stopped is not None:
         _check_same(found.sha256, stopped, f"{own.path} now holds; --data names the file where it has moved")
+        if found.test_sha256 != stopped.config["dataset"].get("test_sha256"):
+            where = f"{own.test_data} now holds; --test-data names the file where it has moved"
+            raise DatasetError(f"{stopped.folder}: is tested on other data than {where}")
     return found
 
 

@@ -254,6 +254,106 @@ def test_nothing_of_validation_and_test_is_learnt(invoke):
     assert weights("first") != weights("third")
 
 
+@pytest.mark.parametrize("kind", ["class", "number", "tag", "steps"])
+def test_a_second_file_is_the_test_part(invoke, kind):
+    """It is measured on as `evaluate` measures on it, and nothing of it is learnt."""
+    x, y = walks(kind, 40)
+    write_long(Path("a.csv"), x[:30], NAMES, [y[:30]], ["quality"])
+    write_long(Path("b.csv"), [one[:, ::-1] for one in x[30:]], NAMES[::-1], [y[30:]], ["quality"])
+    flags = ("--target", "quality")
+    outcome = trained(invoke, "a.csv", *flags, "--test-data", "b.csv")
+    told = config("run")["dataset"]
+    assert (told["test_sequences"], told["split"]) == (10, [0.85, 0.15, 0.0])
+    assert told["train_sequences"] + told["validation_sequences"] == 30
+    for more in ((), ("--data", "b.csv")):
+        again = json.loads(invoke("evaluate", "run", "--json", *more).out)
+        assert again["test_loss"] == pytest.approx(outcome["test_loss"])
+        for name in ("accuracy", "mean_squared_error", "mean_absolute_error", "r2"):
+            assert outcome.get(f"test_{name}") == pytest.approx(again.get(f"test_{name}")), name
+    trained(invoke, "a.csv", *flags, "--split", 0.85, 0.15, 0, out="without")
+    assert weights("run") == weights("without")
+    write_long(Path("b.csv"), [9 * one for one in x[30:]], NAMES, [y[30:]], ["quality"])
+    other = trained(invoke, "a.csv", *flags, "--test-data", "b.csv", out="other")
+    assert weights("other") == weights("run")
+    assert other["test_loss"] != outcome["test_loss"]
+    result = invoke("evaluate", "run")
+    line = f"evaluate: {Path('b.csv').absolute()}: not as it was when run was trained; name a file with --data\n"
+    assert (result.status, result.err) == (2, line)
+
+
+def test_the_two_files_of_an_archive(invoke, monkeypatch):
+    """.ts and .npy, this one on disk, too; without validation the test part is looked at after each epoch."""
+    x, y = walks("class", 40, unequal=False)
+    found = []
+    for name, part in (("train", slice(30)), ("test", slice(30, 40))):
+        write_ts(Path(f"{name}.ts"), x[part], y[part])
+        np.save(f"x_{name}.npy", np.stack(x[part]))
+        np.save(f"y_{name}.npy", np.array(y[part]))
+    for data, test in (("train.ts", "test.ts"), ("x_train.npy", "x_test.npy"), ("x_train.npy", "x_test.npy")):
+        result = invoke("train", "--data", data, "--test-data", test, "--split", 1, 0, 0, "--hidden-size", 6,
+                        "--epochs", 1, "--out", f"run-{len(found)}")  # fmt: skip
+        assert (result.status, result.err) == (0, "")
+        lines = result.out.splitlines()
+        assert f"        split at random, train 30, validation 0, test 10 of {test}" in lines
+        found.append(next(line for line in lines if line.startswith("test  ")))
+        monkeypatch.setattr(arrays, "available_memory", lambda: 0 if len(found) > 1 else None)
+    assert found[0].endswith("on all 10 test sequences")
+    assert len(set(found)) == 1
+
+
+TEST_DATA = {
+    "b.csv: line 2, column 'label': found the class 'w', expected one of x, y": "id,time,load,speed,label\na,0,1,2,w\n",
+    "b.csv: no column 'speed' (feature); there are: id, time, load, label": "id,time,load,label\na,0,1,x\n",
+    "b.csv: no column 'label' (target); there are: id, time, load, speed": "id,time,load,speed\na,0,1,2\n",
+    "b.csv: line 2, column 'speed': the value is missing; fill them in (zero, mean, forward or linear), or leave them "
+    "out": "id,time,load,speed,label\na,0,1,,x\n",
+    "b.csv: no such file or folder": None,
+}
+
+
+@pytest.mark.parametrize("line", TEST_DATA)
+def test_test_data_that_are_not_like_the_data(invoke, line):
+    Path("a.csv").write_text(GOOD, encoding="utf-8")
+    if TEST_DATA[line] is not None:
+        Path("b.csv").write_text(TEST_DATA[line], encoding="utf-8")
+    result = invoke("train", "--data", "a.csv", "--test-data", "b.csv")
+    assert (result.status, result.err, result.out) == (2, f"train: {line}\n", "")
+    assert not Path("runs").exists()
+
+
+def test_a_file_with_a_test_part_of_its_own_and_test_data(invoke):
+    x, y = walks(unequal=False)
+    np.savez("a.npz", x_train=np.stack(x[:20]), y_train=y[:20], x_test=np.stack(x[20:]), y_test=y[20:])
+    np.savez("b.npz", x=np.stack(x), y=y)
+    result = invoke("train", "--data", "a.npz", "--test-data", "b.npz")
+    line = "train: a.npz: has a test part of its own; leave out --test-data b.npz\n"
+    assert (result.status, result.err) == (2, line)
+
+
+def test_a_run_with_test_data_goes_on(invoke):
+    x, y = walks("class", 40)
+    write_long(Path("a.csv"), x[:30], NAMES, [y[:30]], ["label"])
+    write_long(Path("b.csv"), x[30:], NAMES, [y[30:]], ["label"])
+    whole = trained(invoke, "a.csv", "--test-data", "b.csv", out="whole")
+    trained(invoke, "a.csv", "--test-data", "b.csv", "--max-steps", 1)
+    Path("b.csv").rename("c.csv")
+    again = ("train", "--resume", "run", "--max-steps", "none", "--quiet", "--json")
+    result = invoke(*again)
+    assert (result.status, result.err) == (2, f"train: {Path('b.csv').absolute()}: no such file or folder\n")
+    write_long(Path("b.csv"), x[31:], NAMES, [y[31:]], ["label"])
+    result = invoke(*again)
+    assert result.err == (f"train: run: is tested on other data than {Path('b.csv').absolute()} now holds; --test-data "
+                          "names the file where it has moved\n")  # fmt: skip
+    result = invoke(*again, "--test-data", "c.csv")
+    assert (result.status, result.err) == (0, "")
+    assert json.loads(result.out)["test_loss"] == whole["test_loss"]
+    assert weights("run") == weights("whole")
+    trained(invoke, "a.csv", "--max-steps", 1, out="without")
+    result = invoke("train", "--resume", "without", "--test-data", "c.csv")
+    line = "train: --test-data: this run is tested on a part of its --data; leave it out\n"
+    assert (result.status, result.err) == (2, line)
+
+
 def test_a_stopped_run_goes_on_with_the_same_bits_and_the_same_file(invoke):
     x, y = walks("number")
     write_long(Path("a.csv"), x, NAMES, [y], ["label"])
@@ -409,6 +509,9 @@ GOOD = "id,time,load,speed,label\n" + "".join(
     f"s{n},{t},{n}.5,{t},{'xy'[n % 2]}\n" for n in range(12) for t in range(3)
 )
 MISUSE = {
+    "train: --split 0.7 0.15 0.15 has a share for testing, which --test-data is for; make that share 0": (
+        "--test-data", "b.csv", "--split", 0.7, 0.15, 0.15),
+    "train: --test-data ./a.csv: is what --data learns from; name another file": ("--test-data", "./a.csv"),
     "train: --view is for images, --data for sequences of your own: leave out one": ("--view", "rows"),
     "train: --validation is for images, --data for sequences of your own: leave out one; the share that is held out is "
     "said by --split": ("--validation", 5),
@@ -454,6 +557,8 @@ def test_misuse_of_a_model(invoke):
     where, name_it = "run/weights.safetensors", "name a file of them, predict RUN FILE"
     for command, line in {
         ("train", "--split", 1, 0, 0): "train: --split is for sequences of your own; name their file: --data FILE",
+        ("train", "--test-data", "a.csv"): "train: --test-data is for sequences of your own; name their file: --data "
+        "FILE",
         ("train", "--id", "id"): "train: --id is for sequences of your own; name their file: --data FILE",
         ("predict", "run"): "predict: one of FILE, --index and --image is required (--help lists the flags)",
         ("predict", "run", "--index", 1): f"predict: {where} has learnt from sequences of your own: {name_it}",
