@@ -1,4 +1,4 @@
-"""See inside a trained model: python -m lstm_np.explain [RUN] --index 0 18 247; --term for the terminal."""
+"""See inside a trained model: python -m lstm_np.explain [RUN] [--data FILE] --index 0 18; --term for the terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ from rich.console import Console
 from lstm_np import options
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
 from lstm_np.cli.flags import CELL_VALUES, add_data_flags, add_machine_flags, cell_argument
+from lstm_np.cli.own_data import add_reading_flags, reading_changes
 from lstm_np.data.load import DATASETS, load_dataset
 from lstm_np.data.progress import download_bars
 from lstm_np.display.text import can_show
-from lstm_np.explain import without
+from lstm_np.explain import own, without
 from lstm_np.explain.export import Other, record, report
 from lstm_np.explain.page import page_within
-from lstm_np.explain.provenance import facts_of
-from lstm_np.explain.samples import samples_of, trace_of
+from lstm_np.explain.provenance import facts_of, images_of
+from lstm_np.explain.samples import Sample, samples_of, trace_of
 from lstm_np.explain.terminal import Choice, Look, terminal_view
 from lstm_np.explain.tiny import worked_example
 from lstm_np.files import write_atomically
+from lstm_np.model import SequenceModel
+from lstm_np.training.own_model import OwnModel, is_own
 from lstm_np.training.run_folder import INITIAL, RunFolderError
-from lstm_np.training.trained import Trained, load_trained
+from lstm_np.training.trained import Trained, load_model, of_images
 
 QUICK = "python -m lstm_np.train --dataset digits"  # trains a model in seconds
 
@@ -43,8 +47,9 @@ def make_parser() -> Parser:
     parser = Parser(
         "explain",
         "[RUN] [--index N ...] [--out FILE | --term | --without GATE] [flags] | --tiny",
-        "See inside a trained model while it reads test images: every gate of every unit at every step, and the sum "
-        "behind each number. Writes one HTML file to open in a browser; with --term, prints text instead.",
+        "See inside a trained model while it reads test images, or sequences of your own: every gate of every unit at "
+        "every step, and the sum behind each number. Writes one HTML file to open in a browser; with --term, prints "
+        "text instead.",
         one="is not used",
     )
     add_run_arguments(parser)
@@ -54,7 +59,7 @@ def make_parser() -> Parser:
     views.add_argument(
         "--out", default="explain.html", metavar="FILE", help="write the page to this file [explain.html]"
     )
-    views.add_argument("--term", action="store_true", help="print how a test image is read, in the terminal")
+    views.add_argument("--term", action="store_true", help="print how a sample is read, in the terminal")
     text = "a worked example: two units, two steps, every number with the line of code that computes it"
     views.add_argument("--tiny", action="store_true", help=text)
     views.add_argument(
@@ -63,7 +68,11 @@ def make_parser() -> Parser:
         help="train with and without a gate, on images and on a task that needs memory, and compare; takes minutes; "
         "GATE=X holds the gate at X [1]",
     )
-    parser.add_argument("--index", type=int, nargs="+", default=[0], metavar="N", help="test images, from 0 [0]")
+    text = "test images, or sequences, counted from 0 [0]"
+    parser.add_argument("--index", type=int, nargs="+", default=[0], metavar="N", help=text)
+    group = parser.add_argument_group("sequences of your own")
+    group.add_argument("--data", metavar="FILE", help="show the sequences in this file [the run's test part]")
+    add_reading_flags(group, targets=False)
     group = add_data_flags(parser)
     group.add_argument(
         "--dataset", choices=DATASETS, help="images of this data set [that of the run; with --without: mnist]"
@@ -85,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
 def _view(arguments: argparse.Namespace) -> int:
     if arguments.json and (arguments.tiny or arguments.term):
         raise ValueError("--json: --term and --tiny print text; a page and --without have figures for a program")
+    if arguments.data is not None and (arguments.tiny or arguments.without is not None):
+        raise ValueError("--data is for a page and --term, which show a trained model reading; leave it out")
     if arguments.tiny:
         return _tiny(arguments)
     if arguments.without is not None:
@@ -99,23 +110,65 @@ def _tiny(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace, backend: Any) -> Trained:
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a view is about.
+
+    samples  those that were asked for;  about: where they are from, as the page tells it
+    many     x of many samples, as `report` takes them, and their labels; None: no labels
+    """
+
+    trained: Trained
+    samples: Sequence[Sample]
+    about: tuple[str, str]
+    many: tuple[np.ndarray, np.ndarray] | None
+
+
+def _shown(arguments: argparse.Namespace, backend: Any, *, on_a_page: bool) -> Shown:
+    """The model and the samples that the flags name."""
+    path, model = _load(arguments, backend)
+    changes = reading_changes(arguments)
+    indices = list(dict.fromkeys(arguments.index)) if on_a_page else arguments.index
+    if is_own(model):
+        for name in ("dataset", "data_dir", "offline"):
+            if getattr(arguments, name):
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is for models of images, {path} has learnt from sequences of your own")
+        learnt = OwnModel.of(path, model)
+        own.trained_of(learnt, 1)  # refused before anything is read
+        data, source = own.read(learnt, arguments.data, changes, say)
+        sequences = own.samples_of(learnt, data, indices)
+        steps = own.page_steps(data, sequences) if on_a_page else len(sequences[0].image)
+        many = own.many(learnt, data, steps) if on_a_page else None
+        return Shown(own.trained_of(learnt, steps), sequences, ("sequences", source), many)
+    if arguments.data is not None or changes:
+        flag = "data" if arguments.data is not None else next(iter(changes)).replace("_", "-")
+        raise ValueError(f"--{flag} is for models of sequences of your own, {path} has learnt from images")
+    trained = of_images(path, model)
+    with download_bars(False) as progress:
+        dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
+    images = dataset.test_images * np.dtype(model.dtype).type(dataset.scale) if on_a_page else None
+    many = None if images is None else (images, dataset.test_labels)
+    return Shown(trained, samples_of(dataset, indices), images_of(dataset), many)
+
+
+def _load(arguments: argparse.Namespace, backend: Any) -> tuple[Path, SequenceModel]:
     try:
-        trained = load_trained(
+        path, model = load_model(
             arguments.run, best=arguments.best, backend=backend, kernel=arguments.kernel, cell=arguments.cell
         )
     except RunFolderError as error:
         if arguments.run is None:
             raise RunFolderError(f"{error}; this trains one in half a minute: {QUICK}") from None
         raise
-    read_out, loss = trained.model.read_out, trained.model.config["loss"]
+    read_out, loss = model.config["read_out"], model.config["loss"]
     found = NOT_SHOWN.get(read_out) or ("gives several labels at once" if loss == "binary" else None)
     if found is not None:
         raise ValueError(
-            f"{trained.path}: this model {found}, and what is shown here is one class, read at the end of a sequence; "
+            f"{path}: this model {found}, and what is shown here is one class, read at the end of a sequence; "
             "lstm_np.trace has all values of any model"
         )
-    return trained
+    return path, model
 
 
 def _add_page_flags(parser: Parser) -> None:
@@ -139,18 +192,15 @@ def _page(arguments: argparse.Namespace) -> int:
     if not 0.1 <= megabytes <= 1000:
         raise ValueError(f"--megabytes must be 0.1 to 1000, found {megabytes:g}")
     with backend_of(arguments) as backend:
-        trained = _load(arguments, backend)
+        shown = _shown(arguments, backend, on_a_page=True)
+        trained = shown.trained
         others = _others(arguments, trained)
-        with download_bars(False) as progress:
-            dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
-        recordings = [record(trained, sample) for sample in samples_of(dataset, list(dict.fromkeys(arguments.index)))]
-        images = dataset.test_images * np.dtype(trained.model.dtype).type(dataset.scale)
         text, units = page_within(
             trained,
-            recordings,
-            facts_of(trained, dataset),
+            [record(trained, sample) for sample in shown.samples],
+            facts_of(trained, shown.about),
             _command(arguments),
-            report(trained, images, dataset.test_labels, others),
+            None if shown.many is None else report(trained, *shown.many, others),
             others,
             limit=round(megabytes * 1e6),
         )
@@ -189,6 +239,7 @@ def _others(arguments: argparse.Namespace, trained: Trained) -> list[Other]:
 def _command(arguments: argparse.Namespace) -> str:
     """The line that makes the page again."""
     words = ["python", "-m", "lstm_np.explain", *([arguments.run] if arguments.run else [])]
+    words += ["--data", arguments.data] if arguments.data else []
     words += ["--index", *map(str, arguments.index), "--out", arguments.out]
     words += ["--compare", arguments.compare] if arguments.compare else []
     words += ["--megabytes", f"{arguments.megabytes:g}"] if arguments.megabytes else []
@@ -217,12 +268,10 @@ def _term(arguments: argparse.Namespace) -> int:
     look = Look(console.width, not arguments.ascii and can_show("█", console), colour)
     choice = Choice(arguments.layer, arguments.reverse, arguments.gate, arguments.value, arguments.step, arguments.unit)
     with backend_of(arguments) as backend:
-        trained = _load(arguments, backend)
-        with download_bars(False) as progress:
-            dataset = trained.load_dataset(arguments.dataset, arguments.data_dir, arguments.offline, say, progress)
+        shown = _shown(arguments, backend, on_a_page=False)
         views = [
-            terminal_view(trained, sample, trace_of(trained, sample), choice, look)
-            for sample in samples_of(dataset, arguments.index)
+            terminal_view(shown.trained, sample, trace_of(shown.trained, sample), choice, look)
+            for sample in shown.samples
         ]
     for number, lines in enumerate(views):
         if number:

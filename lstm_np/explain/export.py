@@ -16,7 +16,7 @@ import numpy as np
 from lstm_np.data import sequence_view
 from lstm_np.data.images import INK_SHARE, MNIST_INK_SHARE
 from lstm_np.explain.reports import PATH_POINTS, accuracy_by_step, integrated_gradients, norms_of, saturation
-from lstm_np.explain.samples import STEPS, Sample, trace_of
+from lstm_np.explain.samples import SEQUENCES, Sample, step_of, trace_of
 from lstm_np.explain.units import Ids, most_read, rest_of, weights_with
 from lstm_np.model import SequenceClassifier
 from lstm_np.trace import Trace, trace
@@ -27,7 +27,6 @@ CELL_NAMES = {"lstm": "LSTM", "gru": "GRU", "gru_reset_before": "GRU", "rnn": "R
 DIGITS = np.array([code for code in range(33, 127) if chr(code) not in "\"&'<>\\"][:85], np.uint8)
 TEST_STEPS = 280_000  # steps of test images that are read for the curve of accuracy: 10,000 images of 28 rows
 SATURATION_STEPS = 2_800
-SEQUENCES = "sequences"  # the data set of what is no image, but (T, D) as it is
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,8 @@ def _stored(model: SequenceClassifier, recording: Recording, ids: Ids, *, whole:
         "layers": {},
         **recording.more,
     }
+    if sample.raw is not None and np.isfinite(sample.raw).all():
+        stored["raw"] = packed(sample.raw)
     if model.config["input_projection"] is not None:
         stored["projected"] = packed(found.x(0)[0])
     for single, (layer, reverse) in zip(model.recurrent.singles, found.layers, strict=True):
@@ -136,9 +137,9 @@ def _stored(model: SequenceClassifier, recording: Recording, ids: Ids, *, whole:
 
 
 def describe(trained: Trained, steps: int, features: int) -> dict[str, Any]:
-    """The model and how it reads an image."""
+    """The model and how it reads a sample."""
     model, stack = trained.model, trained.model.recurrent
-    step = "step" if trained.dataset == SEQUENCES else STEPS.get(trained.view, "step")
+    step = step_of(trained)
     return {
         "cell": model.config["cell"],
         "cellName": CELL_NAMES.get(model.config["cell"], model.config["cell"]),
@@ -162,6 +163,9 @@ def describe(trained: Trained, steps: int, features: int) -> dict[str, Any]:
         "step": step,
         "steps": f"{step}s",
         "isImage": trained.dataset != SEQUENCES,
+        "samples": "test images" if trained.dataset != SEQUENCES else f"sequences of {steps} steps",
+        "classes": None if trained.classes is None else list(trained.classes),
+        "features": None if trained.features is None else list(trained.features),
         "inkShare": INK_SHARE.get(trained.dataset, MNIST_INK_SHARE),
     }
 

@@ -1,4 +1,4 @@
-"""The page of `python -m lstm_np.explain`: one HTML file that shows every number of a model reading a digit.
+"""The page of `python -m lstm_np.explain`: one HTML file that shows every number of a model reading a sample.
 
 The file needs no server, no network and no other file.  Its script and style are those in `assets`; what is shown comes
 as JSON from `lstm_np.explain.export`, in which no character can end the element that holds it.
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from lstm_np.explain.export import SEQUENCES, Other, Recording, page_data, record, unpacked
-from lstm_np.explain.samples import Sample
+from lstm_np.explain.export import Other, Recording, page_data, record, unpacked
+from lstm_np.explain.samples import SEQUENCES, Sample
 from lstm_np.model import SequenceClassifier
 from lstm_np.training.trained import Trained
 
@@ -129,7 +129,8 @@ def _hash(text: str) -> str:
 def _table(data: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     """The class probabilities after every step, for readers without JavaScript."""
     raw = unpacked(one["probabilities"])
-    head = "".join(f'<th scope="col">{k}</th>' for k in range(raw.shape[1]))
+    classes = data["model"]["classes"] or range(raw.shape[1])
+    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in classes)
     rows = "".join(
         f'<tr><th scope="row">{t + 1}</th>' + "".join(f"<td>{p:.4f}</td>" for p in row) + "</tr>"
         for t, row in enumerate(raw)

@@ -19,8 +19,16 @@ from lstm_np.training.trained import Trained
 PACKAGE = Path(__file__).parents[1]
 
 
-def facts_of(trained: Trained, dataset: Dataset) -> list[tuple[str, str]]:
-    """Pairs of what is told and the text; no date and no folder, so that the same run gives the same page."""
+def images_of(dataset: Dataset) -> tuple[str, str]:
+    """Which images are shown."""
+    return "images", f"test images of {dataset.name}{', as published (SHA-256)' if dataset.verified else ''}"
+
+
+def facts_of(trained: Trained, shown: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs of what is told and the text; no date and no folder, so that the same run gives the same page.
+
+    shown  what the model reads, as such a pair
+    """
     model, path = trained.model, trained.path
     config = _config_of(path)
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -41,8 +49,9 @@ def facts_of(trained: Trained, dataset: Dataset) -> list[tuple[str, str]]:
     facts.append(("training", ", ".join(training)))
     about = config.get("dataset")
     known = about.get("sha256") if isinstance(about, dict) else None
-    facts.append(("trained on", f"{trained.dataset}{f', SHA-256 {known}' if known else ''}"))
-    facts.append(("images", f"test images of {dataset.name}{', as published (SHA-256)' if dataset.verified else ''}"))
+    learnt = model.notes.get("dataset", trained.dataset)
+    facts.append(("trained on", f"{learnt}{f', SHA-256 {known}' if known else ''}"))
+    facts.append(shown)
     libraries = sorted(
         {f"{one['internal_api']} {one['version']}" for one in threadpool_info() if one["user_api"] == "blas"}
     )

@@ -1,4 +1,4 @@
-"""The test images that a view is about."""
+"""What a view is about: test images, or sequences that are no images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,28 @@ from lstm_np.trace import Trace, trace
 from lstm_np.training.trained import Trained
 
 STEPS = {"rows": "row", "columns": "column", "pixels": "pixel"}  # what a time step is called, by view
+SEQUENCES = "sequences"  # the data set of what is no image, but (T, D) as it is
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image (rows, columns) with values 0 ... 1, what it is called, and its label; `index` in the test set."""
+    """What a model reads, what it is called, and its label.
+
+    image  (rows, columns) with values 0 ... 1; of what is no image (T, D), as the model reads it
+    index  in the test set
+    raw    (T, D) as the file has it, where that is something else; NaN where a value was missing
+    """
 
     name: str
     image: np.ndarray
     label: int | None = None
     index: int | None = None
+    raw: np.ndarray | None = None
+
+
+def step_of(trained: Trained) -> str:
+    """What a time step is called."""
+    return "step" if trained.dataset == SEQUENCES else STEPS.get(trained.view, "step")
 
 
 def samples_of(dataset: Dataset, indices: Sequence[int]) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""A trained model reading one image, as text: the prediction after every step, a map of one gate, the sums behind one
+"""A trained model reading one sample, as text: the prediction after every step, a map of one gate, the sums behind one
 value, and every tensor of the pass, for a terminal of any width, with or without colours, in ASCII on request.
 """
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from lstm_np.data import sequence_view
 from lstm_np.explain.arithmetic import Sum, backward_sums, forward_sums
-from lstm_np.explain.samples import STEPS, Sample
+from lstm_np.explain.samples import SEQUENCES, Sample, step_of
 from lstm_np.trace import Trace
 from lstm_np.training.trained import Trained
 
@@ -26,6 +26,7 @@ UNITS = 20  # at most so many in a map
 CHANGES = 8  # predictions that are listed one by one; of more only the last is named
 LINES = 40  # of a table over time; longer sequences show every second step, every third, and so on
 WIDEST_ROW = 40  # steps with more features are not drawn
+LONGEST_NAME = 16  # of a class, in a table
 # colours from low to high, safe for red-green colour blindness
 SEQUENTIAL = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
 DIVERGING = ((33, 102, 172), (247, 247, 247), (178, 24, 43))
@@ -58,10 +59,10 @@ def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice
     Raises TraceError for a layer, gate or value that does not exist, ValueError for a step or unit out of range.
     """
     gate = choice.gate or ("f" if "f" in trace.gates and "f" in trace.values else trace.values[0])
-    unit_map = _map(trace, gate, choice, trained.view, look)
+    unit_map = _map(trace, gate, choice, step_of(trained), look)
     sums = _sums(trained, trace, choice, look) if choice.value is not None else _hint(gate)
     sections = (_reading(trained, sample, trace, look), unit_map, sums, _flow(trained, trace))
-    lines = [_heading(sample, trace)]
+    lines = [_heading(trained, sample, trace)]
     for section in sections:
         lines += [Text(), *section]
     for line in () if look.colour else lines:  # a space may have a colour
@@ -72,25 +73,25 @@ def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice
 # ---- the prediction after every step
 
 
-def _heading(sample: Sample, trace: Trace) -> Text:
+def _heading(trained: Trained, sample: Sample, trace: Trace) -> Text:
     p = trace.probabilities[0, -1]
     guess = int(p.argmax())
     verdict = ""
     if sample.label is not None:
-        right = guess == sample.label
-        verdict = f"right, the label is {guess}" if right else f"wrong, the label is {sample.label}"
-        verdict = f"; {verdict}"
-    return Text(f"{sample.name}: predicted {guess} ({p[guess]:.2%}){verdict}", style="bold")
+        verdict = f"; {'right' if guess == sample.label else 'wrong'}, the label is {trained.class_name(sample.label)}"
+    return Text(f"{sample.name}: predicted {trained.class_name(guess)} ({p[guess]:.2%}){verdict}", style="bold")
 
 
 def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list[Text]:
     """A line for each step: its input, and what the read-out predicts from the state after it."""
-    p, step = trace.probabilities[0], STEPS.get(trained.view, "step")
+    p, step = trace.probabilities[0], step_of(trained)
+    names = [trained.class_name(k)[:LONGEST_NAME] for k in range(p.shape[1])]
     x = sequence_view(sample.image[np.newaxis], trained.view)[0].astype(float)
     drawn = x.shape[1] <= WIDEST_ROW
     width = max(x.shape[1], len("input")) if drawn else 0
     first = max(len(step), len(str(trace.steps - 1)))
-    name = len(str(p.shape[1] - 1))  # of a class
+    low, high, colours = _scale(x) if trained.dataset == SEQUENCES else (0.0, 1.0, SEQUENTIAL)
+    name = max(map(len, names))
     space = look.width - (first + 2 + (width + 2 if drawn else 0) + 2 * len(f"{'':{name}} 100.00%") + 4)
     bar = max(0, min(24, space))
     head = f"{step:>{first}}  " + (f"{'input':<{width}}  " if drawn else "")
@@ -103,15 +104,15 @@ def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list
         best, second = int(order[0]), int(order[1])
         line = Text(f"{t:>{first}}  ")
         if drawn:
-            line.append_text(_cells(x[t], 0.0, 1.0, SEQUENTIAL, 1, look))
+            line.append_text(_cells(x[t], low, high, colours, 1, look))
             line.append(" " * (width - len(x[t]) + 2))
         block = "█" if look.blocks else "#"
-        line.append(f"{best:>{name}} {p[t, best]:7.2%}  {block * round(bar * float(p[t, best])):<{bar}}  ")
-        line.append(f"{second:>{name}} {p[t, second]:7.2%}")
+        line.append(f"{names[best]:>{name}} {p[t, best]:7.2%}  {block * round(bar * float(p[t, best])):<{bar}}  ")
+        line.append(f"{names[second]:>{name}} {p[t, second]:7.2%}")
         lines.append(line)
     if every > 1:
         lines.append(Text(f"(every {every} {step}s, and the last)"))
-    told = predictions_in_words(p.argmax(axis=1).tolist(), step)
+    told = predictions_in_words([trained.class_name(k) for k in p.argmax(axis=1).tolist()], step)
     lines += _wrapped(f"Prediction, {step}s counted from 0: {told}.", look)
     probe = f"The read-out was trained on the state after the last {step} only; earlier predictions are a probe."
     if trace.about["directions"] == 2 and trained.model.read_out == "final_state":
@@ -119,7 +120,7 @@ def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list
     return lines + _wrapped(probe, look)
 
 
-def predictions_in_words(answers: Sequence[int], step: str) -> str:
+def predictions_in_words(answers: Sequence[int | str], step: str) -> str:
     """ "5 until row 16, 8 from row 17, 3 at the last row" from the prediction after every step."""
     runs = [(answer, len(list(group))) for answer, group in groupby(answers)]
     if len(runs) == 1:
@@ -142,11 +143,11 @@ def predictions_in_words(answers: Sequence[int], step: str) -> str:
 # ---- a map of one value: time to the right, units down
 
 
-def _map(trace: Trace, name: str, choice: Choice, view: str, look: Look) -> list[Text]:
+def _map(trace: Trace, name: str, choice: Choice, step: str, look: Look) -> list[Text]:
     array = trace.value(name, layer=choice.layer, reverse=choice.reverse)[0].astype(float)  # (T, H)
     order = np.argsort(array.min(axis=0) - array.max(axis=0), kind="stable")[:UNITS].tolist()
     low, high, colours = _scale(array)
-    step, T = STEPS.get(view, "step"), len(array)
+    T = len(array)
     label = max(4, len(str(array.shape[1] - 1)))
     binned, size = _binned(array[:, order], look.width - label - 1)
     wide = max(1, (look.width - label - 1) // len(binned))
@@ -222,7 +223,7 @@ def _sums(trained: Trained, trace: Trace, choice: Choice, look: Look) -> list[Te
     assert unit is not None
     where: dict[str, Any] = {"layer": choice.layer, "reverse": choice.reverse, "t": t, "unit": unit}
     layer = f"layer {choice.layer}" + (" reverse" if choice.reverse else "")
-    lines = [Text(f"{name} of unit {unit} at {STEPS.get(trained.view, 'step')} {t}, {layer}: forward", style="bold")]
+    lines = [Text(f"{name} of unit {unit} at {step_of(trained)} {t}, {layer}: forward", style="bold")]
     for each in forward_sums(trained.model, trace, name, **where):
         lines += _sum(each, look)
     if trace.has_gradients:

@@ -21,7 +21,10 @@ from lstm_np.weights import WeightsError
 
 @dataclass(frozen=True)
 class Trained:
-    """A model from a weights file, and what `train` noted in it."""
+    """A model from a weights file, and what `train` noted in it.
+
+    classes, features  what they are called; None: by their numbers
+    """
 
     path: Path
     model: SequenceClassifier
@@ -29,6 +32,12 @@ class Trained:
     view: str
     image_shape: tuple[int, int]
     pixel_max: int
+    classes: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
+
+    def class_name(self, number: int) -> str:
+        """What a class is called."""
+        return str(number) if self.classes is None else self.classes[number]
 
     def load_dataset(
         self,
@@ -90,9 +99,7 @@ def of_images(path: Path, model: SequenceModel) -> Trained:
     """The same as a model that `train` has trained on images.  Raises WeightsError for any other."""
     notes: Mapping[str, Any] = model.notes
     if "reading" in notes:
-        raise WeightsError(
-            f"{path}: has learnt from sequences of your own, not from images; lstm_np.trace looks inside"
-        )
+        raise WeightsError(f"{path}: has learnt from sequences of your own, not from images")
     if not isinstance(model, SequenceClassifier):
         raise WeightsError(f"{path}: predicts numbers, expected a classifier of images")
     shape, view, pixel_max = notes.get("image_shape"), notes.get("view"), notes.get("pixel_max")

@@ -41,6 +41,13 @@ def test_a_page_of_a_run(invoke, trained, tmp_path):
     assert str(tmp_path) not in facts["weights"]
 
 
+def test_data_of_ones_own_are_for_models_that_learnt_from_such(invoke, trained):
+    result = invoke("explain", trained, "--data", "a.csv")
+    where = trained / "weights.safetensors"
+    line = f"explain: --data is for models of sequences of your own, {where} has learnt from images\n"
+    assert (result.status, result.err) == (2, line)
+
+
 def test_a_program_is_told_the_file(invoke, trained, tmp_path):
     result = invoke("explain", trained, "--json")
     assert json.loads(result.out) == {

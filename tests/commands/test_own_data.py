@@ -562,8 +562,6 @@ def test_misuse_of_a_model(invoke):
         ("train", "--id", "id"): "train: --id is for sequences of your own; name their file: --data FILE",
         ("predict", "run"): "predict: one of FILE, --index and --image is required (--help lists the flags)",
         ("predict", "run", "--index", 1): f"predict: {where} has learnt from sequences of your own: {name_it}",
-        ("explain", "run", "--index", 1): f"explain: {where}: has learnt from sequences of your own, not from images; "
-        "lstm_np.trace looks inside",
         ("predict", "run", "a.csv", "--index", 1): "predict: --index is for models of images; leave it out",
         ("predict", "run", "a.csv", "--json"): "predict: predictions for a file are CSV; leave out --json",
         ("predict", "run", "b.csv"): "predict: b.csv: no column 'time' (time); there are: id, load",

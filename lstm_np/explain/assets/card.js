@@ -142,13 +142,13 @@ function readOutTable({ pass, layer, t, unit }) {
   const h = pass.at(layer, "h", t, unit);
   return el("table", { class: "sum" }, el("caption", {}, "What it adds to the logit of each class"),
     el("tbody", {}, Array.from({ length: MODEL.K }, (_, k) => termRow(withProduct(
-      { name: [entry("W_out", k, outputId(layer, unit)), " · ", symbol("h", "T")], left: W[k * W.shape[1] + column], right: h })))));
+      { name: [entry("W_out", k, outputId(layer, unit)), " · ", symbol("h", "T"), MODEL.classes ? ` (${shortName(className(k))})` : ""], left: W[k * W.shape[1] + column], right: h })))));
 }
 
 function backwardTab(view) {
   const { pass, layer, t, unit, v } = view;
   if (!pass.hasGradients) return [el("p", {}, "This pass goes forward only: it was computed in the page, or its label is not known.")];
-  const parts = [el("p", { class: "note" }, `Gradients of the loss, −log p(${pass.label}).`)];
+  const parts = [el("p", { class: "note" }, `Gradients of the loss, −log p(${className(pass.label)}).`)];
   if (!CELL.own) parts.push(sumTable(el("span", {}, "d", valueSymbol("h"), ": what arrives at the hidden state"), hiddenGradientSum(pass, layer, t, unit),
     el("span", {}, "d", valueSymbol("h")), "d.h"));
   if (CELL.own) {

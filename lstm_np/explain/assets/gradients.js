@@ -1,7 +1,7 @@
 // Where the answer comes from: gradients over time (V7), what mattered in the input (V8), and the whole test set (V6).
 
 const targets = () => ["loss", ...Array.from({ length: MODEL.K }, (_, k) => `${k}`)];
-const targetName = (target) => (target === "loss" ? "the loss" : `the logit of ${target}`);
+const targetName = (target) => (target === "loss" ? "the loss" : `the logit of ${className(Number(target))}`);
 const targetPlace = (target) => Math.max(0, targets().indexOf(target)); // integrated gradients have no norms: the loss's
 
 /** How the cell passes its state on by itself: the gate that multiplies it. */
@@ -79,7 +79,7 @@ class PixelPanel extends Panel {
   noteFor({ pass }) {
     const integrated = pass.stored.integrated;
     if (STATE.target === "path" && integrated) {
-      return `integrated gradients of the logit of ${integrated.of} from a black image, ${integrated.steps} points; their sum misses the change of the logit by ${rough(integrated.gap)}`;
+      return `integrated gradients of the logit of ${className(integrated.of)} from ${MODEL.isImage ? "a black image" : "an input of zeros"}, ${integrated.steps} points; their sum misses the change of the logit by ${rough(integrated.gap)}`;
     }
     return `gradient of ${targetName(STATE.target)}; bars: sum of sizes`;
   }
@@ -110,12 +110,12 @@ class PixelPanel extends Panel {
   words(t, event) {
     const box = this.canvas.getBoundingClientRect();
     const k = MODEL.D - 1 - Math.floor(((event.clientY - box.top) / box.height) * MODEL.D);
-    return k < 0 || k >= MODEL.D ? null : `${MODEL.step} ${t + 1}, value ${k}: ${exact(this.values(this.view)[t * MODEL.D + k])}`;
+    return k < 0 || k >= MODEL.D ? null : `${MODEL.step} ${t + 1}, ${featureName(k, `value ${k}`)}: ${exact(this.values(this.view)[t * MODEL.D + k])}`;
   }
 
   table() {
     const dx = this.values(this.view);
-    return { caption: this.noteFor(this.view), columns: [MODEL.step, ...Array.from({ length: MODEL.D }, (_, k) => `${k}`)],
+    return { caption: this.noteFor(this.view), columns: [MODEL.step, ...Array.from({ length: MODEL.D }, (_, k) => featureName(k))],
       rows: Array.from({ length: MODEL.T }, (_, t) => [`${t + 1}`, ...Array.from(dx.subarray(t * MODEL.D, (t + 1) * MODEL.D), exact)]) };
   }
 }
@@ -129,7 +129,7 @@ class TestPanel extends Panel {
 
   noteFor() {
     const report = DATA.test;
-    return `${report.count.toLocaleString("en")} test images. Below: when the answer became the last one and stayed, by label`;
+    return `${report.count.toLocaleString("en")} ${MODEL.samples}. Below: when the answer became the last one and stayed, by label`;
   }
 
   drawPicture() {
@@ -144,7 +144,7 @@ class TestPanel extends Panel {
       el("div", { style: { height: "6px" } }), this.canvas);
     const curve = el("div", { class: "end", style: { height: "96px" } });
     endLabels(curve, [{ place: 1 - accuracy[MODEL.T - 1], text: percent(accuracy[MODEL.T - 1]), colour: "var(--ink)" }], 96);
-    const rows = labels.map((_, k) => el("span", { class: "row-label", style: { top: `${(100 * (k + 0.5)) / MODEL.K}%` } }, `${k}`));
+    const rows = labels.map((_, k) => el("span", { class: "row-label", style: { top: `${(100 * (k + 0.5)) / MODEL.K}%` } }, shortName(className(k))));
     this.end.replaceChildren(curve, el("div", { class: "end", style: { height: `${11 * MODEL.K}px` } }, rows));
     this.drawLegend(this.scale);
   }
@@ -155,8 +155,8 @@ class TestPanel extends Panel {
 
   table() {
     const { correct, count, settled } = DATA.test;
-    return { caption: `accuracy after every ${MODEL.step}, and images of each label whose answer was settled there`,
-      columns: [MODEL.step, "accuracy", ...Array.from({ length: MODEL.K }, (_, k) => `${k}`)],
+    return { caption: `accuracy after every ${MODEL.step}, and ${MODEL.samples} of each label whose answer was settled there`,
+      columns: [MODEL.step, "accuracy", ...Array.from({ length: MODEL.K }, (_, k) => className(k))],
       rows: correct.map((right, t) => [`${t + 1}`, percent(right / count), ...settled.map((row) => `${row[t]}`)]) };
   }
 }

@@ -121,13 +121,13 @@ function point() {
 
 function drawHeading({ pass }) {
   const right = pass.label === null || pass.label === undefined ? null : pass.label === pass.answer;
-  byId("title").replaceChildren(`${article(MODEL.cellName)} reads ${MODEL.isImage ? "a " : "class "}`, el("em", {}, `${pass.label ?? pass.answer}`));
+  byId("title").replaceChildren(`${article(MODEL.cellName)} reads ${MODEL.isImage ? "a " : "class "}`, el("em", {}, className(pass.label ?? pass.answer)));
   const colours = classColours(pass);
   byId("verdict").replaceChildren("Its answer: ", ...mindInParts(pass).map((part) =>
     (typeof part === "string" ? part : part.k === null ? answerOf(part) : el("b", { style: { color: colours.get(part.k) } }, answerOf(part)))), ".");
   byId("about").replaceChildren(
-    [pass.name, right === null ? null : right ? `right: the label is ${pass.label}` : `wrong: the label is ${pass.label}`,
-      `${pass.answer} with ${percent(pass.probability(MODEL.T - 1, pass.answer))}`, `${MODEL.units} units`,
+    [pass.name, right === null ? null : `${right ? "right" : "wrong"}: the label is ${className(pass.label)}`,
+      `${className(pass.answer)} with ${percent(pass.probability(MODEL.T - 1, pass.answer))}`, `${MODEL.units} units`,
       pass.inPage ? "computed in the page" : "every number is the engine's"].filter(Boolean).join(" · "));
   const canvas = byId("digit");
   const image = MODEL.isImage ? pass.get("image") : null;
@@ -136,7 +136,7 @@ function drawHeading({ pass }) {
   byId("samples").replaceChildren(...PASSES.map((other, place) => {
     const picture = el("canvas", { "aria-hidden": "true" });
     if (MODEL.isImage) drawImage(picture, other.get("image"), MODEL.shape);
-    return el("button", { type: "button", class: "sample", "aria-pressed": place === STATE.s ? "true" : "false", title: other.name, onclick: () => go({ s: place }) }, picture, el("span", {}, other.name));
+    return el("button", { type: "button", class: "sample", "aria-pressed": place === STATE.s ? "true" : "false", title: other.name, onclick: () => go({ s: place }) }, MODEL.isImage ? picture : null, el("span", {}, other.name));
   }));
 }
 
@@ -176,7 +176,7 @@ function pointDigit({ t }) {
 
 function nowInWords({ pass, t }) {
   const best = Array.from({ length: MODEL.K }, (_, k) => k).sort((a, b) => pass.probability(t, b) - pass.probability(t, a)).slice(0, 2);
-  return [el("strong", {}, `${MODEL.step} ${t + 1}`), ` of ${MODEL.T}: `, best.map((k) => `${k} ${percent(pass.probability(t, k))}`).join(", ")];
+  return [el("strong", {}, `${MODEL.step} ${t + 1}`), ` of ${MODEL.T}: `, best.map((k) => `${className(k)} ${percent(pass.probability(t, k))}`).join(", ")];
 }
 
 // ---- controls

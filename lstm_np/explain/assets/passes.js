@@ -230,7 +230,7 @@ function mindInParts(pass) {
   });
 }
 
-const answerOf = (run) => (run.k === null ? "undecided" : `${run.k}`);
+const answerOf = (run) => (run.k === null ? "undecided" : className(run.k));
 const inWords = (pass) => mindInParts(pass).map((part) => (typeof part === "string" ? part : answerOf(part))).join("");
 
 // ---- which units, and in which order

@@ -20,9 +20,9 @@ function drawSaturation(layer) {
     const unpacked = Object.fromEntries(Object.entries(found).map(([name, shares]) => [name, Object.fromEntries(Object.entries(shares).map(([kind, packed]) => [kind, unpack(packed)]))]));
     const mean = (values) => percent(values.reduce((sum, value) => sum + value, 0) / values.length);
     const count = (values, limit) => `${values.filter((value) => value > limit).length}`;
-    return el("div", {}, el("h3", {}, `${report.title}, ${report.count} test images`),
+    return el("div", {}, el("h3", {}, `${report.title}, ${report.count} ${MODEL.samples}`),
       el("div", { class: "scatters" }, Object.entries(unpacked).filter(([, shares]) => shares.shut).map(([name, shares]) => scatter(el("span", {}, valueSymbol(name, null), " ", nameOf(name)), shares.shut, shares.open))),
-      makeTable("shares over units, steps and images", ["value", "below 0.1", "above 0.9", "size above 0.99", "units that hardly move"],
+      makeTable(`shares over units, steps and ${MODEL.isImage ? "images" : "sequences"}`, ["value", "below 0.1", "above 0.9", "size above 0.99", "units that hardly move"],
         Object.entries(unpacked).map(([name, shares]) => [nameOf(name), shares.shut ? mean(shares.shut) : "", shares.open ? mean(shares.open) : "", shares.flat ? mean(shares.flat) : "", count(shares.still, 0.5)])));
   });
   byId("saturation-body").replaceChildren(...parts);

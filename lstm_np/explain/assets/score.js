@@ -110,8 +110,9 @@ class ImagePanel extends Panel {
     return MODEL.D === 1 || (!MODEL.isImage && MODEL.D <= 12);
   }
 
-  noteFor() {
-    if (this.asCurves) return `${MODEL.D === 1 ? "one value" : `${MODEL.D} values`} a ${MODEL.step}`;
+  noteFor({ pass }) {
+    const scaled = pass.get("raw") ? ", as the model reads them; a pointer shows those of the file too" : "";
+    if (this.asCurves) return `${MODEL.D === 1 ? "one value" : `${MODEL.D} values`} a ${MODEL.step}${scaled}`;
     return MODEL.isImage && MODEL.view === "rows" ? "on its side: row t stands in column t" : `what step t reads stands in column t`;
   }
 
@@ -126,7 +127,7 @@ class ImagePanel extends Panel {
       this.plot.replaceChildren(curves(lines, low, high), this.unread);
       this.plot.style.height = "96px";
       this.end.style.height = "96px";
-      if (MODEL.D > 1) endLabels(this.end, lines.map((line, k) => ({ place: 1 - (line.values[MODEL.T - 1] - low) / (high - low), text: `x${k}`, colour: line.colour })), 96);
+      if (MODEL.D > 1) endLabels(this.end, lines.map((line, k) => ({ place: 1 - (line.values[MODEL.T - 1] - low) / (high - low), text: shortName(featureName(k, `x${k}`)), colour: line.colour })), 96);
       this.legend.replaceChildren(el("p", { class: "note" }, `${rough(low)} … ${rough(high)}`));
       return;
     }
@@ -145,14 +146,23 @@ class ImagePanel extends Panel {
   words(t, event) {
     const box = this.plot.getBoundingClientRect();
     const k = MODEL.D - 1 - Math.floor(((event.clientY - box.top) / box.height) * MODEL.D);
-    if (this.asCurves) return `${MODEL.step} ${t + 1}: ${Array.from(this.view.pass.get("x").subarray(t * MODEL.D, (t + 1) * MODEL.D), exact).join(", ")}`;
+    if (this.asCurves) return `${MODEL.step} ${t + 1}: ${Array.from({ length: MODEL.D }, (_, k) => this.value(t, k)).join(", ")}`;
     if (k < 0 || k >= MODEL.D) return null;
-    return `${MODEL.step} ${t + 1}, value ${k}: ${exact(this.view.pass.get("x")[t * MODEL.D + k])}`;
+    return `${MODEL.step} ${t + 1}, ${MODEL.features ? "" : `value ${k}: `}${this.value(t, k)}`;
+  }
+
+  /** What the model reads; before it, where there is one, what the file has, from which that was made. */
+  value(t, k) {
+    const { pass } = this.view;
+    const raw = pass.get("raw");
+    const read = exact(pass.get("x")[t * MODEL.D + k]);
+    const name = featureName(k, "");
+    return `${name}${name && " "}${raw ? `${Number(raw[t * MODEL.D + k].toPrecision(7))}, read as ` : ""}${read}`;
   }
 
   table() {
     const x = this.view.pass.get("x");
-    return { caption: `what each ${MODEL.step} reads`, columns: [MODEL.step, ...Array.from({ length: MODEL.D }, (_, k) => `${k}`)],
+    return { caption: `what each ${MODEL.step} reads`, columns: [MODEL.step, ...Array.from({ length: MODEL.D }, (_, k) => featureName(k))],
       rows: Array.from({ length: MODEL.T }, (_, t) => [`${t + 1}`, ...Array.from(x.subarray(t * MODEL.D, (t + 1) * MODEL.D), exact)]) };
   }
 }
@@ -210,13 +220,13 @@ class ProbabilityPanel extends Panel {
       let best = run.from;
       for (let t = run.from; t <= run.to; t++) if (pass.probability(t, run.k) > pass.probability(best, run.k)) best = t;
       const p = pass.probability(best, run.k);
-      return el("span", { class: "peak", style: { left: column(best), top: `${100 * (1 - p)}%`, color: colours.get(run.k) } }, `${run.k}`);
+      return el("span", { class: "peak", style: { left: column(best), top: `${100 * (1 - p)}%`, color: colours.get(run.k) } }, shortName(className(run.k)));
     });
     const strip = el("div", { class: "strip" }, pass.runs.map((run) => {
       const sure = Math.max(...Array.from({ length: run.to - run.from + 1 }, (_, k) => (run.k === null ? 0 : pass.probability(run.from + k, run.k))));
-      return el("div", { class: run.k === null ? "run none" : "run", title: `${run.k ?? "undecided"}: ${MODEL.step} ${run.from + 1} to ${run.to + 1}, up to ${percent(sure)}`,
+      return el("div", { class: run.k === null ? "run none" : "run", title: `${answerOf(run)}: ${MODEL.step} ${run.from + 1} to ${run.to + 1}, up to ${percent(sure)}`,
         style: { left: `${(100 * run.from) / MODEL.T}%`, width: `${(100 * (run.to - run.from + 1)) / MODEL.T}%`, "--of": run.k === null ? "var(--faint)" : colours.get(run.k) } },
-      el("span", {}, run.k === null ? "?" : `${run.k}`));
+      el("span", {}, run.k === null ? "?" : shortName(className(run.k))));
     }));
     const pale = other || pass.heldFrom;
     if (pale) {
@@ -227,7 +237,7 @@ class ProbabilityPanel extends Panel {
     this.chart = curves(lines, 0, 1);
     this.plot.replaceChildren(el("div", { class: "chart", style: { height: `${height}px` } }, el("div", { class: "rule", style: { top: "50%" } }), this.chart, peaks), strip);
     const last = Array.from({ length: MODEL.K }, (_, k) => ({ k, p: pass.probability(MODEL.T - 1, k) })).sort((a, b) => b.p - a.p).filter(({ p }, place) => place === 0 || (p >= 0.05 && place < 3));
-    endLabels(this.end, last.map(({ k, p }) => ({ place: 1 - p, text: `${k}  ${(100 * p).toFixed(1)} %`, colour: colours.get(k) || "var(--quiet)" })), height);
+    endLabels(this.end, last.map(({ k, p }) => ({ place: 1 - p, text: `${shortName(className(k), 8)}  ${(100 * p).toFixed(1)} %`, colour: colours.get(k) || "var(--quiet)" })), height);
     this.end.style.height = `${height}px`;
     this.legend.replaceChildren(el("p", { class: "note" }, "0 … 1, dotted at ½"));
   }
@@ -235,17 +245,17 @@ class ProbabilityPanel extends Panel {
   words(t) {
     const { pass } = this.view;
     const best = Array.from({ length: MODEL.K }, (_, k) => k).sort((a, b) => pass.probability(t, b) - pass.probability(t, a)).slice(0, 3);
-    return `after ${MODEL.step} ${t + 1}: ${best.map((k) => `${k} ${percent(pass.probability(t, k))}`).join(", ")}`;
+    return `after ${MODEL.step} ${t + 1}: ${best.map((k) => `${className(k)} ${percent(pass.probability(t, k))}`).join(", ")}`;
   }
 
   table() {
     const { pass } = this.view;
-    return { caption: `class probabilities after every ${MODEL.step}`, columns: [MODEL.step, ...Array.from({ length: MODEL.K }, (_, k) => `${k}`), "answer", "margin", "entropy in bits"],
+    return { caption: `class probabilities after every ${MODEL.step}`, columns: [MODEL.step, ...Array.from({ length: MODEL.K }, (_, k) => className(k)), "answer", "margin", "entropy in bits"],
       rows: Array.from({ length: MODEL.T }, (_, t) => {
         const p = Array.from({ length: MODEL.K }, (_, k) => pass.probability(t, k));
         const sorted = [...p].sort((a, b) => b - a);
         const entropy = -p.reduce((sum, share) => sum + (share > 0 ? share * Math.log2(share) : 0), 0);
-        return [`${t + 1}`, ...p.map(exact), `${pass.answers[t]}`, rough(sorted[0] - sorted[1]), rough(entropy)];
+        return [`${t + 1}`, ...p.map(exact), className(pass.answers[t]), rough(sorted[0] - sorted[1]), rough(entropy)];
       }) };
   }
 }
