@@ -224,7 +224,7 @@ class RaggedPart(Part):
                     scratch.weight_gradient(strip, first, last, which, array)  # (1')
                 sums.add()
                 if dx is not None:
-                    steps_dx = np.empty((last - first, strip.b, self.job.D), self.job.dtype).transpose(2, 0, 1)
+                    steps_dx = self._zeros(self.job.D, last - first, strip.b)
                     scratch.input_gradient(params["W"], steps_dx)  # (1')
                     dx[:, start + first : start + last, :n] = steps_dx[:, :, :n]
                     dx[:, start + first : start + last, n:] = 0
@@ -242,7 +242,7 @@ class RaggedPart(Part):
         here = [end for end in ends if first < end.steps - start <= last]
         if dy is None and not here:
             return None
-        found = np.zeros((self.job.H, last - first, strip.b), self.job.dtype)
+        found = self._zeros(self.job.H, last - first, strip.b)
         if dy is not None:
             found[:, :, :n] = dy[:, start + first : start + last, :n]
             for end in ends:
@@ -252,6 +252,12 @@ class RaggedPart(Part):
         return found
 
     # ---- buffers
+
+    def _zeros(self, features: int, steps: int, b: int) -> Array:
+        """(features, steps, b), a step after the other, and each as its samples lie."""
+        if self.job.layout == "columns":
+            return np.zeros((steps, features, b), self.job.dtype).transpose(1, 0, 2)
+        return np.zeros((steps, b, features), self.job.dtype).transpose(2, 0, 1)
 
     def _width(self, columns: int, most: int) -> int:
         unit = WIDTHS[self.job.layout]
