@@ -11,14 +11,23 @@ parameters and h_0 and c_0 of a sequence, one.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lstm_np.gradcheck.own_cell.equations import Array, Cell, Plan, Values, run_lines, run_sequence, run_steps, used_da
+from lstm_np.gradcheck.own_cell.equations import (
+    Array,
+    Cell,
+    Lines,
+    Plan,
+    Values,
+    run_lines,
+    run_sequence,
+    run_steps,
+    used_da,
+)
 from lstm_np.gradcheck.own_cell.mistakes import Mistake, all_mistakes
 from lstm_np.gradcheck.own_cell.report import listed
 
@@ -66,17 +75,21 @@ class Evidence(Gradients):
     dc: Array
     shown_order: tuple[str, ...]
 
-    def predict(self, plan: Plan) -> dict[str, Array]:
-        """The gradients that a plan gives; a sequence's parameters summed over steps; also "da" (T, G, H, B)."""
-        result = self.shares(plan)
+    def predict(self, plan: Plan, known: Lines | None = None) -> dict[str, Array]:
+        """The gradients that a plan gives; a sequence's parameters summed over steps; also "da" (T, G, H, B).
+
+        known  what the lines of a plan like it gave, see `run_steps`
+        """
+        result = self.shares(plan, known)
         if self.sequence:
             result |= {name: result[name].sum(axis=0, keepdims=True) for name in PARAMETERS if name in result}
         return result
 
-    def shares(self, plan: Plan) -> dict[str, Array]:
+    def shares(self, plan: Plan, known: Lines | None = None) -> dict[str, Array]:
         """As `predict`, but what each step adds to a parameter's gradient: (T, G, H, ...)."""
-        run = run_sequence if self.sequence else run_steps
-        return run(plan, self.parameters, self.values, self.dh, self.dc)
+        if self.sequence:
+            return run_sequence(plan, self.parameters, self.values, self.dh, self.dc)
+        return run_steps(plan, self.parameters, self.values, self.dh, self.dc, known)
 
 
 @dataclass(frozen=True)
@@ -180,22 +193,41 @@ class _Comparison:
             else:
                 groups += [name] * len(array)
         self.groups = np.array(groups)
+        self.last = evidence.values.at(-1)  # the values of the last step
+        self.known: tuple[Lines | None, Lines | None] = (None, None)
         right = self.of(evidence.cell.plan)
         assert right is not None
         self.right = right
 
+    def changes_of(self, plan: Plan) -> None:
+        """The plans to come are changes of this one, whose lines are computed once: in the last step, and in all."""
+        evidence, in_all = self.evidence, None
+        if not evidence.sequence and plan.loop.values == "own":
+            found = run_lines(plan, evidence.parameters, evidence.values, evidence.dh, evidence.dc)
+            in_all = Lines(plan, found)
+        self.known = (Lines(plan, self._in_last_step(plan)), in_all)
+
+    def _in_last_step(self, plan: Plan) -> dict[str, Array]:
+        evidence = self.evidence
+        dh, dc = evidence.dh[-1], evidence.dc if evidence.sequence else evidence.dc[-1]
+        return run_lines(plan, evidence.parameters, self.last, dh, dc, self.known[0])
+
     def of(self, plan: Plan, agreed: tuple[Array, Array] | None = None) -> tuple[Array, Array] | None:
-        """Two vectors of bool: parts and rows of da that agree.  None, early, where rows that `agreed` no longer do."""
+        """Two vectors of bool: parts and rows of da that agree.  None, early, where some that `agreed` no longer do."""
         evidence = self.evidence
         if agreed is not None and self.da is not None and (agreed[1] & ~self._rows(plan)).any():
             return None
-        predicted = evidence.predict(plan)
-        parts = []
+        predicted = evidence.predict(plan, self.known[1])
+        parts, first = [], 0
         for name, found in evidence.found.items():
             difference = np.abs(found - predicted[name])
             axes = 2 if name in PARAMETERS else 1
             worst = difference.reshape(*difference.shape[:axes], -1).max(axis=-1).reshape(-1)
-            parts.append(worst <= evidence.tolerance * max(self.scales[name], float(np.abs(predicted[name]).max())))
+            close = worst <= evidence.tolerance * max(self.scales[name], float(np.abs(predicted[name]).max()))
+            if agreed is not None and (agreed[0][first : first + len(close)] & ~close).any():
+                return None
+            parts.append(close)
+            first += len(close)
         rows = self._agreeing(predicted["da"]) if self.da is not None else np.zeros(0, dtype=bool)
         return np.concatenate(parts), rows
 
@@ -204,17 +236,11 @@ class _Comparison:
         evidence, loop = self.evidence, plan.loop
         if loop != evidence.cell.plan.loop:
             return np.ones(evidence.T * len(evidence.cell.gates), dtype=bool)
-        dh, dc = evidence.dh[-1], evidence.dc if evidence.sequence else evidence.dc[-1]
-        last = used_da(plan, run_lines(plan, evidence.parameters, self.last, dh, dc))
+        last = used_da(plan, self._in_last_step(plan))
         assert self.da is not None
         rows = np.ones((evidence.T, len(evidence.cell.gates)), dtype=bool)
         rows[-1] = self._close(self.da[-1], last)
         return rows.reshape(-1)
-
-    @functools.cached_property
-    def last(self) -> Values:
-        """The values of the last step."""
-        return self.evidence.values.at(-1)
 
     def _agreeing(self, da: Array) -> Array:
         return self._close(self.da, da).reshape(-1)
@@ -267,6 +293,7 @@ def _best(
     """The mistakes that make the most agree and all give the same numbers; none where they do not."""
     best: tuple[int, int] = (0, 0)
     candidates: list[tuple[Mistake, Plan, Agreed]] = []
+    comparison.changes_of(plan)
     for mistake in pool:
         changed = mistake.change(plan)
         now = comparison.of(changed, agreed) if changed is not None else None

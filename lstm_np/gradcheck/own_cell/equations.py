@@ -11,6 +11,7 @@ T steps, B samples (a column each), D features, H units and G gates.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -90,6 +91,11 @@ class Line:
     number: str
     target: str
     terms: tuple[Term, ...]
+
+    @functools.cached_property
+    def reads(self) -> frozenset[str]:
+        """The variables in its products."""
+        return frozenset(part.of for term in self.terms for part in term.factors)
 
     def text(self) -> str:
         """As an equation: df = dc_t * c_{t-1}."""
@@ -229,30 +235,57 @@ def forward_sequence(cell: Cell, parameters: Parameters, x: Array, h_0: Array, c
     return Values({name: np.stack([step[name] for step in steps]) for name in steps[0]})
 
 
-def run_lines(plan: Plan, parameters: Parameters, values: Values, dh: Array, dc: Array) -> dict[str, Array]:
-    """The lines of a step (or of steps side by side), and dh_{t-1}: every gradient by name, (..., H, B)."""
+class Lines(NamedTuple):
+    """A plan and what its lines gave, by name: lines that another plan has too need not be computed again."""
+
+    plan: Plan
+    found: Mapping[str, Array]
+
+
+def run_lines(
+    plan: Plan, parameters: Parameters, values: Values, dh: Array, dc: Array, known: Lines | None = None
+) -> dict[str, Array]:
+    """The lines of a step (or of steps side by side): every gradient by name, (..., H, B), dh_{t-1} without (1').
+
+    known  what the lines of another plan gave for the same parameters, values, dh and dc
+    """
     found = {"dh": dh, "dc_next": dc}
+    there = {id(line) for line in known.plan.lines} if known else set()
+    changed: set[str] = set()
     for line in plan.lines:
+        if known and id(line) in there and changed.isdisjoint(line.reads):
+            found[line.target] = known.found[line.target]
+            continue
+        changed.add(line.target)
         total: Any = 0.0
-        for term in line.terms:
+        for k, term in enumerate(line.terms):
             product: Any = term.scale
             for part in term.factors:
                 in_backward = part.of in found
                 product = product * (FORMS[part.form][0](found[part.of]) if in_backward else values.of(part))
-            total = total + (parameters["U"][_index(plan, term.matrix)].T @ product if term.matrix else product)
-        found[line.target] = total + np.zeros_like(dh)
-    found["dh_prev"] = found.get("dh_prev", np.zeros_like(dh)) + _routed(plan, plan.to_h, parameters["U"], found)
+            product = parameters["U"][_index(plan, term.matrix)].T @ product if term.matrix else product
+            total = total + product if k else product
+        found[line.target] = total if np.shape(total) == dh.shape else total + np.zeros_like(dh)
     return found
 
 
-def run_steps(plan: Plan, parameters: Parameters, values: Values, dh: Array, dc: Array) -> dict[str, Array]:
+def with_dh_prev(plan: Plan, parameters: Parameters, found: dict[str, Array]) -> dict[str, Array]:
+    """The gradients that lines gave, with what (1') adds to dh_{t-1}."""
+    routed = _routed(plan, plan.to_h, parameters["U"], found)
+    return found | {"dh_prev": found.get("dh_prev", np.zeros_like(found["dh"])) + routed}
+
+
+def run_steps(
+    plan: Plan, parameters: Parameters, values: Values, dh: Array, dc: Array, known: Lines | None = None
+) -> dict[str, Array]:
     """Independent steps side by side, dh and dc (T, H, B): gradients by name, those of the parameters per step.
 
     "x" (T, D, B), "h" and "c" (T, H, B) are the gradients of what the step got; "W" (T, G, H, D), "U", "b", "b2".
+    known  as for `run_lines`, of a plan that uses each step's own values
     """
     own = values if plan.loop.values == "own" else _all_as_last(values)
-    found = run_lines(plan, parameters, own, dh, dc)
-    return _collect(plan, parameters, own, found)
+    found = run_lines(plan, parameters, own, dh, dc, known if own is values else None)
+    return _collect(plan, parameters, own, with_dh_prev(plan, parameters, found))
 
 
 def run_sequence(plan: Plan, parameters: Parameters, values: Values, dh: Array, dc: Array) -> dict[str, Array]:
@@ -272,7 +305,8 @@ def run_sequence(plan: Plan, parameters: Parameters, values: Values, dh: Array, 
         upstream = dh[T - 1 - t] if loop.upstream == "reversed" else dh[t]
         if loop.upstream == "last" and t < T - 1:
             upstream = zero
-        found = steps[t] = run_lines(plan, parameters, values.at(t), upstream + carried_h, carried_c)
+        found = run_lines(plan, parameters, values.at(t), upstream + carried_h, carried_c)
+        found = steps[t] = with_dh_prev(plan, parameters, found)
         carried_h = found["dh_prev"] if "h" in loop.carry else zero
         carried_c = found.get("dc_prev", zero) if "c" in loop.carry else zero
         if loop.crossed:

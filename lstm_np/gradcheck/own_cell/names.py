@@ -12,6 +12,7 @@ gate has a matrix of its own called Wf, W_xf and W_hf, Wfx and Wfh.  Every name 
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import textwrap
@@ -69,6 +70,7 @@ def clean(name: str) -> str:
     return name.lower().replace("_", "").replace("'", "")
 
 
+@functools.lru_cache(maxsize=1000)  # it is asked of the same few names for every call of somebody's forward
 def state_kind(name: str) -> str:
     """ "x", "h", "c" or "state"; "" for a name that means none of them."""
     return next((kind for kind, pattern in _STATES.items() if pattern.fullmatch(clean(name))), "")

@@ -75,13 +75,14 @@ def call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 
 
 def call_complex(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """What the function returns for complex arrays; raises NotComplexError where it does not take them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        try:
-            return function(*arguments)
-        except (Exception, SystemExit) as error:
-            raise NotComplexError(_where(error, [file_of(function)]) or name_of(function)) from error
+    """What the function returns for complex arrays; raises NotComplexError where it does not take them.
+
+    To be called where NumPy's ComplexWarning is an error: entering that each time would take as long as many a call.
+    """
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as error:
+        raise NotComplexError(_where(error, [file_of(function)]) or name_of(function)) from error
 
 
 @contextlib.contextmanager
