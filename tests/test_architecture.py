@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -68,10 +69,17 @@ def level_of(name: str) -> int:
     return COMMANDS if name.endswith("__main__.py") else LEVELS[package_of(name)]
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's syntax tree; most tests here look at all of them."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[str, int]]:
     """Every absolute module name that a file imports, at the top or inside a function, with its line."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -142,17 +150,20 @@ def private_definitions(tree: ast.AST) -> set[str]:
     return set(filter(is_private, found))
 
 
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
-PRIVATE: dict[str, set[str]] = {}
-for _name, _tree in TREES.items():
-    PRIVATE.setdefault(home_of(_name), set()).update(private_definitions(_tree))
+@functools.cache
+def private_names() -> dict[str, set[str]]:
+    """The underscore names of each package."""
+    found: dict[str, set[str]] = {}
+    for name, path in SOURCES.items():
+        found.setdefault(home_of(name), set()).update(private_definitions(tree_of(path)))
+    return found
 
 
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_no_package_reaches_into_anothers_underscore_names(name):
-    own = PRIVATE[home_of(name)]
-    others = set().union(*(names for home, names in PRIVATE.items() if home != home_of(name))) - own
-    for node in ast.walk(TREES[name]):
+    own = private_names()[home_of(name)]
+    others = set().union(*(names for home, names in private_names().items() if home != home_of(name))) - own
+    for node in ast.walk(tree_of(SOURCES[name])):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             assert node.attr not in others, f"{name}:{node.lineno}: {ast.unparse(node)} belongs to another package"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lstm_np.", "benchmarks.")):
@@ -189,7 +200,7 @@ def test_only_backends_and_device_kernels_import_cupy(name):
 
 @pytest.mark.parametrize("name", [f"cells/{name}.py" for name in BUILT_IN])
 def test_a_cell_is_pure_and_elementwise(name):
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(FILES[name])
     for node in ast.walk(tree):
         assert not isinstance(node, (ast.For, ast.While, ast.ClassDef, ast.Global)), f"{name}:{node.lineno}"
         assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), f"{name}:{node.lineno}"
@@ -208,7 +219,7 @@ def test_nobody_looks_at_the_module_of_a_cell(name):
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("backends/")])
 def test_nobody_compares_the_name_of_a_backend(name):
     """What a backend can do it says (`lstm_np.backends.Backend`)."""
-    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(FILES[name])):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             sides += [part for side in sides if isinstance(side, (ast.Tuple, ast.List, ast.Set)) for part in side.elts]
@@ -246,7 +257,7 @@ FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "joblib"}
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_nothing_that_runs_code_from_a_file(name):
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(FILES[name])
     for module, line in imports(FILES[name]):
         assert module.split(".")[0] not in FORBIDDEN, f"{name}:{line} imports {module}"
     for node in ast.walk(tree):
@@ -283,7 +294,7 @@ def public_definitions(tree: ast.Module):
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_everything_public_is_documented(name):
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(FILES[name])
     if tree.body:
         assert ast.get_docstring(tree), f"{name} has no docstring"
     for node in public_definitions(tree):

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 import lstm_np
+from tests.peers import needs_torch
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "lstm_np[peers]"')
+pytestmark = needs_torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch():
+    """Loaded by the first test here, not by everybody who collects tests."""
+    global torch
+    import torch
 
 
 def relative(found, expected):

@@ -8,17 +8,23 @@ import pytest
 import lstm_np
 from lstm_np.layers import GRU, LSTM, RNN
 from lstm_np.optimizers import SGD, Adam
+from tests.peers import needs_torch
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "lstm_np[peers]"')
+pytestmark = needs_torch
 
-KINDS = {
-    "lstm": (LSTM, torch.nn.LSTM),
-    "gru": (GRU, torch.nn.GRU),
-    "rnn": (RNN, torch.nn.RNN),
-    "rnn_relu": (
-        lambda *sizes, **settings: RNN(*sizes, nonlinearity="relu", **settings),
-        lambda *sizes, **settings: torch.nn.RNN(*sizes, nonlinearity="relu", **settings),
-    ),
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch():
+    """Loaded by the first test here, not by everybody who collects tests."""
+    global torch
+    import torch
+
+
+KINDS = {  # our layer, the name of theirs, and what both are told besides
+    "lstm": (LSTM, "LSTM", {}),
+    "gru": (GRU, "GRU", {}),
+    "rnn": (RNN, "RNN", {}),
+    "rnn_relu": (RNN, "RNN", {"nonlinearity": "relu"}),
 }
 NAMES = {"W": "weight_ih", "U": "weight_hh", "b": "bias_ih", "b_h": "bias_hh"}
 
@@ -44,9 +50,9 @@ def suffix_of(prefix):
 
 def pair(kind, D, H, rng, **settings):
     """The two stacks with the same random parameters; ours has both of PyTorch's biases."""
-    make_ours, make_theirs = KINDS[kind]
-    ours = make_ours(D, H, bias="double", dtype="float64", **settings)
-    theirs = make_theirs(D, H, batch_first=True, dtype=torch.float64, **settings)
+    make_ours, name_of_theirs, more = KINDS[kind]
+    ours = make_ours(D, H, bias="double", dtype="float64", **more, **settings)
+    theirs = getattr(torch.nn, name_of_theirs)(D, H, batch_first=True, dtype=torch.float64, **more, **settings)
     named = dict(theirs.named_parameters())
     with torch.no_grad():
         for name in ours.params:

@@ -9,8 +9,9 @@ import lstm_np
 from lstm_np import losses
 from tests.model.cases import PAIRS
 from tests.model.heads_with_peers import KINDS, LIMIT, Torch, errors_of
+from tests.peers import needs_torch
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "lstm_np[peers]"')
+pytestmark = needs_torch
 
 
 @pytest.mark.parametrize(("kind", "read_out"), [pair for pair in PAIRS if pair[0] in KINDS])

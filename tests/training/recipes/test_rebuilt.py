@@ -17,8 +17,17 @@ from lstm_np.model import SequenceClassifier
 from lstm_np.training import load_recipe
 from lstm_np.training.material import prepare
 from lstm_np.training.optimizer import make_optimizer
+from tests.peers import needs_torch
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "lstm_np[peers]"')
+pytestmark = needs_torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch():
+    """Loaded by the first test here, not by everybody who collects tests."""
+    global torch
+    import torch
+
 
 STEPS, SEED = 3, 1
 
