@@ -48,18 +48,35 @@ def shared_team():
     team.close()
 
 
+@pytest.fixture(scope="session")
+def struck_team():
+    """Workers for the tests that name this fixture: they stop and kill them, and wait until they are ready again."""
+    team = make_team()
+    yield team
+    team.close()
+
+
+def recovered(team):
+    """Workers that a test has left stopped continue, and none rests because it was late in a test before."""
+    for worker in team._workers:
+        go_on([worker.process.pid])
+        worker._rest = 0.0
+
+
 @pytest.fixture(autouse=True)
 def _one_part_a_core(request, monkeypatch):
-    """As many parts as cores, whatever the sizes, and a team of this test's own, or the shared one."""
+    """As many parts as cores, whatever the sizes, and a team of this test's own, or one of those that are shared."""
 
     def share_out(gates, D, H, T, B, cores, save):
         return Cut(cut.pieces(B, min(cores, B)), 1)
 
     monkeypatch.setattr(cut, "share_out", share_out)
-    shared = "shared_team" in request.fixturenames
-    team = request.getfixturevalue("shared_team") if shared else make_team()
+    shared = next((name for name in ("shared_team", "struck_team") if name in request.fixturenames), None)
+    team = request.getfixturevalue(shared) if shared else make_team()
+    recovered(team)
     monkeypatch.setattr(remote, "TEAM", team)
     yield
+    recovered(team)
     if not shared:
         team.close()
 
@@ -135,6 +152,7 @@ def struck_when_asked_for(what, number):
 # ---- killed, stopped, absent
 
 
+@pytest.mark.usefixtures("struck_team")
 @every_case
 @every_layout
 @pytest.mark.parametrize("when", ["before forward", "in forward", "between", "in backward"])
@@ -157,6 +175,7 @@ def test_a_worker_that_is_killed_or_stopped_changes_no_bit(kernel_type, layout, 
     assert all(same_bits(case.everything(), expected) for _ in range(3))
 
 
+@pytest.mark.usefixtures("struck_team")
 @every_case
 @every_layout
 def test_a_worker_that_comes_late_spoils_nothing(kernel_type, layout, monkeypatch):
@@ -178,6 +197,7 @@ def test_a_worker_that_comes_late_spoils_nothing(kernel_type, layout, monkeypatc
         assert same_bits(undisturbed(cases[2]), expected[2])
 
 
+@pytest.mark.usefixtures("struck_team")
 @every_case
 @every_layout
 def test_a_worker_that_was_overtaken_in_forward_is_not_asked_for_backward(kernel_type, layout, monkeypatch):
@@ -290,6 +310,7 @@ def test_a_worker_that_was_late_rests_and_is_asked_again(monkeypatch):
 # ---- what else may happen
 
 
+@pytest.mark.usefixtures("struck_team")
 @pytest.mark.parametrize("do", ["pack", "pack_backward"])
 @every_case
 def test_weights_that_a_late_worker_may_still_pack_are_left_to_it(do, kernel_type, monkeypatch):

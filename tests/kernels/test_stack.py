@@ -22,6 +22,7 @@ from tests.kernels.test_recovery import (  # noqa: F401 (fixtures are used by be
     kill,
     pids,
     shared_team,
+    struck_team,
     struck_when_asked_for,
     wait_until_ready,
     waiting,
@@ -185,6 +186,7 @@ def test_a_model_trains_to_the_same_parameters(monkeypatch):
 # ---- what becomes of a worker
 
 
+@pytest.mark.usefixtures("struck_team")
 @every_kernel
 @pytest.mark.parametrize("both", [False, True], ids=["one direction", "both"])
 @pytest.mark.parametrize("when", ["before forward", "in forward", "between", "in backward"])
@@ -212,6 +214,7 @@ def test_a_worker_that_is_killed_or_stopped_changes_no_bit(kernel, both, when, n
     assert all(same_bits(case.everything(), everything) for _ in range(3))
 
 
+@pytest.mark.usefixtures("struck_team")
 def test_a_worker_that_comes_late_spoils_nothing():
     """It is stopped with requests of one batch and goes on while other batches are computed."""
     cases = [Case(seed=seed) for seed in range(3)]
