@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from tests.terminal import take_signals
 
 
 def pytest_configure() -> None:
-    """Signals as a terminal's programs have them."""
+    """Signals as a terminal's programs have them, and modules compiled once: the tests start hundreds of processes."""
     take_signals()
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _only_quick(config: pytest.Config) -> bool:
