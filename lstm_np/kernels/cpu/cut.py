@@ -9,7 +9,7 @@ from lstm_np.kernels.protocol import Cut
 
 FEWEST_SAMPLES = 8  # of a part
 WORTH_A_PART = 2e-4  # seconds of work that repay waking a worker and copying what it needs
-ONE_THREAD = 1 << 20  # multiply-adds of a step's product, up to which a second thread of BLAS gains nothing
+ONE_THREAD = 1 << 20  # multiply-adds of a step's product, up to which a second thread of BLAS gains next to nothing
 
 
 def pieces(columns: int, count: int) -> tuple[tuple[int, int], ...]:
@@ -27,10 +27,10 @@ def seconds(gates: int, D: int, H: int, T: int, B: int, save: bool) -> float:
 def share_out(gates: int, D: int, H: int, T: int, B: int, cores: int, save: bool) -> Cut:
     """The cut of T steps of B samples on so many cores, of a cell with so many gates; `save`: a backward pass follows.
 
-    One part has all cores as BLAS threads; of several each has one.  So has one part of more than one sample whose
-    products of a step are small: two threads take as long there, and where another program runs they take many times as
-    long, since each waits for the other at every product.
+    One part has all cores as BLAS threads; of several each has one.  So has one part whose products of a step are
+    small: two threads take about as long there, and where another program runs they take many times as long, since each
+    waits for the other at every product.
     """
     count = max(1, min(cores, B // FEWEST_SAMPLES, int(seconds(gates, D, H, T, B, save) / WORTH_A_PART)))
-    small = B > 1 and gates * H * (D + H) * B <= ONE_THREAD
+    small = gates * H * (D + H) * B <= ONE_THREAD
     return Cut(pieces(B, count), 1 if count > 1 or small else cores)
