@@ -29,6 +29,7 @@ from lstm_np.backends.numpy_backend import CACHE_LINE, aligned
 from lstm_np.kernels.cpu.description import DESCRIPTIONS, Description
 
 TILE = 16  # rows; BLAS computes whole tiles, and a product with a broken last tile is slower than with a padded one
+MANY_UNITS = 512  # of a layer, from which on strips are narrow and nothing fits a core's own cache
 FREE_LIMIT = 8  # items that wait for their shape to come again
 SMALL = 32 << 20  # bytes: small items may be kept as long as they are not more than this together, and
 TIMES_THE_LARGEST = 4  # not more than so many times the largest of them

@@ -15,6 +15,7 @@ from lstm_np.arrays import Array, Params
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
 from lstm_np.kernels.cpu.buffers import (
+    MANY_UNITS,
     TILE,
     Job,
     New,
@@ -27,7 +28,6 @@ from lstm_np.kernels.cpu.buffers import (
     rows_of_steps,
 )
 
-MANY_UNITS = 512  # from here on strips are narrow
 LARGE = 1 << 21  # values; through more than these no product may go in steps of a whole row
 WIDEST_TILE = 128  # columns of U that are transposed together
 LONGEST_COLUMN = 1024  # values that a product of a transposed matrix adds up as fast as those of any other

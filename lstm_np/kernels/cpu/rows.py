@@ -19,10 +19,10 @@ from lstm_np.arrays import Array, Params
 from lstm_np.backends.blas_threads import unpacked_product_limit
 from lstm_np.backends.numpy_backend import aligned
 from lstm_np.kernels.cpu import buffers
-from lstm_np.kernels.cpu.buffers import TILE, Job, New, ring_length, round_up
+from lstm_np.kernels.cpu.buffers import MANY_UNITS, TILE, Job, New, ring_length, round_up
 
 FEW = 24  # samples of a part that are rows in any case
-STRIP = 64  # samples at most that are computed together
+STRIP, FEW_UNITS = 64, 128  # samples at most that are computed together, twice as many of fewer units
 LANES = 32  # values in two registers of AVX-512: products are fast whose result is a multiple of that wide
 SLIMMEST_BLOCK, WIDE_BLOCK, WIDEST_BLOCK = 8, 64, 96  # columns: at least; enough for a broken multiple; no need of more
 ALL_GATES = slice(None)
@@ -32,7 +32,7 @@ FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more
 
 def widest(H: int) -> int:
     """As `lstm_np.kernels.cpu.columns.widest`."""
-    return STRIP
+    return STRIP if H >= FEW_UNITS else 2 * STRIP
 
 
 def features(array: Array) -> Array:
@@ -250,11 +250,11 @@ class Scratch(Products, buffers.Scratch):
 
 def products_transposed(matrices: Array, z: Array, out: Array) -> None:
     """The transposes of matrices (count, n, H), each times z (n, K), to out (count, H, K), in blocks that BLAS need not
-    pack: so many columns of z for each that two of its registers hold a row.
+    pack: so many columns of z for each that two of its registers hold a row.  Large layers gain nothing by that.
     """
     count, n, H = matrices.shape
     block, whole = buffers.block_rows(H, n, LANES), z.shape[1] // LANES * LANES
-    if block < FEWEST_ROWS or not buffers.needs_no_packing(block, n, LANES):
+    if H >= MANY_UNITS or block < FEWEST_ROWS or not buffers.needs_no_packing(block, n, LANES):
         whole = 0
     if whole:
         by_block = matrices.reshape(count, n, H // block, 1, block).transpose(0, 2, 3, 4, 1)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from lstm_np.arrays import Array, Params, State
 from lstm_np.backends import Backend
-from lstm_np.kernels.cpu import columns, cut, rows
-from lstm_np.kernels.cpu.buffers import Job, Pool, Stack, needs_no_packing
+from lstm_np.kernels.cpu import cut, rows
+from lstm_np.kernels.cpu.buffers import MANY_UNITS, Job, Pool, Stack, needs_no_packing
 from lstm_np.kernels.cpu.description import DESCRIPTIONS
 from lstm_np.kernels.cpu.footprint import values_of_batch
 from lstm_np.kernels.cpu.packed import PackedFrom
@@ -240,10 +240,10 @@ def choose_layout(H: int, K: int, b: int, ragged: bool = False, *, training: boo
     """How b samples at most lie in the memory of a part, and the block of units where they are rows."""
     if b == 1:
         return "sample", 0
-    together = min(b, rows.STRIP)
+    together = min(b, rows.widest(H))
     block = rows.block_of_units(H, K, together)
     fast = block % rows.LANES == 0 and needs_no_packing(block, K, together)
-    many = H < columns.MANY_UNITS and (ragged or (training and fast))
+    many = H < MANY_UNITS and (ragged or (training and fast))
     return ("rows", block) if block and (many or b <= rows.FEW) else ("columns", 0)
 
 
