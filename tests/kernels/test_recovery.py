@@ -254,6 +254,7 @@ sizes = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.usefixtures("shared_team")
 @settings(deadline=None, max_examples=60)
 @given(sizes=sizes, lean=st.booleans(), seed=st.integers(0, 99))
 def test_one_process_that_computes_all_parts_gives_the_bits_of_several(sizes, lean, seed):

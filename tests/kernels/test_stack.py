@@ -294,6 +294,7 @@ def test_batch_and_sequence_may_change_from_call_to_call():
         assert same_bits(flat(case.layer(x)), flat(alone(x)))
 
 
+@pytest.mark.usefixtures("shared_team")
 @pytest.mark.parametrize("keep", ["all", "lean", "nothing"])
 @pytest.mark.parametrize("sizes", [{"hidden_size": [64, 96, 32]}, {"hidden_size": 64, "bidirectional": True}], ids=str)
 def test_the_count_of_values_is_what_a_stack_allocates(keep, sizes):
@@ -365,6 +366,7 @@ def test_kernels_that_were_put_in_the_place_of_others_are_used(monkeypatch):
     assert type(cache["saved"][1]).__name__ == "Saved"
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_a_part_of_a_stack_hears_that_it_was_overtaken():
     job = Case().layer._together._stacks(T, Cut(((0, 40),), 1), True)[0]
     assert isinstance(job, Stack)
@@ -374,6 +376,7 @@ def test_a_part_of_a_stack_hears_that_it_was_overtaken():
     assert all(one.overtaken() for one in made._parts)
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_a_cut_that_another_thread_forgets_meanwhile_is_known_all_the_same():
     class Forgetting(dict):
         def __setitem__(self, key, value):
