@@ -16,7 +16,7 @@ import lstm_np
 from lstm_np.data import digits
 from tests.commands.test_processes import LONG, wait_for_epoch
 
-SHORT = ("--dataset", "digits", "--hidden-size", 16, "--epochs", 2, "--out", "run")
+SHORT = ("--dataset", "digits", "--limit-train", 200, "--hidden-size", 16, "--epochs", 2, "--out", "run")
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
 

@@ -87,7 +87,7 @@ def draw_and_compare(shown, case):
 
 
 def test_without_a_fault_nothing_is_noticed(make_case, open_page):
-    case = make_case()
+    case = make_case(samples=1)
     shown = open_page(case.path)
     compare(shown, case)
     draw_and_compare(shown, case)
@@ -95,7 +95,7 @@ def test_without_a_fault_nothing_is_noticed(make_case, open_page):
 
 @pytest.mark.parametrize("name", list(EXPORT))
 def test_a_fault_in_the_exporter_is_noticed(name, make_case, open_page, tmp_path, monkeypatch):
-    case = make_case()
+    case = make_case(samples=1)
     module, line, fault = EXPORT[name]
     broken = with_fault(module, line, fault)
     if module is units:
@@ -110,7 +110,7 @@ def test_a_fault_in_the_exporter_is_noticed(name, make_case, open_page, tmp_path
 
 @pytest.mark.parametrize("name", list(PAGE))
 def test_a_fault_in_the_pages_own_pass_is_noticed(name, make_case, open_page, tmp_path, monkeypatch):
-    case = make_case()
+    case = make_case(samples=1)
     part, line, fault = PAGE[name]
     assets = tmp_path / "assets"
     shutil.copytree(page_module.ASSETS, assets)
