@@ -301,6 +301,18 @@ def test_the_two_files_of_an_archive(invoke, monkeypatch):
     assert len(set(found)) == 1
 
 
+def test_gate_health_needs_one_length_of_what_it_looks_at(invoke):
+    """That is the second file where nothing is held out for validation."""
+    x, y = walks("class", 40, unequal=False)
+    write_long(Path("a.csv"), x[:30], NAMES, [y[:30]], ["label"])
+    write_long(Path("b.csv"), [one[: 3 + n % 2] for n, one in enumerate(x[30:])], NAMES, [y[30:]], ["label"])
+    trained(invoke, "a.csv", "--test-data", "b.csv", "--gate-health")
+    result = invoke("train", "--data", "a.csv", "--test-data", "b.csv", "--split", 1, 0, 0, "--gate-health")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == "train: gate_health compares gates step by step: it needs sequences of one length\n"
+    assert not Path("runs").exists()
+
+
 TEST_DATA = {
     "b.csv: line 2, column 'label': found the class 'w', expected one of x, y": "id,time,load,speed,label\na,0,1,2,w\n",
     "b.csv: no column 'speed' (feature); there are: id, time, load, label": "id,time,load,label\na,0,1,x\n",
