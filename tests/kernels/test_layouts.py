@@ -9,9 +9,11 @@ from lstm_np.kernels import Cut, LayerSpec
 from lstm_np.kernels.cpu import buffers, cut, fused, mail, remote, rows
 from lstm_np.kernels.cpu.columns import product_of
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
+from lstm_np.kernels.cpu.part import Part
 from lstm_np.kernels.cpu.rows import block_of_units
 from lstm_np.kernels.cpu.workspace import choose_layout
 from lstm_np.kernels.reference import ReferenceKernel
+from tests.kernels.test_recovery import FOREVER, recovered, wait_until_ready, waiting
 
 CELLS = ("lstm", "gru", "gru_reset_before", "rnn", "rnn_relu")
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -84,7 +86,11 @@ def one_part_a_core(monkeypatch):
 
 @pytest.fixture
 def blas_that_packs_large_products(monkeypatch):
-    """As on a processor with AVX-512, whichever this is."""
+    """As on a processor with AVX-512, whichever this is; workers, which must compute a small example as this process
+    does, are compared with it before.
+    """
+    if remote.TEAM._identity is None:
+        wait_until_ready(1)
     for module in (buffers, rows):
         monkeypatch.setattr(module, "unpacked_product_limit", lambda: 1_000_000)
 
@@ -219,12 +225,20 @@ def test_x_may_lie_by_samples_or_by_features(one_part_a_core):
     """In an array (B, T, D) or (D, T, B): to the bit the same, also where another process reads it."""
     params, x, state, *_ = draw(5, 20, 9, 40, True)
     kernel = NumpyFusedKernel(LayerSpec(get_cell("lstm"), 5, 20, True, "float64"), get_backend("numpy", threads=2))
-    expected, _, _ = kernel.forward(params, x, state)
     by_samples = np.ascontiguousarray(x.transpose()).transpose()
     assert mail.lies_by_samples(by_samples)
     assert not mail.lies_by_samples(x)
-    for _ in range(3):
-        assert np.array_equal(kernel.forward(params, by_samples, state)[0], expected)
+    recovered(remote.TEAM)
+    wait_until_ready(1)
+    found = []
+    for seconds in (FOREVER, 0):
+        for given in (x, by_samples, x):
+            with waiting(seconds):
+                y, _, saved = kernel.forward(params, given, state)
+            (other,) = saved.acquire()._remotes
+            assert seconds == 0 or not isinstance(other._kept_by, Part)
+            found.append(y)
+    assert all(np.array_equal(y, found[0]) for y in found)
 
 
 def test_one_block_is_multiplied_as_a_matrix_and_many_as_a_stack():
