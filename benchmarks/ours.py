@@ -44,7 +44,7 @@ class Ours(Contestant):
         }
 
     def build(self, case: Case, weights: Weights, batches: list[Batch], adam: tuple[str, float]) -> None:
-        """A model, its training step, and batches as `Batches` yields them: views of (D, T, B) but with lengths."""
+        """A model, its training step, and batches as `Batches` yields them: views of (D, T, B), except with lengths."""
         backend = lstm_np.get_backend("numpy", threads=self.threads)
         self.mode, self.number = case.mode, 0
         if case.mode == "stream":

@@ -24,7 +24,7 @@ Products that BLAS need not pack
 
 What a step reads and writes lies together
     Every block of weights goes through all of a step's operand, so Z_t and da_t are contiguous.  For the weight
-    gradient, one product over some steps, rows lie as it wants them; of columns Z_t are copied transposed one below the
+    gradient, one product over some steps, rows lie as it needs them; of columns Z_t are copied transposed one below the
     other, and da_t side by side.
 
 Workers
@@ -41,10 +41,10 @@ Stacks
 
 Three layouts
     Up to 24 samples are rows (`rows.py`), where products run up to twice as fast as those of columns, and one is
-    multiplied as it is (`sample.py`).  More are rows too in training, below 512 units, if registers divide these: the
-    weight gradient then needs no copies, and BLAS multiplies what it is made of unpacked.  All others are columns
-    (`columns.py`).  A cell's passes are the same lines for all three.  Rows in several processes read one copy of the
-    weights, packed here, half of it by a worker where it is large.
+    multiplied as it is (`sample.py`).  More are rows too in training, below 512 units, where blocks of a multiple of 32
+    units divide these: the weight gradient then needs no copies, and BLAS need not pack its operands.  All others are
+    columns (`columns.py`).  A cell's passes are the same lines for all three.  Rows in several processes read one copy
+    of the weights, packed here, half of it by a worker where it is large.
 
 What was measured for each of these, and what was tried and gains nothing, is in docs/cpu-kernel.md.
 

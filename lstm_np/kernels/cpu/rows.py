@@ -1,10 +1,10 @@
-"""Samples as rows, for few of them and in training: the weights are right in each product, Z_t [W b U]^T and da_t U.
+"""Samples as rows, for few of them and in training: each product has the weights on its right, Z_t [W b U]^T or da_t U.
 
 With few columns the product of `columns.py` does not fill the registers of OpenBLAS's kernels: those compute tiles that
 are 16 or more samples high.  Here the tiles are as high as a block of units instead, and the weights of a block stand
-together, so that a product reads them once, from the first to the last.  The weight gradient is da^T Z of what lies
-there anyway, in blocks that BLAS need not pack: that is why many samples are rows where there is one (figures:
-docs/cpu-kernel.md).
+together, so that a product reads them once, from the first to the last.  The weight gradient is da^T Z of arrays that
+lie as it needs them, in blocks that BLAS need not pack: therefore many samples are rows too, where there is a weight
+gradient (figures: docs/cpu-kernel.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from lstm_np.kernels.cpu.buffers import MANY_UNITS, TILE, Job, New, ring_length,
 FEW = 24  # samples of a part that are rows in any case
 STRIP, FEW_UNITS = 64, 128  # samples at most that are computed together, twice as many of fewer units
 LANES = 32  # values in two registers of AVX-512: products are fast whose result is a multiple of that wide
-SLIMMEST_BLOCK, WIDE_BLOCK, WIDEST_BLOCK = 8, 64, 96  # columns: at least; enough for a broken multiple; no need of more
+# widths of blocks of columns: the least; from which on one that is no multiple of LANES is fast as well; and the
+# largest multiple of LANES that is taken
+SLIMMEST_BLOCK, WIDE_BLOCK, WIDEST_BLOCK = 8, 64, 96
 ALL_GATES = slice(None)
 FEWEST_ROWS = 16  # of a block of the weight gradient
 FEWEST_UNITS = 64  # of a layer: with less, four products, one a gate, cost more than one
