@@ -134,6 +134,18 @@ def reading_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
+def reading_words(arguments: argparse.Namespace) -> list[str]:
+    """The flags that say how a file is read, as they were given."""
+    words = []
+    for name, value in reading_changes(arguments).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
 def own_settings(arguments: argparse.Namespace) -> OwnSettings | None:
     """What the flags say of --data; None without it.  Raises ValueError for flags that do not go with it."""
     given, changes = vars(arguments), reading_changes(arguments)

@@ -17,7 +17,7 @@ from rich.console import Console
 from lstm_np import options
 from lstm_np.cli.command import Parser, add_run_arguments, backend_of, emit, naming_another, run_command, say
 from lstm_np.cli.flags import CELL_VALUES, add_data_flags, add_machine_flags, cell_argument
-from lstm_np.cli.own_data import add_reading_flags, reading_changes
+from lstm_np.cli.own_data import add_reading_flags, reading_changes, reading_words
 from lstm_np.data.load import DATASETS, load_dataset
 from lstm_np.data.progress import download_bars
 from lstm_np.display.text import can_show
@@ -137,8 +137,8 @@ def _shown(arguments: argparse.Namespace, backend: Any, *, on_a_page: bool) -> S
         learnt = OwnModel.of(path, model)
         own.trained_of(learnt, 1)  # refused before anything is read
         data, source = own.read(learnt, arguments.data, changes, say)
-        sequences = own.samples_of(learnt, data, indices)
-        steps = own.page_steps(data, sequences) if on_a_page else len(sequences[0].image)
+        sequences = own.samples_of(learnt, data, source, indices)
+        steps = own.page_steps(source, sequences) if on_a_page else len(sequences[0].image)
         many = own.many(learnt, data, steps) if on_a_page else None
         return Shown(own.trained_of(learnt, steps), sequences, ("sequences", source), many)
     if arguments.data is not None or changes:
@@ -239,7 +239,10 @@ def _others(arguments: argparse.Namespace, trained: Trained) -> list[Other]:
 def _command(arguments: argparse.Namespace) -> str:
     """The line that makes the page again."""
     words = ["python", "-m", "lstm_np.explain", *([arguments.run] if arguments.run else [])]
+    words += ["--best"] if arguments.best else []
+    words += ["--dataset", arguments.dataset] if arguments.dataset else []
     words += ["--data", arguments.data] if arguments.data else []
+    words += reading_words(arguments)
     words += ["--index", *map(str, arguments.index), "--out", arguments.out]
     words += ["--compare", arguments.compare] if arguments.compare else []
     words += ["--megabytes", f"{arguments.megabytes:g}"] if arguments.megabytes else []

@@ -51,15 +51,15 @@ def read(
     return data, Path(file).name
 
 
-def samples_of(own: OwnModel, data: Sequences, indices: Sequence[int]) -> list[Sample]:
-    """Sequences by number, from 0.
+def samples_of(own: OwnModel, data: Sequences, source: str, indices: Sequence[int]) -> list[Sample]:
+    """Sequences by number, from 0; `source` says where they are from.
 
     Raises ValueError for a number out of range, DatasetError for missing values that are refused.
     """
     found = []
     for index in indices:
         if not 0 <= index < len(data):
-            raise ValueError(f"--index must be 0 to {len(data) - 1}, the sequences of {data.source}; found {index}")
+            raise ValueError(f"--index must be 0 to {len(data) - 1}, the sequences of {source}; found {index}")
         one, steps = data.take([index]), int(data.counts()[index])
         x = np.asarray(own.preparation.apply(one).x[0])[:steps]
         label = None if data.targets is None else int(data.targets[index])
@@ -80,13 +80,13 @@ def many(own: OwnModel, data: Sequences, steps: int) -> tuple[np.ndarray, np.nda
     return np.stack([np.asarray(one)[:steps] for one in x]).astype(own.model.dtype), np.asarray(data.targets)[chosen]
 
 
-def page_steps(data: Sequences, samples: Sequence[Sample]) -> int:
+def page_steps(source: str, samples: Sequence[Sample]) -> int:
     """The steps that all samples of a page have.  Raises ValueError where they have not the same number."""
     steps = [len(sample.image) for sample in samples]
     other = next((k for k, count in enumerate(steps) if count != steps[0]), None)
     if other is not None:
         raise ValueError(
-            f"--index {samples[0].index} {samples[other].index}: these sequences of {data.source} have {steps[0]} and "
+            f"--index {samples[0].index} {samples[other].index}: these sequences of {source} have {steps[0]} and "
             f"{steps[other]} steps, a page has one time axis; name those of one length, or make a page for each"
         )
     return steps[0]

@@ -26,7 +26,7 @@ UNITS = 20  # at most so many in a map
 CHANGES = 8  # predictions that are listed one by one; of more only the last is named
 LINES = 40  # of a table over time; longer sequences show every second step, every third, and so on
 WIDEST_ROW = 40  # steps with more features are not drawn
-LONGEST_NAME = 16  # of a class, in a table
+LONGEST_NAME, SHORTEST_NAME = 16, 6  # of a class, in a table; and where less would be left, the input is not drawn
 # colours from low to high, safe for red-green colour blindness
 SEQUENTIAL = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
 DIVERGING = ((33, 102, 172), (247, 247, 247), (178, 24, 43))
@@ -60,9 +60,9 @@ def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice
     """
     gate = choice.gate or ("f" if "f" in trace.gates and "f" in trace.values else trace.values[0])
     unit_map = _map(trace, gate, choice, step_of(trained), look)
-    sums = _sums(trained, trace, choice, look) if choice.value is not None else _hint(gate)
+    sums = _sums(trained, trace, choice, look) if choice.value is not None else _hint(gate, trace.steps)
     sections = (_reading(trained, sample, trace, look), unit_map, sums, _flow(trained, trace))
-    lines = [_heading(trained, sample, trace)]
+    lines = _heading(trained, sample, trace, look)
     for section in sections:
         lines += [Text(), *section]
     for line in () if look.colour else lines:  # a space may have a colour
@@ -73,27 +73,29 @@ def terminal_view(trained: Trained, sample: Sample, trace: Trace, choice: Choice
 # ---- the prediction after every step
 
 
-def _heading(trained: Trained, sample: Sample, trace: Trace) -> Text:
+def _heading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list[Text]:
     p = trace.probabilities[0, -1]
     guess = int(p.argmax())
     verdict = ""
     if sample.label is not None:
         verdict = f"; {'right' if guess == sample.label else 'wrong'}, the label is {trained.class_name(sample.label)}"
-    return Text(f"{sample.name}: predicted {trained.class_name(guess)} ({p[guess]:.2%}){verdict}", style="bold")
+    return _wrapped(f"{sample.name}: predicted {trained.class_name(guess)} ({p[guess]:.2%}){verdict}", look, "bold")
 
 
 def _reading(trained: Trained, sample: Sample, trace: Trace, look: Look) -> list[Text]:
     """A line for each step: its input, and what the read-out predicts from the state after it."""
     p, step = trace.probabilities[0], step_of(trained)
-    names = [trained.class_name(k)[:LONGEST_NAME] for k in range(p.shape[1])]
+    names = [trained.class_name(k) for k in range(p.shape[1])]
     x = sequence_view(sample.image[np.newaxis], trained.view)[0].astype(float)
-    drawn = x.shape[1] <= WIDEST_ROW
-    width = max(x.shape[1], len("input")) if drawn else 0
-    first = max(len(step), len(str(trace.steps - 1)))
+    first, width = max(len(step), len(str(trace.steps - 1))), max(x.shape[1], len("input"))
     low, high, colours = _scale(x) if trained.dataset == SEQUENCES else (0.0, 1.0, SEQUENTIAL)
-    name = max(map(len, names))
-    space = look.width - (first + 2 + (width + 2 if drawn else 0) + 2 * len(f"{'':{name}} 100.00%") + 4)
-    bar = max(0, min(24, space))
+    space = look.width - (first + 2 + 2 * len(" 100.00%") + 4)  # for the input, two names and a bar
+    longest = min(LONGEST_NAME, max(map(len, names)))
+    drawn = x.shape[1] <= WIDEST_ROW and width + 2 + 2 * min(longest, SHORTEST_NAME) <= space
+    space -= width + 2 if drawn else 0
+    name = max(1, min(longest, space // 2))
+    names = [one[:name] for one in names]
+    bar = max(0, min(24, space - 2 * name))
     head = f"{step:>{first}}  " + (f"{'input':<{width}}  " if drawn else "")
     lines = [Text(f"{head}{'prediction':<{name + 12 + bar}}second", style="bold")]
     every = -(-trace.steps // LINES)
@@ -211,8 +213,8 @@ def _axis(columns: int, size: int, wide: int) -> str:
 # ---- the sums behind one value
 
 
-def _hint(gate: str) -> list[Text]:
-    return [Text(f"To see the sums behind one value, add: --value {gate} --step 5 --unit 0")]
+def _hint(gate: str, steps: int) -> list[Text]:
+    return [Text(f"To see the sums behind one value, add: --value {gate} --step {min(5, steps - 1)} --unit 0")]
 
 
 def _sums(trained: Trained, trace: Trace, choice: Choice, look: Look) -> list[Text]:

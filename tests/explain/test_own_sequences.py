@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 
 import lstm_np
 from lstm_np.explain.__main__ import main as explain
-from lstm_np.explain.export import unpacked
+from lstm_np.explain.export import record, unpacked
+from lstm_np.explain.page import page_within
+from lstm_np.explain.samples import SEQUENCES, Sample, trace_of
+from lstm_np.explain.terminal import Choice, Look, terminal_view
 from lstm_np.train import main as train
 from lstm_np.training import curves
+from lstm_np.training.trained import Trained
 from tests.explain.browser import data_of
 
 NAMES = ["speed", "pulse <b>"]
@@ -74,7 +79,21 @@ def test_a_page_of_sequences_of_a_file(walks, capsys):
     facts = dict(data["provenance"])
     assert facts["sequences"] == "walks.csv"
     assert facts["trained on"].startswith("walks.csv, SHA-256 ")
-    assert data["command"].startswith("python -m lstm_np.explain run --data walks.csv --index 7 2")
+    assert data["command"] == "python -m lstm_np.explain run --data walks.csv --index 7 2 --out page.html"
+
+
+def test_the_command_on_the_page_makes_it_again(walks, capsys):
+    """Also where a flag says how the file is read, and which of the run's weights it shows."""
+    head, *rows = Path("walks.csv").read_text(encoding="utf-8").replace(",", ";").splitlines()
+    others = [f"who{head.removeprefix('id')};more things", *(f"{row};9" for row in rows)]
+    Path("other.csv").write_text("\n".join(others) + "\n", encoding="utf-8")
+    flags = ("--id", "who", "--ignore", "more things", "--delimiter", ";", "--header")
+    assert asked(capsys, "run", "--best", "--data", "other.csv", *flags, "--out", "page.html")[0] == 0
+    page, words = Path("page.html").read_bytes(), shlex.split(data_of(Path("page.html"))["command"])
+    assert words[:6] == ["python", "-m", "lstm_np.explain", "run", "--best", "--data"]
+    Path("page.html").unlink()
+    assert asked(capsys, *words[3:])[0] == 0
+    assert Path("page.html").read_bytes() == page
 
 
 def test_where_no_file_is_named_it_is_the_test_part(walks, capsys):
@@ -108,6 +127,23 @@ def test_the_page_says_names(walks, capsys, open_page):
     assert shown.complaints == []
 
 
+def test_long_names_do_not_stick_out(open_page):
+    classes, features = [f"{'class' * 12}{k}" for k in range(3)], [f"feature_with_a_long_name_{k}" for k in range(12)]
+    model, x = lstm_np.SequenceClassifier(12, 4, 3), np.random.default_rng(0).normal(size=(6, 12))
+    trained = Trained(Path("model"), model, SEQUENCES, "rows", (6, 12), 1, tuple(classes), tuple(features))
+    recording = record(trained, Sample(f"sequence {'id' * 40}", x, 1, 0, 100 * x))
+    text, _ = page_within(trained, [recording], [], "", limit=2_000_000)
+    Path("page.html").write_text(text, encoding="utf-8")
+    shown = open_page(Path("page.html").absolute(), viewport={"width": 1280, "height": 900})
+    assert shown.tab.evaluate("document.documentElement.scrollWidth") <= 1280
+    shown.tab.locator("#panel-image .plot").hover(position={"x": 5, "y": 20})
+    tip = shown.tab.locator("#tip").bounding_box()
+    assert shown.text("#tip").count("read as") == 12
+    assert tip["x"] >= 0
+    assert tip["x"] + tip["width"] <= 1280
+    assert shown.complaints == []
+
+
 def test_without_labels_there_are_no_gradients_and_it_is_said_why(walks, capsys):
     write("new.csv", [6, 6], labels=False)
     status, _, err = asked(capsys, "run", "--data", "new.csv", "--out", "page.html")
@@ -133,6 +169,24 @@ def test_in_the_terminal(walks, capsys):
     assert max(map(len, lines)) <= 80
 
 
+def test_long_names_and_many_features_fit_the_terminal():
+    """A name is cut, and an input that leaves no room for one is not drawn."""
+    classes = ["a class with a name that is long", "another of them", "third"]
+    for D, width, drawn, names in ((33, 80, True, [8, 8]), (33, 60, False, [13, 13]), (3, 120, True, [16, 15])):
+        model = lstm_np.SequenceClassifier(D, 4, 3)
+        trained = Trained(Path("model"), model, SEQUENCES, "rows", (3, D), 1, tuple(classes), tuple(map(str, range(D))))
+        sample = Sample("sequence " + "of somebody " * 9, np.ones((3, D)), 0)
+        lines = terminal_view(trained, sample, trace_of(trained, sample), Choice(), Look(width))
+        plain = [line.plain for line in lines]
+        table = plain[: next(k for k, line in enumerate(plain) if line.startswith("f of layer 0"))]
+        assert max(map(len, table)) <= width
+        head = next(line for line in plain if "prediction" in line)
+        assert ("input" in head) == drawn
+        found = plain[plain.index(head) + 1]
+        assert all(any(name[:count] in found for name in classes[:2]) for count in names)
+        assert any(line.endswith("--value f --step 2 --unit 0") for line in plain)
+
+
 def test_missing_values_are_filled_in_as_in_training(capsys):
     text = Path("walks.csv")
     write("walks.csv", [6] * 30)
@@ -153,6 +207,7 @@ def test_what_cannot_be_shown_is_said_in_a_line(walks, capsys):
         ("run", "--data", "long.csv", "--index", 0, 1): "--index 0 1: these sequences of long.csv have 4 and 9 steps, "
         "a page has one time axis; name those of one length, or make a page for each",
         ("run", "--data", "long.csv", "--index", 3): "--index must be 0 to 2, the sequences of long.csv; found 3",
+        ("run", "--index", 4): "--index must be 0 to 3, the sequences of walks.csv, the test part of the run; found 4",
         ("run", "--data", "none.csv"): "none.csv: no such file or folder",
         ("run", "--dataset", "digits"): f"--dataset is for models of images, {where} has learnt from sequences of your "
         "own",

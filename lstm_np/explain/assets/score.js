@@ -375,9 +375,10 @@ function showTip(words, event) {
   const tip = byId("tip");
   tip.textContent = words;
   tip.hidden = false;
-  const width = tip.offsetWidth;
+  tip.style.left = "0"; // where the edge of the window does not narrow it
+  const { offsetWidth: width, offsetHeight: height } = tip;
   tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 8))}px`;
-  tip.style.top = `${event.clientY > 60 ? event.clientY - 34 : event.clientY + 20}px`;
+  tip.style.top = `${event.clientY > height + 36 ? event.clientY - height - 10 : event.clientY + 20}px`;
 }
 
 function hideTip() {
