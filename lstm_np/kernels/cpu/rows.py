@@ -50,10 +50,11 @@ def block_of_units(H: int, K: int, b: int) -> int:
 def block_of_columns(columns: int, values: int) -> int:
     """How many columns of a matrix to multiply at once with a matrix of so many values, so that BLAS need not pack.
 
-    A divisor that is a multiple of LANES if possible, or else a large one; 0 where there is none.
+    An even divisor that is a multiple of LANES if possible, or else a large one; 0 where there is none.  An odd one has
+    no tiles in which to pack it.
     """
     most = unpacked_product_limit() // values or WIDE_BLOCK
-    fitting = [w for w in range(SLIMMEST_BLOCK, min(most, columns) + 1) if columns % w == 0]
+    fitting = [w for w in range(SLIMMEST_BLOCK, min(most, columns) + 1, 2) if columns % w == 0]
 
     def rank(w: int) -> tuple[bool, bool, bool, int]:
         return w % LANES == 0 and w <= WIDEST_BLOCK, w >= WIDE_BLOCK, w % (TILE // 2) == 0, w

@@ -58,8 +58,9 @@ class FusedStack:
         found, *others = {kernel.cut(T, B, save) for kernel in self.kernels}
         if others or len(found.parts) == 1 or len(self.kernels) > MOST:
             return None
-        jobs = [job for stack in self._stacks(T, found, save) for job in stack.singles]
-        return found if all(job.layout == "columns" or job.b > rows.FEW for job in jobs) else None
+        few = max(stop - start for start, stop in found.parts) <= rows.FEW
+        layouts = {job.layout for stack in self._stacks(T, found, save) for job in stack.singles}
+        return None if few and layouts != {"columns"} else found
 
     def forward(
         self, params: Sequence[Params], x: Array, states: Sequence[State], *, sequence: bool = True, save: bool = True
