@@ -150,7 +150,8 @@ class Packing:
     def _taken(self, array: Array | None, index: str, axis: int) -> Array | None:
         if array is None or self._in_order:
             return array
-        if axis == 2 and array.T.flags.c_contiguous:  # as a batch (B, T, F) lies: whole samples are copied
+        on_host = isinstance(array, np.ndarray)
+        if axis == 2 and on_host and array.T.flags.c_contiguous:  # as a batch (B, T, F) lies: whole samples are copied
             return self.backend.xp.take(array.T, self._indices[index], axis=0).T
         return self.backend.xp.take(array, self._indices[index], axis=axis)
 

@@ -140,7 +140,7 @@ def reading_words(arguments: argparse.Namespace) -> list[str]:
     for name, value in reading_changes(arguments).items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            words.append(f"--{'' if value else 'no-'}{flag}")
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
