@@ -58,6 +58,17 @@ READ_MAP = """
 }
 """
 
+# the texts of the table behind a panel's picture, row by row, opened as its button opens it
+READ_TABLE = """
+(id) => {
+  const panel = document.getElementById("panel-" + id);
+  if (!panel.querySelector("table"))
+    [...panel.querySelectorAll("button")].find((button) => button.textContent === "table").click();
+  return JSON.stringify([...panel.querySelectorAll("tbody tr")].map((row) => (
+    [...row.cells].map((cell) => cell.textContent))));
+}
+"""
+
 
 def launch(playwright: Any) -> Any:
     """A headless Chromium: the system's, or else the one that Playwright has installed.  Skips where there is none."""
@@ -68,17 +79,45 @@ def launch(playwright: Any) -> Any:
         pytest.skip(f"no Chromium here ({str(error).splitlines()[0]})")
 
 
+class Tabs:
+    """Tabs of a browser, each in a context of its own.
+
+    One without options is taken again when its page was closed: a page keeps nothing, and a new context takes longer
+    than the page.
+    """
+
+    def __init__(self, browser: Any) -> None:
+        self._browser, self._free = browser, []
+
+    def take(self, options: Mapping[str, Any]) -> Any:
+        """A tab that shows nothing."""
+        return self._free.pop() if self._free and not options else self._browser.new_context(**options).new_page()
+
+    def give_back(self, tab: Any, options: Mapping[str, Any]) -> None:
+        """Nobody uses it any more, and it has no listeners."""
+        if options:
+            tab.context.close()
+        else:
+            tab.unroute_all()
+            tab.goto("about:blank")
+            self._free.append(tab)
+
+
 class Page:
     """A file open in a browser, with everything that it asked for and complained about."""
 
-    def __init__(self, browser: Any, path: Path, *, hash: str = "", **options: Any) -> None:
-        self.context = browser.new_context(**options)
+    def __init__(self, tabs: Tabs, path: Path, *, hash: str = "", **options: Any) -> None:
+        self._tabs, self._options = tabs, options
         self.path, self.requests, self.complaints = path, [], []
-        self.tab = self.context.new_page()
+        self.tab = tabs.take(options)
         self.tab.route("**/*", self._answer)
-        self.tab.on("console", lambda message: message.type in ("error", "warning") and self._complain(message.text))
-        self.tab.on("pageerror", lambda error: self._complain(str(error)))
-        self.tab.on("dialog", lambda dialog: (self._complain(f"dialog {dialog.message}"), dialog.dismiss()))
+        self._listeners = {
+            "console": lambda message: message.type in ("error", "warning") and self._complain(message.text),
+            "pageerror": lambda error: self._complain(str(error)),
+            "dialog": lambda dialog: (self._complain(f"dialog {dialog.message}"), dialog.dismiss()),
+        }
+        for event, listener in self._listeners.items():
+            self.tab.on(event, listener)
         self.tab.goto(path.as_uri() + hash)
         self.tab.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
 
@@ -112,13 +151,21 @@ class Page:
         """The pixels of a map and of its legend."""
         return self.tab.evaluate(READ_MAP, name)
 
+    def table(self, name: str) -> list[list[str]]:
+        """What the table behind a panel's picture says, without its head."""
+        found: list[list[str]] = json.loads(self.tab.evaluate(READ_TABLE, name))
+        return found
+
     def text(self, selector: str) -> str:
         """What an element says."""
         return self.tab.locator(selector).first.inner_text()
 
     def close(self) -> None:
-        """Close it; the context goes with it."""
-        self.context.close()
+        """Close it, once; its tab may show another."""
+        if self._listeners:
+            for event in list(self._listeners):
+                self.tab.remove_listener(event, self._listeners.pop(event))
+            self._tabs.give_back(self.tab, self._options)
 
 
 def data_of(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lstm_np.explain.page import page
 from lstm_np.explain.samples import Sample
 from lstm_np.training.trained import Trained
 
-from .browser import Page, launch
+from .browser import Page, Tabs, launch
 
 FACTS, COMMAND = [("run", "made for a test")], "python -m lstm_np.explain"
 
@@ -86,13 +86,19 @@ def browser():
         found.close()
 
 
+@pytest.fixture(scope="session")
+def tabs(browser):
+    """Its tabs."""
+    return Tabs(browser)
+
+
 @pytest.fixture
-def open_page(browser):
+def open_page(tabs):
     """open_page(path, hash="", **options of the browser's context) -> Page, closed with the test."""
     opened = []
 
     def call(path: Path, **options: Any) -> Page:
-        opened.append(Page(browser, path, **options))
+        opened.append(Page(tabs, path, **options))
         return opened[-1]
 
     yield call
@@ -101,7 +107,7 @@ def open_page(browser):
 
 
 @pytest.fixture(scope="session")
-def shared_pages(browser):
+def shared_pages(tabs):
     """The page that was opened last, for `shared_page`."""
     kept: list[Page] = []
     yield kept
@@ -110,7 +116,7 @@ def shared_pages(browser):
 
 
 @pytest.fixture
-def shared_page(browser, shared_pages):
+def shared_page(tabs, shared_pages):
     """shared_page(path) -> Page, as tests before have left it: opened once for all tests in a row that ask for it.
 
     For tests that say by an address what they look at, or look at what no test changes: opening takes a second.
@@ -120,7 +126,7 @@ def shared_page(browser, shared_pages):
         if not shared_pages or shared_pages[0].path != path:
             while shared_pages:
                 shared_pages.pop().close()
-            shared_pages.append(Page(browser, path))
+            shared_pages.append(Page(tabs, path))
         return shared_pages[0]
 
     return call

@@ -24,24 +24,12 @@ def computed(request, make_case):
 
 def drawn_pixels(shown):
     """What the model reads of the drawing, (T, D), from the table behind the image."""
-    shown.tab.evaluate("document.querySelector('#panel-image details').open = true")
-    if shown.tab.locator("#panel-image table").count() == 0:
-        shown.tab.locator("#panel-image button", has_text="table").click()
-    rows = shown.tab.locator("#panel-image tbody tr").evaluate_all(
-        "(rows) => rows.map((row) => [...row.cells].slice(1).map((cell) => cell.textContent))"
-    )
-    return np.array(rows, float)
+    return np.array([row[1:] for row in shown.table("image")], float)
 
 
 def printed_probabilities(shown):
     """(T, K) from the table behind the curves."""
-    shown.tab.evaluate("document.querySelector('#panel-p details').open = true")
-    if shown.tab.locator("#panel-p table").count() == 0:
-        shown.tab.locator("#panel-p button", has_text="table").click()
-    rows = shown.tab.locator("#panel-p tbody tr").evaluate_all(
-        "(rows) => rows.map((row) => [...row.cells].slice(1, 11).map((cell) => cell.textContent))"
-    )
-    return np.array(rows, float)
+    return np.array([row[1:11] for row in shown.table("p")], float)
 
 
 def draw(shown, strokes):

@@ -83,7 +83,8 @@ function paint() {
 
 function readDrawing() {
   const pixels = byId("pad").getContext("2d").getImageData(0, 0, PEN.side, PEN.side).data;
-  const ink = Float64Array.from({ length: PEN.side * PEN.side }, (_, k) => pixels[4 * k] / 255);
+  const ink = new Float64Array(PEN.side * PEN.side);
+  for (let k = 0; k < ink.length; k++) ink[k] = pixels[4 * k] / 255;
   const fitted = fitInk(ink, PEN.side);
   const preview = byId("fitted");
   if (!fitted) {

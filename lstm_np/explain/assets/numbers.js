@@ -95,10 +95,14 @@ function table(name) {
   return TABLES[key];
 }
 
-/** How values become colours. `root`: by the square root, so that one large value does not wash out the rest. */
+/**
+ * How values become colours, those of the theme at the time: made anew whenever a picture is drawn.
+ *
+ * `root`: by the square root, so that one large value does not wash out the rest.
+ */
 class Scale {
   constructor(map, limit, root = false) {
-    this.map = map;
+    this.colours = table(map);
     this.signed = map === "signed";
     this.high = limit || 1;
     this.low = this.signed ? -this.high : 0;
@@ -113,7 +117,7 @@ class Scale {
   }
 
   colour(value) {
-    return table(this.map)[Math.round(255 * this.place(value))];
+    return this.colours[Math.round(255 * this.place(value))];
   }
 
   /** Values that a legend names, with their places. */

@@ -58,7 +58,7 @@ class Panel {
   drawLegend(scale) {
     const bar = el("canvas", { width: 256, height: 1, "data-low": exact(round(scale.low)), "data-high": exact(round(scale.high)), "data-root": scale.root ? "1" : null, "aria-hidden": "true" });
     const pixels = bar.getContext("2d").createImageData(256, 1);
-    table(scale.map).forEach((colour, k) => pixels.data.set([...colour, 255], 4 * k));
+    scale.colours.forEach((colour, k) => pixels.data.set([...colour, 255], 4 * k));
     bar.getContext("2d").putImageData(pixels, 0, 0);
     this.legend.replaceChildren(bar, el("div", { class: "ticks" }, scale.ticks().map((tick) =>
       el("span", { style: { left: `${100 * tick.place}%` } }, rough(tick.value)))));
