@@ -185,13 +185,18 @@ class _Comparison:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.da = recover_da(evidence)
-        self.scales = {name: float(np.abs(array).max()) for name, array in evidence.exact.items()}
-        groups = []  # parts that belong together: all calls of an array, or of a gate in it
+        groups, sizes = [], []  # of each part: what it belongs to, an array or a gate in it; how many entries it has
         for name, array in evidence.found.items():
-            if name in PARAMETERS:
-                groups += [f"{name} {k}" for _ in range(len(array)) for k in range(array.shape[1])]
-            else:
-                groups += [name] * len(array)
+            parts = ([f"{name} {k}" for k in range(array.shape[1])] if name in PARAMETERS else [name]) * len(array)
+            groups += parts
+            sizes += [array.size // len(parts)] * len(parts)
+        # all arrays in a row: a few operations compare them with a plan's
+        self.found = np.concatenate([array.ravel() for array in evidence.found.values()])
+        self.part_starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        array_sizes = [array.size for array in evidence.found.values()]
+        self.array_starts = np.concatenate([[0], np.cumsum(array_sizes)[:-1]])
+        self.array_of_part = np.searchsorted(self.array_starts, self.part_starts, side="right") - 1
+        self.scales = np.array([np.abs(evidence.exact[name]).max() for name in evidence.found])
         self.groups = np.array(groups)
         self.last = evidence.values.at(-1)  # the values of the last step
         self.known: tuple[Lines | None, Lines | None] = (None, None)
@@ -218,18 +223,14 @@ class _Comparison:
         if agreed is not None and self.da is not None and (agreed[1] & ~self._rows(plan)).any():
             return None
         predicted = evidence.predict(plan, self.known[1])
-        parts, first = [], 0
-        for name, found in evidence.found.items():
-            difference = np.abs(found - predicted[name])
-            axes = 2 if name in PARAMETERS else 1
-            worst = difference.reshape(*difference.shape[:axes], -1).max(axis=-1).reshape(-1)
-            close = worst <= evidence.tolerance * max(self.scales[name], float(np.abs(predicted[name]).max()))
-            if agreed is not None and (agreed[0][first : first + len(close)] & ~close).any():
-                return None
-            parts.append(close)
-            first += len(close)
+        flat = np.concatenate([predicted[name].ravel() for name in evidence.found])
+        worst = np.maximum.reduceat(np.abs(self.found - flat), self.part_starts)
+        scales = np.fmax(self.scales, np.maximum.reduceat(np.abs(flat), self.array_starts))
+        close = worst <= evidence.tolerance * scales[self.array_of_part]
+        if agreed is not None and (agreed[0] & ~close).any():
+            return None
         rows = self._agreeing(predicted["da"]) if self.da is not None else np.zeros(0, dtype=bool)
-        return np.concatenate(parts), rows
+        return close, rows
 
     def _rows(self, plan: Plan) -> Array:
         """The rows of da that agree, looked at in the last step alone (the others count as agreeing)."""
