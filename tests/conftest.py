@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,14 @@ def pytest_configure() -> None:
     take_signals()
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    gc.disable()  # until all is collected: nothing that is made until then is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all modules stay to the end: the garbage collector need not visit them each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _only_quick(config: pytest.Config) -> bool:
