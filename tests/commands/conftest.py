@@ -19,6 +19,7 @@ import lstm_np
 from lstm_np.training import curves as curve_pictures
 
 ROOT = Path(lstm_np.__file__).parents[1]
+UNDRAWN = f"{Path(__file__).parent / 'undrawn'}{os.pathsep}{ROOT}"  # as PYTHONPATH: a command that draws no curves
 
 
 class Result(NamedTuple):
@@ -91,12 +92,12 @@ def invoke(capsys):
 
 
 @pytest.fixture
-def start():
-    """Start a command in a process of its own; it is ended with the test."""
-    started = []
+def start(request):
+    """Start a command in a process of its own, which draws curves only where asked for; it is ended with the test."""
+    started, path = [], str(ROOT) if "curves" in request.fixturenames else UNDRAWN
 
     def call(name: str, *arguments: object, **options: object) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
         command = [sys.executable, "-m", f"lstm_np.{name}", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=environment, **{**pipes, **options}))

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,13 +124,14 @@ def test_a_second_signal_stops_at_once(start, tmp_path):
     assert lstm_np.SequenceClassifier.load("run/best.safetensors").notes["epoch"] >= 1
 
 
-def test_training_outlives_the_reader_of_its_lines(start):
+def test_training_outlives_the_reader_of_its_lines(start, curves):
     process = start("train", "--dataset", "digits", "--hidden-size", 16, "--epochs", 3, "--out", "run")
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=30) == 0
     assert process.stderr.read() == ""
     assert lstm_np.SequenceClassifier.load("run/weights.safetensors").notes["epoch"] == 3
+    assert Path("run/curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_into_a_closed_pipe_is_quiet(start, trained):

@@ -14,6 +14,7 @@ import pytest
 
 import lstm_np
 from lstm_np.data import digits
+from tests.commands.conftest import UNDRAWN
 from tests.commands.test_processes import LONG, wait_for_epoch
 
 SHORT = ("--dataset", "digits", "--limit-train", 200, "--hidden-size", 16, "--epochs", 2, "--out", "run")
@@ -127,9 +128,9 @@ def test_a_terminal_that_is_gone(start):
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams(closed):
-    root = str(lstm_np.__file__).rsplit("/", 2)[0]
     command = f"{sys.executable} -m lstm_np.train {' '.join(map(str, SHORT))} {closed}"
-    done = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": root}, capture_output=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": UNDRAWN}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert (b"test    accuracy" in done.stdout) == (closed in ("2>&-", "<&-"))
     assert epochs_of() == 2
