@@ -1,5 +1,7 @@
 """How samples lie in memory is the kernel's own affair: every layout agrees with the reference, whatever the sizes."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,12 @@ def results(kernel_type, sizes, *, cell="lstm", threads=1, dtype="float64", with
     return found
 
 
+@cache
+def reference(sizes, cell="lstm", dtype="float64", with_dy=True):
+    """What the reference kernel gives, computed once for all kernels that are compared with it."""
+    return results(ReferenceKernel, sizes, cell=cell, dtype=dtype, with_dy=with_dy)
+
+
 def assert_close(found, expected, tolerance):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -101,12 +109,12 @@ def blas_that_packs_large_products(monkeypatch):
 def test_every_layout_agrees_with_the_reference(kernel_type, sizes, cell):
     D, H, _, B, bias = sizes
     assert choose_layout(H, D + bias + H, B, training=True)[0] == LAYOUTS[B]
-    assert_close(results(kernel_type, sizes, cell=cell), results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    assert_close(results(kernel_type, sizes, cell=cell), reference(sizes, cell), 1e-12)
     if cell != KINKED:
-        found, expected = (results(kind, sizes, cell=cell, dtype="float32") for kind in (kernel_type, ReferenceKernel))
-        assert_close(found, expected, 2e-5)
+        found = results(kernel_type, sizes, cell=cell, dtype="float32")
+        assert_close(found, reference(sizes, cell, "float32"), 2e-5)
     alone = results(kernel_type, sizes, cell=cell, with_dy=False)
-    assert_close(alone, results(ReferenceKernel, sizes, cell=cell, with_dy=False), 1e-12)
+    assert_close(alone, reference(sizes, cell, with_dy=False), 1e-12)
 
 
 @every_cell
@@ -121,7 +129,7 @@ def test_rows_in_several_processes_agree_with_the_reference(
         monkeypatch.setattr(remote, "WORTH_PACKING_TOGETHER", 0)
         monkeypatch.setattr(fused, "LARGE_GRADIENT", 0)
     found = results(kernel_type, sizes, cell=cell, threads=threads)
-    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    assert_close(found, reference(sizes, cell), 1e-12)
 
 
 @every_cell
@@ -129,7 +137,7 @@ def test_rows_in_several_processes_agree_with_the_reference(
 @pytest.mark.parametrize("kernel_type", [NumpyFusedKernel, NumpyLeanKernel])
 def test_columns_in_several_processes_agree_with_the_reference(sizes, kernel_type, cell, one_part_a_core):
     found = results(kernel_type, sizes, cell=cell, threads=2)
-    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    assert_close(found, reference(sizes, cell), 1e-12)
 
 
 @every_cell
@@ -151,7 +159,7 @@ def test_a_failure_while_weights_are_packed_together_leaves_no_answer_behind(do,
         context.setattr(rows.Weights, do, failing)
         with pytest.raises(KeyboardInterrupt):
             results(NumpyFusedKernel, sizes, threads=2)
-    assert_close(results(NumpyFusedKernel, sizes, threads=2), results(ReferenceKernel, sizes), 1e-12)
+    assert_close(results(NumpyFusedKernel, sizes, threads=2), reference(sizes), 1e-12)
 
 
 @every_cell
@@ -194,9 +202,9 @@ def test_many_samples_are_rows_in_training(
     assert choose_layout(H, K, B, training=True)[0] == "rows"
     assert choose_layout(H, K, B, training=False)[0] == "columns"
     found = results(kernel_type, sizes, cell=cell, threads=threads)
-    assert_close(found, results(ReferenceKernel, sizes, cell=cell), 1e-12)
+    assert_close(found, reference(sizes, cell), 1e-12)
     without = results(kernel_type, sizes, cell=cell, threads=threads, with_dy=False)
-    assert_close(without, results(ReferenceKernel, sizes, cell=cell, with_dy=False), 1e-12)
+    assert_close(without, reference(sizes, cell, with_dy=False), 1e-12)
 
 
 @pytest.mark.parametrize("H", [40, 100, 200])
@@ -205,7 +213,7 @@ def test_the_input_gradient_of_columns_step_by_step(H, blas_that_packs_large_pro
     for cell in ("lstm", "gru", "gru_reset_before", "rnn"):
         sizes = (32, H, 7, 32, True)
         assert choose_layout(H, 33 + H, 32, training=True)[0] == "columns"
-        assert_close(results(NumpyFusedKernel, sizes, cell=cell), results(ReferenceKernel, sizes, cell=cell), 1e-12)
+        assert_close(results(NumpyFusedKernel, sizes, cell=cell), reference(sizes, cell), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -256,4 +264,4 @@ def test_a_long_product_is_a_sum_of_shorter_ones(kernel_type, limit, parts, monk
     sizes = (5, 20, 13, 50, True)
     monkeypatch.setattr(buffers, "unpacked_product_limit", lambda: limit)
     assert buffers.inner_parts(20, 80, 50) == parts
-    assert_close(results(kernel_type, sizes), results(ReferenceKernel, sizes), 1e-12)
+    assert_close(results(kernel_type, sizes), reference(sizes), 1e-12)
