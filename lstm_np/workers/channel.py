@@ -87,6 +87,10 @@ class Channel:
         if descriptors or words[_ASLEEP] or not ORDERED:
             socket.send_fds(self._socket, [b"!"], list(descriptors))
 
+    def other_sleeps(self) -> bool:
+        """Whether the other end has said that it sleeps, so that a message takes its time."""
+        return self._out[_ASLEEP] != 0
+
     def arrived(self) -> bool:
         """Whether a message is there.  Does not wait."""
         if ORDERED:

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -38,6 +39,7 @@ END_LIMIT = 1.0  # seconds for workers to end by themselves
 UNREADY = 3  # workers in a row that end before they are ready; then no more are started
 PAUSE, LONGEST_PAUSE = 0.5, 300.0  # seconds until the next start when one was of no use, doubled each time
 SHORTEST_REST, LONGEST_REST = 0.02, 4.0  # seconds until a late worker is asked again, doubled each time
+QUEUED = 0.01  # of the time between two looks: how long a worker waits for its core if no other program wants that
 FORGIVENESS = 0.9  # what one answer in time leaves of the next rest
 MOST_FORGOTTEN = 500  # of what a worker need not keep, in one request; a message has its limits
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -52,11 +54,12 @@ class Worker:
     ready     what it said of itself when it was ready; None before
     admitted  whether that was found to be the same as here
     done      the number of the last request that it has done
+    waked     whether it slept when the request under way was sent, so that it begins late
     useful    whether it has answered any request
 
-    A worker that is late, since another program has its core, costs its parent the time of waiting, and one that is in
-    time takes the other program's core from that, which then takes the parent's: it rests for a while, the longer the
-    more often it was late among its last answers.
+    A worker that is late costs its parent the time of waiting: it rests for a while.  If another program had its core,
+    the rest grows the more often it was late among its last answers: in time it would take the core from the other
+    program, which then takes the parent's.
     """
 
     def __init__(self, target: str) -> None:
@@ -82,9 +85,12 @@ class Worker:
         self._forgotten: SimpleQueue[int] = SimpleQueue()
         self._waiting, self._until = True, time.perf_counter() + START_LIMIT
         self._brief, self._rest, self._rests_until = False, 0.0, 0.0
+        self._queue_at = time.perf_counter(), 0.0  # when that was read, and how long it had waited for a core by then
+        self._unjudged = False  # whether it was late and nobody has looked why
+        self._contended = False  # whether another program had its core then
         self.ended: str | None = None
         self.ready: Mapping[str, Any] | None = None
-        self.admitted = self.useful = False
+        self.admitted = self.useful = self.waked = False
         self.done = 0
 
     @property
@@ -93,8 +99,15 @@ class Worker:
         return self.ended is None and not self._waiting
 
     @property
+    def awake(self) -> bool:
+        """Whether it can take a request and is looking for one, as it does for a while after the last."""
+        return self.idle and not self._channel.other_sleeps()
+
+    @property
     def rests(self) -> bool:
         """Whether it was late a short time ago, so that it had better not be asked."""
+        if self._unjudged and time.perf_counter() >= self._rests_until:
+            self._judge()
         return self.late and time.perf_counter() < self._rests_until
 
     @property
@@ -102,16 +115,34 @@ class Worker:
         """Whether it was late among the last times that it was asked."""
         return self._rest > 0.0
 
+    @property
+    def slow_to_begin(self) -> bool:
+        """Whether it slept when it got the request under way, and no other program is known to want its core."""
+        return self.waked and not self._contended
+
     def was_late(self) -> None:
-        """It did not answer in time."""
-        self._rest = min(LONGEST_REST, max(SHORTEST_REST, 2 * self._rest))
-        self._rests_until = time.perf_counter() + self._rest
+        """It did not answer in time: for as long as it has to rest at least nobody asks it."""
+        self._rest = min(LONGEST_REST, max(SHORTEST_REST, self._rest))
+        self._rests_until, self._unjudged = time.perf_counter() + self._rest, True
+
+    def _judge(self) -> None:
+        """It has rested: twice as long if it was late since another program had its core.
+
+        Linux counts how long a process waits for a core, at the end of each wait.
+        """
+        self._unjudged = False
+        (then, before), self._queue_at = self._queue_at, (time.perf_counter(), seconds_in_queue(self.process.pid))
+        now, queued = self._queue_at
+        self._contended = not queued - before <= QUEUED * (now - then)  # NaN, where it is not known, counts as one
+        if self._contended:
+            self._rests_until += min(LONGEST_REST, 2 * self._rest) - self._rest
+            self._rest = min(LONGEST_REST, 2 * self._rest)
 
     def was_in_time(self) -> None:
         """It did."""
         self._rest *= FORGIVENESS
         if self._rest < SHORTEST_REST / 2:
-            self._rest = 0.0
+            self._rest, self._contended = 0.0, False
 
     def request(
         self, do: str | None, arguments: Mapping[str, object], memories: Sequence[SharedMemory] = (), *, limit: float
@@ -126,6 +157,7 @@ class Worker:
         text = _text_of_request(do, tuple(arguments.items()), forget, len(memories))
         self._waiting, self._until, self._brief = True, time.perf_counter() + limit, do is None
         number = self._channel.sent + 1
+        self.waked = self._channel.other_sleeps()
         try:
             self._channel.send(text, [memory.descriptor for memory in memories])
         except OSError:
@@ -228,6 +260,14 @@ class Worker:
         self.ended = "is another process's"
         self._socket.close()
         self.process.returncode = 0  # not a child of this process, so nothing to wait for
+
+
+def seconds_in_queue(pid: int) -> float:
+    """How long in all a process has waited for a core that another program had; inf where Linux does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return math.inf
 
 
 class Turn:

@@ -84,6 +84,7 @@ def _one_part_a_core(request, monkeypatch):
 def make(layout, kernel_type, monkeypatch, **changes):
     if layout == "rows packed together":
         monkeypatch.setattr(remote, "WORTH_PACKING_TOGETHER", 0)
+        monkeypatch.setattr(Worker, "awake", Worker.idle)  # it is waked for packing too
     return Case(kernel_type, **{**LAYOUTS[layout], "threads": 2, **changes})
 
 
@@ -306,6 +307,51 @@ def test_a_worker_that_was_late_rests_and_is_asked_again(monkeypatch):
     with waiting(FOREVER):
         assert same_bits(case.everything(), expected)
     assert asked == ["forward", "forward", "backward"]
+
+
+def asleep(worker):
+    """Wait until a worker that has nothing to do sleeps."""
+    end = time.monotonic() + 60
+    while worker.awake and time.monotonic() < end:
+        time.sleep(0.005)
+    assert worker.idle
+
+
+def test_one_that_sleeps_is_not_waked_to_pack_and_is_waited_for_longer(monkeypatch):
+    monkeypatch.setattr(remote, "WORTH_PACKING_TOGETHER", 0)
+    case = Case(NumpyFusedKernel, **LAYOUTS["rows packed together"], threads=2)
+    expected, asked, request = undisturbed(case), [], Worker.request
+
+    def noting(self, what, *arguments, **options):
+        number = request(self, what, *arguments, **options)
+        asked.append((what, self.waked, remote.patience(1.0, self)))
+        return number
+
+    (worker,) = remote.TEAM._workers
+    with waiting(FOREVER):
+        asleep(worker)
+        monkeypatch.setattr(Worker, "request", noting)
+        assert same_bits(case.everything(), expected)
+    usual = FOREVER + remote.PATIENCE
+    assert asked[0] == ("forward", True, usual + remote.WAKING)
+    assert asked[-1][0] == "backward"
+    assert [patience for _, waked, patience in asked if not waked] == [usual] * sum(not waked for _, waked, _ in asked)
+
+
+def test_the_first_pass_of_each_kind_is_waited_for_longer(monkeypatch):
+    case = make("columns", NumpyFusedKernel, monkeypatch)
+    wait_until_ready(1)
+    first, ask = [], remote.RemotePart._ask
+
+    def noting(self, worker, do, flags):
+        ask(self, worker, do, flags)
+        first.append((do, self._first))
+
+    monkeypatch.setattr(remote.RemotePart, "_ask", noting)
+    with waiting(FOREVER):
+        case.everything()
+        case.everything()
+    assert first == [("forward", True), ("backward", True), ("forward", False), ("backward", False)]
 
 
 # ---- what else may happen

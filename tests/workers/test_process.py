@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -103,26 +104,80 @@ def test_waiting_has_an_end_and_a_late_answer_is_no_answer_to_the_next_request(t
         wait_for(worker, worker.request("sleep", {"seconds": 0}, limit=LONG))
 
 
-def test_the_rest_grows_with_lateness_and_shrinks_slowly(team, monkeypatch):
-    """One answer in time does not say that the core is free: the next late one costs a long rest again."""
+@pytest.fixture
+def late(team, monkeypatch):
+    """A worker, and what makes it late: it rests until a function of the time says otherwise, which the tests move."""
     with team.lock:
         (worker,) = team.available(1)
-        now = time.perf_counter()
+        now, queued = time.perf_counter(), 0.0
         monkeypatch.setattr(process.time, "perf_counter", lambda: now)
-        for expected in (0.02, 0.04, 0.08):
+        monkeypatch.setattr(process, "seconds_in_queue", lambda pid: queued)
+
+        def rests_for(seconds, in_queue):
+            """It is late, having waited so long for a core, and rests for that long."""
+            nonlocal now, queued
             worker.was_late()
-            now += expected - 1e-6
-            assert worker.rests
+            queued += in_queue
+            now += seconds - 1e-6
+            resting = worker.rests
             now += 2e-6
-            assert not worker.rests
+            return resting and not worker.rests
+
+        yield worker, rests_for
+
+
+def test_the_rest_grows_with_lateness_and_shrinks_slowly(late):
+    """Where another program has the core one answer in time does not say that it is free: the rest is long again."""
+    worker, rests_for = late
+    assert all(rests_for(seconds, 2e-3) for seconds in (0.04, 0.08, 0.16))
+    worker.was_in_time()
+    assert rests_for(0.288, 2e-2)
+    for _ in range(40):
         worker.was_in_time()
-        worker.was_late()
-        now += 0.14
-        assert worker.rests
-        for _ in range(40):
-            worker.was_in_time()
-        assert not worker.late
-        assert not worker.rests
+    assert not worker.late
+    assert not worker.rests
+
+
+def test_who_is_late_though_nobody_else_wants_the_core_rests_shortly(late):
+    _, rests_for = late
+    assert all(rests_for(0.02, 1e-5) for _ in range(5))
+    assert rests_for(0.04, 2e-3)
+
+
+def test_where_it_is_not_known_why_a_worker_is_late_the_rest_grows(late):
+    _, rests_for = late
+    assert all(rests_for(seconds, math.inf) for seconds in (0.04, 0.08))
+
+
+def test_a_waked_worker_begins_slowly_unless_another_program_wants_its_core(late):
+    worker, rests_for = late
+    worker.waked = True
+    assert rests_for(0.02, 0)
+    assert worker.slow_to_begin
+    assert rests_for(0.04, 1e-2)
+    assert not worker.slow_to_begin
+    for _ in range(40):
+        worker.was_in_time()
+    assert worker.slow_to_begin
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux tells it there")
+def test_how_long_a_process_has_waited_for_a_core():
+    assert 0 <= process.seconds_in_queue(os.getpid()) <= process.seconds_in_queue(os.getpid()) < 1e6
+    assert process.seconds_in_queue(2**30) == math.inf
+
+
+def test_it_is_known_whether_a_worker_sleeps(team):
+    with team.lock:
+        (worker,) = team.available(1)
+        end = time.monotonic() + LONG
+        while worker.awake and time.monotonic() < end:
+            time.sleep(0.005)
+        assert worker.idle
+        assert not worker.awake
+        number = worker.request("sleep", {"seconds": 0}, limit=LONG)
+        assert worker.waked
+        wait_for(worker, number)
 
 
 def test_work_that_is_not_wanted_any_more_ends_early(team):

@@ -26,6 +26,7 @@ from lstm_np.workers.process import Team, Worker
 TEAM = Team(serving.TARGET, serving.PartServer.describe)
 PATIENCE = 0.25  # of the time that the parent's own part took: how long to wait for a worker then
 SHORTEST, FIRST = 2e-4, 2e-2  # seconds to wait besides: always, and where the worker has to make the part first
+WAKING = 2e-3  # likewise where it slept: an idle core may take that long; no longer than the own part took
 LONGEST = 10.0  # seconds, and a hundred times the estimate, until a worker that does not answer is given up
 UNUSED = 100  # passes after which the parent drops the buffers of a part that a worker computes again
 WORTH_PACKING_TOGETHER = 1 << 18  # weights; with few, telling the worker costs more than it packs
@@ -35,9 +36,10 @@ Arguments = dict[str, object]  # of a request, by name
 _keys = itertools.count()
 
 
-def patience(own_seconds: float) -> float:
+def patience(own_seconds: float, worker: Worker) -> float:
     """How long to wait for a worker whose part is as large as one that took so long here."""
-    return SHORTEST + PATIENCE * own_seconds
+    waking = min(WAKING, own_seconds) if worker.slow_to_begin else 0.0
+    return SHORTEST + PATIENCE * own_seconds + waking
 
 
 def limit(estimate: float) -> float:
@@ -67,7 +69,7 @@ class SharedWeights:
         return not self._packer.busy_with(self._number)
 
     def pack(self, do: str, own: Weights, params: Params, worker: Worker | None, estimate: float) -> bool:
-        """Pack all gates, half of them in a worker where there is one and it repays telling it; whether that was done.
+        """Pack all gates, half of them in a worker where it repays telling one that is awake; whether that was done.
 
         `do`: "pack" or "pack_backward", the methods of `rows.Weights`.  Only where `settled`.  If the worker is late
         this memory is of no use until then: what another process writes must not be read, nor be written once more.
@@ -76,7 +78,7 @@ class SharedWeights:
         pack = own.pack if do == "pack" else own.pack_backward
         if do == "pack":
             self._has_parameters = False
-        if worker is None or not self.memory.shareable or self.weights < WORTH_PACKING_TOGETHER:
+        if worker is None or not self.memory.shareable or self.weights < WORTH_PACKING_TOGETHER or not worker.awake:
             pack(params)
             return True
         if not self._has_parameters:
@@ -92,7 +94,7 @@ class SharedWeights:
         )
         began = time.perf_counter()
         pack(params, serving.own_gates(self.job))
-        worker.look(patience(time.perf_counter() - began) + (FIRST if memories else 0.0))
+        worker.look(patience(time.perf_counter() - began, worker) + (FIRST if memories else 0.0))
         if worker.ended is not None:
             pack(params, serving.their_gates(self.job))
             return True
@@ -128,7 +130,8 @@ class RemotePart:
         self._mail = mail.arrays(self._memory.mapping, shapes, job)
         self._states, self._x = mail.States.of(job, self._mail), self._mail["x"]
         self._shareable = self._memory.shareable and (weights is None or weights.memory.shareable)
-        self._first = False  # whether the request under way is the worker's first about this part
+        self._asked_for: set[str] = set()  # which passes of this worker; the first of each meets untouched memory
+        self._first = False  # whether the one under way is the first of its kind
         self._worker: Worker | None = None  # who has been asked, and the number of the request
         self._number = 0
         self._packed_in: Worker | None = None  # who has packed the parameters that were written last
@@ -234,14 +237,16 @@ class RemotePart:
             return
         arguments: Arguments = {**flags, "part": self._key}
         memories: list[SharedMemory] = []
-        self._first = self._opened_in is not worker
-        if self._first:
+        if self._opened_in is not worker:
+            self._asked_for.clear()
             if self._weights is not None:
                 more, memories = self._weights.introduction(worker)
                 arguments |= more
             arguments["job"] = self.job
             memories.append(self._memory)
             self._opened_in = worker
+        self._first = do not in self._asked_for
+        self._asked_for.add(do)
         self._number = worker.request(do, arguments, memories, limit=self._limit)
         self._worker = worker
 
@@ -249,7 +254,7 @@ class RemotePart:
         """Whether the worker has done it; waits a little for that."""
         if self._worker is None:
             return False
-        self._worker.look(patience(own_seconds) + (own_seconds + FIRST if self._first else 0.0))
+        self._worker.look(patience(own_seconds, self._worker) + (own_seconds + FIRST if self._first else 0.0))
         if self._worker.done != self._number:
             self._worker.was_late()
             return False
