@@ -8,6 +8,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import lstm_np
 from lstm_np.cli.command import Parser, emit, open_missing_streams
@@ -15,15 +16,17 @@ from lstm_np.files import discard_buffered
 
 
 def commands() -> Iterator[tuple[str, Parser]]:
-    """Each command's name, and its parser: modules with a `make_parser`, or packages with such a __main__."""
+    """Each command's name, and its parser: modules with a `make_parser`, or packages with such a __main__.
+
+    Other modules are read and not imported: they may need packages that no command needs.
+    """
     for module in pkgutil.iter_modules(lstm_np.__path__):
         name = f"lstm_np.{module.name}"
         if module.ispkg:
             name += ".__main__"
-        if module.name != "__main__" and importlib.util.find_spec(name) is not None:
-            make_parser = getattr(importlib.import_module(name), "make_parser", None)
-            if make_parser is not None:
-                yield module.name, make_parser()
+        spec = None if module.name == "__main__" else importlib.util.find_spec(name)
+        if spec is not None and spec.origin and b"\ndef make_parser(" in Path(spec.origin).read_bytes():
+            yield module.name, importlib.import_module(name).make_parser()
 
 
 def main(argv: list[str] | None = None) -> int:

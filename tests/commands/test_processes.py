@@ -153,7 +153,8 @@ def test_a_terminal_that_knows_ascii_only(start, trained):
 def test_nothing_but_its_own_packages_is_imported_to_show_help():
     """A command answers at once: neither matplotlib nor scikit-learn nor Pillow is loaded before it is needed."""
     code = (
-        "import sys, lstm_np.train, lstm_np.evaluate, lstm_np.predict, lstm_np.gradcheck.__main__\n"
+        "import sys, lstm_np.train, lstm_np.evaluate, lstm_np.predict, lstm_np.gradcheck.__main__, lstm_np.__main__\n"
+        "assert {'train', 'data', 'text'} <= dict(lstm_np.__main__.commands()).keys()\n"
         "print([name for name in ('matplotlib', 'sklearn', 'PIL', 'cupy', 'torch') if name in sys.modules])"
     )
     root = str(lstm_np.__file__).rsplit("/", 2)[0]
