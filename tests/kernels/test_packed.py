@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 import lstm_np
-from lstm_np.kernels import Cut
-from lstm_np.kernels.cpu import columns, cut, passes, remote, rows
+from lstm_np.kernels.cpu import columns, passes, remote, rows
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel
 from lstm_np.kernels.cpu.packed import PackedFrom
-from lstm_np.workers.process import Team
 from tests.kernels.test_numpy_fused import Case, same_bits
-from tests.kernels.test_recovery import FOREVER, wait_until_ready
+from tests.kernels.test_recovery import (  # noqa: F401 (fixtures are used by being there)
+    FOREVER,
+    _one_part_a_core,
+    shared_team,
+    wait_until_ready,
+)
 
 SIZES = {
     "columns": {"D": 5, "H": 20, "T": 6, "B": 101},
@@ -30,18 +33,8 @@ every_layout = pytest.mark.parametrize("layout", list(SIZES))
 
 
 @pytest.fixture(autouse=True)
-def _one_part_a_core(monkeypatch):
-    """As many parts as cores, whatever the sizes, and a team of this test's own."""
-
-    def share_out(gates, D, H, T, B, cores, save):
-        return Cut(cut.pieces(B, min(cores, B)), 1)
-
-    monkeypatch.setattr(cut, "share_out", share_out)
+def _packed_together(monkeypatch):
     monkeypatch.setattr(remote, "WORTH_PACKING_TOGETHER", 0)
-    team = Team(remote.serving.TARGET, remote.serving.PartServer.describe)
-    monkeypatch.setattr(remote, "TEAM", team)
-    yield
-    team.close()
 
 
 def infer(case):
@@ -97,6 +90,7 @@ WRITES = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("shared_team")
 @every_layout
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
 def test_every_write_to_the_parameters_is_seen(layout, write):
@@ -144,6 +138,7 @@ def before_packing(patch, do):
 packing_layout = pytest.mark.parametrize("layout", [layout for layout in SIZES if layout != "a large sample"])
 
 
+@pytest.mark.usefixtures("shared_team")
 @packing_layout
 def test_what_has_not_changed_is_not_packed_again(layout, monkeypatch):
     case, packed = Case(**SIZES[layout]), []
@@ -188,6 +183,7 @@ def test_parameters_that_change_while_no_worker_is_there_are_seen_by_it_later(la
     assert same_bits(infer(case), changed)
 
 
+@pytest.mark.usefixtures("shared_team")
 @packing_layout
 def test_after_a_failure_weights_are_packed_again(layout, monkeypatch):
     case = Case(**SIZES[layout])
@@ -201,6 +197,7 @@ def test_after_a_failure_weights_are_packed_again(layout, monkeypatch):
     assert same_bits(infer(case), by_a_new_kernel(case))
 
 
+@pytest.mark.usefixtures("shared_team")
 @packing_layout
 def test_a_write_by_another_thread_while_weights_are_packed_is_not_lost(layout, monkeypatch):
     case = Case(**SIZES[layout])
@@ -219,6 +216,7 @@ def test_a_write_by_another_thread_while_weights_are_packed_is_not_lost(layout, 
     assert same_bits(infer(case), by_a_new_kernel(case))
 
 
+@pytest.mark.usefixtures("shared_team")
 def test_a_users_layer_and_model_see_what_is_written_to_their_parameters():
     rng = np.random.default_rng(0)
     for B in (1, 40):
