@@ -76,10 +76,16 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of its syntax tree."""
+    return list(ast.walk(tree_of(path)))
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[str, int]]:
     """Every absolute module name that a file imports, at the top or inside a function, with its line."""
     found = []
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -137,10 +143,10 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_" and name not in NAMED_TUPLE
 
 
-def private_definitions(tree: ast.AST) -> set[str]:
+def private_definitions(path: Path) -> set[str]:
     """The underscore names that a file defines: functions, classes, variables, and attributes of self."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -155,15 +161,20 @@ def private_names() -> dict[str, set[str]]:
     """The underscore names of each package."""
     found: dict[str, set[str]] = {}
     for name, path in SOURCES.items():
-        found.setdefault(home_of(name), set()).update(private_definitions(tree_of(path)))
+        found.setdefault(home_of(name), set()).update(private_definitions(path))
     return found
+
+
+@functools.cache
+def private_elsewhere(home: str) -> set[str]:
+    """The underscore names of the other packages alone."""
+    return set().union(*(names for other, names in private_names().items() if other != home)) - private_names()[home]
 
 
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_no_package_reaches_into_anothers_underscore_names(name):
-    own = private_names()[home_of(name)]
-    others = set().union(*(names for home, names in private_names().items() if home != home_of(name))) - own
-    for node in ast.walk(tree_of(SOURCES[name])):
+    others = private_elsewhere(home_of(name))
+    for node in nodes_of(SOURCES[name]):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             assert node.attr not in others, f"{name}:{node.lineno}: {ast.unparse(node)} belongs to another package"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lstm_np.", "benchmarks.")):
@@ -200,8 +211,7 @@ def test_only_backends_and_device_kernels_import_cupy(name):
 
 @pytest.mark.parametrize("name", [f"cells/{name}.py" for name in BUILT_IN])
 def test_a_cell_is_pure_and_elementwise(name):
-    tree = tree_of(FILES[name])
-    for node in ast.walk(tree):
+    for node in nodes_of(FILES[name]):
         assert not isinstance(node, (ast.For, ast.While, ast.ClassDef, ast.Global)), f"{name}:{node.lineno}"
         assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), f"{name}:{node.lineno}"
         assert not isinstance(node, ast.AugAssign), f"{name}:{node.lineno}: no in-place change"
@@ -219,7 +229,7 @@ def test_nobody_looks_at_the_module_of_a_cell(name):
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("backends/")])
 def test_nobody_compares_the_name_of_a_backend(name):
     """What a backend can do it says (`lstm_np.backends.Backend`)."""
-    for node in ast.walk(tree_of(FILES[name])):
+    for node in nodes_of(FILES[name]):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             sides += [part for side in sides if isinstance(side, (ast.Tuple, ast.List, ast.Set)) for part in side.elts]
@@ -257,10 +267,9 @@ FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "joblib"}
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_nothing_that_runs_code_from_a_file(name):
-    tree = tree_of(FILES[name])
     for module, line in imports(FILES[name]):
         assert module.split(".")[0] not in FORBIDDEN, f"{name}:{line} imports {module}"
-    for node in ast.walk(tree):
+    for node in nodes_of(FILES[name]):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"eval", "exec"}, f"{name}:{node.lineno}"
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":

@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_refused(recipe, monkeypatch):
         ValueError, match=r"^4,[\d,]+ parameters need about [\d,.]+ GiB, what is free here is 1.0 GiB; low"
     ):
         environment.refuse_oversize_model(recipe.changed({"model": {"hidden_size": 10**6}}).model, 28, 10)
-    model = SequenceClassifier(1, 512, 10, num_layers=3)
+    model = SequenceClassifier(1, 512, 10, num_layers=3, initializer="torch")  # which is drawn fast
     environment.refuse_oversize_training(model, 28, 128)
     words = (
         r"^5,\d+,\d+ parameters and batches of 128 sequences need about \d\.\d GiB, what is free here is 1.0 GiB; lower"
@@ -348,7 +348,8 @@ def test_the_parts_of_workers_count_as_well():
 
 def test_many_layers_are_refused_before_the_machine_has_no_memory_left(recipe, monkeypatch):
     """Buffers of every layer count, not the activations alone."""
-    recipe = recipe.changed({"model": {"hidden_size": 128, "num_layers": 60}, "train": {"batch_size": 128}})
+    model = {"hidden_size": 128, "num_layers": 60, "initializer": "torch"}  # which is drawn fast
+    recipe = recipe.changed({"model": model, "train": {"batch_size": 128}})
     activations = 4 * 60 * 128 * 8 * 128 * 6  # bytes: the four gates and both states of 8 steps
     monkeypatch.setattr(environment, "available_memory", lambda: 3 * activations)
     with pytest.raises(ValueError, match="parameters and batches of 128 sequences need about"):
