@@ -20,7 +20,7 @@ from lstm_np.backends import blas_threads, get_backend
 from lstm_np.cells import get_cell
 from lstm_np.cells.declaration import read_cell
 from lstm_np.kernels import Cut, LayerSpec, choose_kernel
-from lstm_np.kernels.cpu import cut, footprint, part, remote
+from lstm_np.kernels.cpu import cut, footprint, part, remote, stack_part
 from lstm_np.kernels.cpu.buffers import Pool, aligned, block_rows, rows_of_steps
 from lstm_np.kernels.cpu.columns import transposed
 from lstm_np.kernels.cpu.fused import NumpyFusedKernel, NumpyLeanKernel
@@ -287,21 +287,22 @@ PART_CASES = [
 
 @CELLS
 @pytest.mark.parametrize(
-    ("sizes", "keep"),
+    ("sizes", "keep", "unequal"),
     [
-        (sizes, keep)
+        (sizes, keep, unequal)
         for sizes in PART_CASES
         for keep in ("all", "lean", "nothing")
-        if sizes["B"] > 1 or keep != "nothing"
+        for unequal in (False, True)
+        if (sizes["B"] > 1 or keep != "nothing") and not (unequal and keep == "lean")
     ],
 )
-def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep, cell):
+def test_the_count_of_a_parts_values_is_what_it_allocates(sizes, keep, unequal, cell):
     sizes = {"D": 28, "T": 60, "dtype": "float32", **sizes}
     spec = LayerSpec(get_cell(cell), sizes["D"], sizes["H"], True, sizes["dtype"])
-    (job,) = jobs_of(spec, sizes["T"], Cut(((0, sizes["B"]),), 1), keep)
+    (job,) = jobs_of(spec, sizes["T"], Cut(((0, sizes["B"]),), 1), keep, unequal)
     tracemalloc.start()
     try:
-        made = part.Part(job)
+        made = stack_part.part_of(job)
         if job.layout == "columns" and keep != "nothing":
             made.weights.pack_backward({"U": np.zeros((job.of.gates * job.H, job.H), job.dtype)})
         of_numpy = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)

@@ -7,9 +7,9 @@ compares with what is allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from lstm_np.kernels.cpu import rows, sample, stack_part
+from lstm_np.kernels.cpu import ragged, rows, sample, stack_part
 from lstm_np.kernels.cpu.buffers import Job, Stack, inner_parts, ring_length, round_up, steps_together
 from lstm_np.kernels.cpu.part import LAYOUTS
 
@@ -38,10 +38,33 @@ def values_of_part(job: Job) -> int:
     widths = {widest, b // strips}
     weights = 0 if job.packed else _values_of_weights(job)
     of = job.of
+    total = of.gates * H * K  # the gradient of [W b U] of some steps
+    if job.ragged:
+        return weights + _values_of_scratch(job, widest, {widest}) + _values_of_segments(job, strips, widest) + total
     if job.keep == "nothing":
         return weights + sum(_values_of_ring(job, width) * width for width in widths)
+    kept = (T + 1) * K * b
+    if job.keep == "all":
+        kept += of.kept * T * H * b
+    else:
+        others, (_, chunk) = len(of.state) - 1, steps_together(job, widest)
+        kept += others * -(-T // chunk) * H * b + sum(of.kept * chunk * H * width for width in widths)
+    return weights + _values_of_scratch(job, widest, widths) + kept + total
+
+
+def _values_of_segments(job: Job, strips: int, widest: int) -> int:
+    """Of what is kept of sequences of unequal length, and of the state that goes from segment to segment."""
+    steps, of = max(ragged.FEWEST_STEPS, steps_together(job, widest)[1]), job.of
+    segments = -(-job.T // steps) if job.keep != "nothing" else 1
+    room = (steps + 1) * round_up(job.K) + of.kept * steps * job.H
+    return (strips * segments * room + len(of.state) * job.H) * widest
+
+
+def _values_of_scratch(job: Job, widest: int, widths: Collection[int]) -> int:
+    """Of `Passes` and `Scratch` of strips of these widths."""
+    H, K, of = job.H, round_up(job.K), job.of
     tau, chunk = steps_together(job, widest)
-    step = of.at_once * tau + of.carried + of.blocks * chunk  # of `Passes` and `Scratch`, per unit
+    step = of.at_once * tau + of.carried + of.blocks * chunk  # per unit
     parts = inner_parts(H, of.reading * H, widest)
     summands = {"columns": parts if parts > 1 else 0, "rows": of.reading if of.reading > 1 else 0}
     step += summands.get(job.layout, of.blocks * tau)
@@ -52,13 +75,7 @@ def values_of_part(job: Job) -> int:
         scratch += sum((of.gates if job.layout == "rows" else 1) * job.D * width for width in widths)  # dx of a step
     if of.inner == "s":
         scratch += sum(chunk * (K - job.inputs) * width for width in widths)
-    kept = (T + 1) * K * b
-    if job.keep == "all":
-        kept += of.kept * T * H * b
-    else:
-        others = len(of.state) - 1
-        kept += others * -(-T // chunk) * H * b + sum(of.kept * chunk * H * width for width in widths)
-    return weights + scratch + kept + of.gates * H * K
+    return scratch
 
 
 def _values_of_ring(job: Job, width: int) -> int:
