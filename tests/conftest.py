@@ -18,6 +18,7 @@ def pytest_configure() -> None:
     take_signals()
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # OpenBLAS' idle threads sleep, and leave the cores to others
     gc.disable()  # until all is collected: nothing that is made until then is garbage
 
 
