@@ -110,6 +110,7 @@ def late(team, monkeypatch):
     with team.lock:
         (worker,) = team.available(1)
         now, queued = time.perf_counter(), 0.0
+        worker._queue_at = now, queued  # it may have taken any time to start
         monkeypatch.setattr(process.time, "perf_counter", lambda: now)
         monkeypatch.setattr(process, "seconds_in_queue", lambda pid: queued)
 
