@@ -221,7 +221,7 @@ class _Problem:
         return self.rng.standard_normal(shape)
 
     def set_params(self, owner: Any, values: dict[str, np.ndarray]) -> None:
-        """Give `owner` the parameters among `values`, but for arrays that it has been given last."""
+        """Give `owner` the parameters among `values`, except arrays that it was given last: nobody writes to those."""
         last, backend = self._set[id(owner)], owner.backend
         changed = {name: values[name] for name in owner.params if values[name] is not last.get(name)}
         owner.params.update({name: backend.from_host(value.astype(owner.dtype)) for name, value in changed.items()})

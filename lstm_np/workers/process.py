@@ -38,7 +38,7 @@ BRIEF = 1e-2  # seconds to wait for an answer where nothing is to be done
 END_LIMIT = 1.0  # seconds for workers to end by themselves
 UNREADY = 3  # workers in a row that end before they are ready; then no more are started
 PAUSE, LONGEST_PAUSE = 0.5, 300.0  # seconds until the next start when one was of no use, doubled each time
-SHORTEST_REST, LONGEST_REST = 0.02, 4.0  # seconds until a late worker is asked again, doubled each time
+SHORTEST_REST, LONGEST_REST = 0.02, 4.0  # seconds until a late worker is asked again, doubled where its core is wanted
 QUEUED = 0.01  # of the time between two looks: how long a worker waits for its core if no other program wants that
 FORGIVENESS = 0.9  # what one answer in time leaves of the next rest
 MOST_FORGOTTEN = 500  # of what a worker need not keep, in one request; a message has its limits
@@ -105,7 +105,10 @@ class Worker:
 
     @property
     def rests(self) -> bool:
-        """Whether it was late a short time ago, so that it had better not be asked."""
+        """Whether it was late a short time ago, so that it had better not be asked.
+
+        Asked after a rest, it finds out why the worker was late, which may make the rest longer.
+        """
         if self._unjudged and time.perf_counter() >= self._rests_until:
             self._judge()
         return self.late and time.perf_counter() < self._rests_until

@@ -335,7 +335,7 @@ def test_one_that_sleeps_is_not_waked_to_pack_and_is_waited_for_longer(monkeypat
     usual = FOREVER + remote.PATIENCE
     assert asked[0] == ("forward", True, usual + remote.WAKING)
     assert asked[-1][0] == "backward"
-    assert [patience for _, waked, patience in asked if not waked] == [usual] * sum(not waked for _, waked, _ in asked)
+    assert all(patience == usual for _, waked, patience in asked if not waked)
 
 
 def test_the_first_pass_of_each_kind_is_waited_for_longer(monkeypatch):
